@@ -1,0 +1,24 @@
+//! The sans-IO engine of Syncline.
+//!
+//! Messages, commands, storage results and time go in; ordered outputs come out. Nothing here reads a clock, draws
+//! randomness, touches a socket or a disk, so the code that ships is the code that a simulator runs.
+//!
+//! Reading order: [`id`] and [`clock`] name things, [`chunk`] and [`change`] turn hostile bytes into validated changes,
+//! [`graph`] is what a replica knows of a document, [`sync`] agrees on one document with one peer, [`hub`] does so
+//! for all documents and peers, [`session`] speaks with one socket, [`wire`] is the byte format of that speech,
+//! [`storage`] is the seam to a store, and [`limits`] bounds all of it.
+
+pub mod id;
+pub mod clock;
+pub mod limits;
+pub mod chunk;
+pub mod change;
+pub mod document;
+pub mod graph;
+pub mod storage;
+pub mod wire;
+pub mod sync;
+pub mod session;
+pub mod hub;
+
+pub use automerge::ChangeHash;

@@ -1,0 +1,76 @@
+//! Every bound of the engine, with its default.
+//!
+//! Owns: the numbers. Must not: enforce them; that is the part's that meets the input.
+//! Next: `change.rs`, `session.rs`, `hub.rs`; docs/protocol.md §7.
+
+use std::time::Duration;
+
+/// Bounds on what peers may make a replica do. Each field's unit ends its name.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Largest frame before a peer has joined, bytes.
+    pub join_frame_bytes_max: usize,
+    /// Longest wait between a connection and its join.
+    pub join_timeout: Duration,
+    /// Largest message, and so the largest document that can travel, bytes.
+    pub message_bytes_max: usize,
+    /// Largest size to which one compressed chunk may inflate, bytes.
+    pub inflate_bytes_max: usize,
+    /// Most operations in one change.
+    pub change_operations_max: u64,
+    /// Most operations in one document.
+    pub document_operations_max: u64,
+    /// Most changes that wait for their dependencies, per document.
+    pub orphans_max: usize,
+    /// Most bytes of changes that wait for their dependencies, per document.
+    pub orphan_bytes_max: usize,
+    /// Most documents that one connection may have open.
+    pub session_documents_max: usize,
+    /// Most bytes of received but not yet handled messages of one connection, beyond one message.
+    pub receive_bytes_max: usize,
+    /// Largest ephemeral message, bytes.
+    pub ephemeral_bytes_max: usize,
+    /// Most ephemeral messages per second and connection.
+    pub ephemeral_per_second_max: u32,
+    /// Most heads, needs or last-sync hashes in one message.
+    pub message_hashes_max: usize,
+    /// Most probes of a Bloom filter.
+    pub bloom_probes_max: u32,
+    /// Most bits per entry of a Bloom filter.
+    pub bloom_bits_per_entry_max: u32,
+    /// Most storage ids one connection may subscribe to.
+    pub remote_subscriptions_max: usize,
+    /// Furthest that a remote clock stamp may be ahead and still be merged.
+    pub drift_max: Duration,
+    /// Bytes of change graphs that a hub keeps loaded before it evicts the least recently used.
+    pub graph_cache_bytes: usize,
+    /// Bytes of document payloads that a hub may have asked the store for at one time, beyond one document.
+    pub fetch_bytes_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        const MIB: usize = 1024 * 1024;
+        Self {
+            join_frame_bytes_max: 4 * 1024,
+            join_timeout: Duration::from_secs(5),
+            message_bytes_max: 64 * MIB,
+            inflate_bytes_max: 64 * MIB,
+            change_operations_max: 100_000,
+            document_operations_max: 20_000_000,
+            orphans_max: 256,
+            orphan_bytes_max: MIB,
+            session_documents_max: 10_000,
+            receive_bytes_max: MIB,
+            ephemeral_bytes_max: 32 * 1024,
+            ephemeral_per_second_max: 50,
+            message_hashes_max: 65_536,
+            bloom_probes_max: 16,
+            bloom_bits_per_entry_max: 64,
+            remote_subscriptions_max: 1_024,
+            drift_max: Duration::from_secs(60),
+            graph_cache_bytes: 64 * MIB,
+            fetch_bytes_max: 8 * MIB,
+        }
+    }
+}
