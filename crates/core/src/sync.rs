@@ -1,0 +1,4 @@
+//! Being written.
+
+pub mod bloom;
+pub mod message;
