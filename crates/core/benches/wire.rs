@@ -13,7 +13,7 @@ use syncline_core::sync::message::Message;
 use syncline_core::wire::{self, Body};
 
 const SENDER: &str = "peer-8f2k3j9x0q1";
-const TARGET: &str = "storage-server-sync-automerge-org";
+const TARGET: &str = "storage-server-at-syncline-example";
 const DATA_BYTES: [usize; 2] = [170, 65_536];
 
 fn main() {

@@ -223,6 +223,16 @@ fn a_count_that_javascript_could_not_hold_is_refused() {
 }
 
 #[test]
+fn headers_are_as_short_as_they_can_be() {
+    let widths = [(23, 1), (24, 2), (0xff, 2), (0x100, 3), (0xffff, 3), (0x1_0000, 5), (0xffff_ffff, 5)];
+    for (number, width) in widths {
+        let mut out = Vec::new();
+        cbor::write_number(&mut out, number);
+        assert_eq!(out.len(), width, "{number:#x}");
+    }
+}
+
+#[test]
 fn large_counts_are_sent_as_floats() {
     let mut out = Vec::new();
     cbor::write_number(&mut out, u64::from(u32::MAX));
@@ -269,6 +279,42 @@ fn a_native_version_of_an_unknown_form_is_no_native_version() {
         };
         assert_eq!(metadata.native, expected);
     }
+}
+
+#[test]
+fn an_empty_storage_id_is_none_and_a_long_one_is_refused() {
+    let join = |storage: &str| {
+        let metadata = map(&[("storageId", &text(storage))]);
+        map(&[("type", b"\x64join"), ("senderId", b"\x61a"), ("peerMetadata", &metadata)])
+    };
+    let frame = join("");
+    let message = Body::Join { metadata: PeerMetadata::default(), versions: None };
+    assert_eq!(decode_with_defaults(&frame).map(|envelope| envelope.message), Ok(message));
+    check_refused(&join(&"s".repeat(PEER_ID_BYTES_MAX + 1)), "frame_bad_id");
+}
+
+#[test]
+fn remote_heads_need_a_finite_time_and_whole_hashes() {
+    let hash = text(&crate::id::encode_base58_check(&[1; 32]));
+    let with = |hash: &[u8], timestamp: &[u8]| {
+        let remote = map(&[("heads", &[b"\x81", hash].concat()), ("timestamp", timestamp)]);
+        map(&[
+            ("type", &text("remote-heads-changed")),
+            ("senderId", b"\x61a"),
+            ("documentId", &text(DOCUMENT_TEXT)),
+            ("newHeads", &map(&[("store", &remote)])),
+        ])
+    };
+    let frame = with(&hash, b"\x1b\x00\x00\x01\x9a\xb6\x97\xe8\x7b");
+    let Ok(Envelope { message: Body::RemoteHeadsChanged { heads, .. }, .. }) = decode_with_defaults(&frame) else {
+        panic!("remote heads")
+    };
+    assert_eq!(heads[0].timestamp_ms, f64::from(0x19a) * f64::exp2(32.0) + f64::from(0xb697_e87b_u32));
+    check_refused(&with(&hash, b"\xf9\x7e\x00"), "frame_bad_number");
+    check_refused(&with(&hash, b"\xf9\x7c\x00"), "frame_bad_number");
+    check_refused(&with(&hash, b"\xf7"), "frame_missing_field");
+    check_refused(&with(&text(DOCUMENT_TEXT), b"\x01"), "frame_bad_id");
+    check_refused(&with(b"\x01", b"\x01"), "frame_wrong_type");
 }
 
 #[test]

@@ -268,5 +268,7 @@ fn what_is_not_a_message_is_named() {
     assert_eq!(decode(&[]).map_err(|error| error.kind()), Err("message_truncated"));
     assert_eq!(decode(&[0x44, 0]), Err(MessageError::UnknownVersion { found: 0x44 }));
     assert_eq!(decode(&[0x42, 0x80, 0]), Err(MessageError::BadNumber { part: "heads" }));
+    let beyond_64_bits = [0x42, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x02];
+    assert_eq!(decode(&beyond_64_bits), Err(MessageError::BadNumber { part: "heads" }));
     assert_eq!(decode(&[0x42, 0, 0, 0, 1, 2, 9, 9]), Err(MessageError::ChunkTooShort { bytes: 2 }));
 }
