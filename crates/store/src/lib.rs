@@ -1,1 +1,26 @@
-//! placeholder
+//! Makes batches of automerge changes durable in SQLite and finds them again.
+//!
+//! A [`Store`] is one directory with one SQLite database in it. Commits of all documents are grouped by one writer
+//! thread into an append-only log; the log is folded into rows per document when the writer has time; old changes of a
+//! document are compacted into one automerge document chunk beside an index of its change graph. A change is durable
+//! when its commit's callback says so, and from then on every read sees it.
+//!
+//! Reading order: [`store`] is the interface, `schema` the tables and how a file is opened, `record` the byte forms in
+//! them, `overlay` the part of the log that is not folded yet, `writer` and `fold` the one thread that writes, `read`
+//! the readers, `compact` the thread that makes snapshots, [`check`] the verification of a whole file.
+//! docs/store.md says what is durable when.
+
+pub mod check;
+mod compact;
+mod error;
+mod fold;
+mod overlay;
+mod read;
+mod record;
+mod schema;
+pub mod store;
+mod writer;
+
+pub use check::{CheckReport, check};
+pub use error::StoreError;
+pub use store::{Options, Store};

@@ -1,0 +1,247 @@
+//! Folding: moving what the log holds into rows per document, in slices, while commits go on.
+//!
+//! Owns: one round through the log and its order of steps: documents first, then the log rows that have become
+//! superfluous. Must not: lose a row whose document is not folded; a crash between any two steps repeats work only.
+//! Next: `overlay.rs`, `compact.rs`; docs/store.md, "Fold".
+
+use std::collections::VecDeque;
+use std::sync::{PoisonError, RwLock};
+use std::time::Instant;
+
+use bytes::Bytes;
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
+use syncline_core::clock::Stamp;
+use syncline_core::id::DocumentId;
+
+use crate::error::StoreError;
+use crate::overlay::{Overlay, State, Unfolded};
+use crate::read;
+use crate::record::{self, LogRow};
+use crate::schema::{self, DocumentKey, DocumentRow};
+use crate::store::Options;
+
+/// A piece of a document's tail grows up to this size before the next one begins, bytes.
+const PIECE_BYTES: usize = 8 * 1024;
+
+/// Bytes of changes after which one slice ends.
+const SLICE_BYTES: u64 = 1024 * 1024;
+
+/// Log rows that one slice deletes.
+const SLICE_DELETED_ROWS: i64 = 8192;
+
+/// How large the log is, and where it ends.
+#[derive(Debug, Default)]
+pub(crate) struct Log {
+    /// Rows in the log, folded or not.
+    pub rows: usize,
+    /// Bytes of their data.
+    pub bytes: usize,
+    /// The number of the first row.
+    pub first_seq: i64,
+    /// The number that the next row gets.
+    pub next_seq: i64,
+}
+
+impl Log {
+    /// Reads the log at the start: what is not folded yet, and how large it is.
+    ///
+    /// A row is folded when its document already has more changes than came before the row.
+    pub(crate) fn replay(read: &Connection, overlay: &mut Overlay) -> Result<(Self, Stamp), StoreError> {
+        let mut log = Self { first_seq: 1, next_seq: 1, ..Self::default() };
+        let mut highest = Stamp::ZERO;
+        let mut statement = read.prepare("SELECT seq, document, data FROM log ORDER BY seq")?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let seq: i64 = row.get(0)?;
+            let id = read::document_id(row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?)?;
+            let data = Bytes::copy_from_slice(row.get_ref(2)?.as_blob().map_err(rusqlite::Error::from)?);
+            if log.rows == 0 {
+                log.first_seq = seq;
+            }
+            log.rows += 1;
+            log.bytes += data.len();
+            log.next_seq = seq + 1;
+            let damaged = |what| StoreError::Damaged { document: id.clone(), what };
+            let row = LogRow::decode(&data).ok_or_else(|| damaged("a row of the log"))?;
+            highest = highest.max(row.last_stamp);
+            let base = match overlay.find(&id) {
+                Some(unfolded) => unfolded.state.clone(),
+                None => DocumentRow::find(read, id.as_bytes())?.map_or_else(State::empty, State::from),
+            };
+            if row.after() <= base.changes {
+                continue;
+            }
+            if row.before != base.changes {
+                return Err(damaged("the log does not continue the document"));
+            }
+            overlay.add(id, &base, vec![row]);
+        }
+        Ok((log, highest))
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rows == 0
+    }
+
+    pub(crate) fn grow(&mut self, next_seq: i64, rows: usize, bytes: usize) {
+        self.next_seq = next_seq;
+        self.rows += rows;
+        self.bytes += bytes;
+    }
+
+    pub(crate) fn shrink(&mut self, through: i64, rows: usize, bytes: usize) {
+        self.first_seq = self.first_seq.max(through + 1);
+        self.rows -= rows;
+        self.bytes -= bytes;
+    }
+}
+
+/// One way through the log: fold every document that has rows in it, then delete these rows.
+#[derive(Debug)]
+pub(crate) struct Round {
+    documents: VecDeque<DocumentId>,
+    /// The log's rows when the round began: those that can be deleted once all documents are folded.
+    first_seq: i64,
+    last_seq: i64,
+    rows: usize,
+    bytes: usize,
+}
+
+/// What one slice did.
+#[derive(Debug, Default)]
+pub(crate) struct Step {
+    /// The rest of the round, unless it is complete.
+    pub rest: Option<Round>,
+    /// Documents whose raw changes have grown enough to be compacted.
+    pub ripe: Vec<DocumentId>,
+    pub deleted_through: i64,
+    pub deleted_rows: usize,
+    pub deleted_bytes: usize,
+}
+
+impl Round {
+    pub(crate) fn begin(overlay: &RwLock<Overlay>, log: &Log) -> Self {
+        let documents = overlay.read().unwrap_or_else(PoisonError::into_inner).fold_order();
+        Self { documents, first_seq: log.first_seq, last_seq: log.next_seq - 1, rows: log.rows, bytes: log.bytes }
+    }
+
+    /// Does one slice in one transaction.
+    pub(crate) fn step(
+        mut self,
+        connection: &Connection,
+        overlay: &RwLock<Overlay>,
+        highest: Stamp,
+        options: &Options,
+    ) -> rusqlite::Result<Step> {
+        if self.documents.is_empty() {
+            return self.delete_slice(connection, highest);
+        }
+        let started = Instant::now();
+        let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
+        let mut folded = Vec::new();
+        let mut ripe = Vec::new();
+        let mut bytes = 0;
+        while bytes < SLICE_BYTES && started.elapsed() < options.fold_slice {
+            let Some(id) = self.documents.pop_front() else { break };
+            let unfolded = overlay.read().unwrap_or_else(PoisonError::into_inner).find(&id).cloned();
+            let Some(unfolded) = unfolded else { continue };
+            let part = fold_document(&transaction, &id, &unfolded, SLICE_BYTES - bytes)?;
+            bytes += part.bytes;
+            if part.rows < unfolded.rows.len() {
+                self.documents.push_front(id.clone());
+            }
+            if options.is_ripe(&part.row) {
+                ripe.push(id.clone());
+            }
+            folded.push((id, part.row.key, part.rows));
+        }
+        transaction.commit()?;
+        let mut overlay = overlay.write().unwrap_or_else(PoisonError::into_inner);
+        folded.iter().for_each(|(id, key, rows)| overlay.folded(id, *key, *rows));
+        Ok(Step { rest: Some(self), ripe, ..Step::default() })
+    }
+
+    fn delete_slice(mut self, connection: &Connection, highest: Stamp) -> rusqlite::Result<Step> {
+        let through = self.last_seq.min(self.first_seq + SLICE_DELETED_ROWS - 1);
+        let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
+        // The stamps in these rows are no longer found by the next start, so the highest one is kept beside.
+        schema::write_highest_stamp(&transaction, highest)?;
+        transaction.prepare_cached("DELETE FROM log WHERE seq <= ?1")?.execute([through])?;
+        transaction.commit()?;
+        self.first_seq = through + 1;
+        if through < self.last_seq {
+            return Ok(Step { rest: Some(self), ..Step::default() });
+        }
+        let (deleted_rows, deleted_bytes) = (self.rows, self.bytes);
+        Ok(Step { deleted_through: through, deleted_rows, deleted_bytes, ..Step::default() })
+    }
+}
+
+/// What was folded of one document.
+struct Part {
+    rows: usize,
+    bytes: u64,
+    row: DocumentRow,
+}
+
+/// Appends a document's first unfolded rows to its tail: whole rows, at least one, about as many bytes as allowed.
+fn fold_document(write: &Connection, id: &DocumentId, unfolded: &Unfolded, bytes_max: u64) -> rusqlite::Result<Part> {
+    let mut state = State::empty();
+    let mut batches = Vec::new();
+    let mut rows = 0;
+    for row in &unfolded.rows {
+        if rows > 0 && state.bytes + row.bytes > bytes_max {
+            break;
+        }
+        rows += 1;
+        state.advance(row);
+        batches.extend_from_slice(&row.batch);
+    }
+    let first = unfolded.rows.front().map_or(0, |row| row.before);
+    let row = match unfolded.key {
+        Some(key) => update_document(write, key, &state)?,
+        None => insert_document(write, id, &state)?,
+    };
+    append_piece(write, row.key, first, first > row.snapshot_changes, &batches)?;
+    Ok(Part { rows, bytes: state.bytes, row })
+}
+
+fn insert_document(write: &Connection, id: &DocumentId, state: &State) -> rusqlite::Result<DocumentRow> {
+    const SQL: &str = "INSERT INTO document (id, heads, changes, bytes, last_stamp, tail_bytes) \
+                       VALUES (?1, ?2, ?3, ?4, ?5, ?4) RETURNING key, heads, changes, bytes, last_stamp, \
+                       snapshot_changes, snapshot_bytes, tail_bytes, refused_changes";
+    let heads = record::encode_heads(&state.heads);
+    let stamp = state.last_stamp.as_u64().cast_signed();
+    let values = (id.as_bytes(), heads, state.changes, state.bytes, stamp);
+    write.prepare_cached(SQL)?.query_row(values, DocumentRow::from_row)
+}
+
+fn update_document(write: &Connection, key: DocumentKey, state: &State) -> rusqlite::Result<DocumentRow> {
+    const SQL: &str = "UPDATE document SET heads = ?2, changes = ?3, bytes = bytes + ?4, last_stamp = ?5, \
+                       tail_bytes = tail_bytes + ?4 WHERE key = ?1 RETURNING key, heads, changes, bytes, last_stamp, \
+                       snapshot_changes, snapshot_bytes, tail_bytes, refused_changes";
+    let heads = record::encode_heads(&state.heads);
+    let stamp = state.last_stamp.as_u64().cast_signed();
+    write.prepare_cached(SQL)?.query_row((key.0, heads, state.changes, state.bytes, stamp), DocumentRow::from_row)
+}
+
+/// Puts batches behind the document's last piece, or into a new one when that is large enough already.
+fn append_piece(write: &Connection, key: DocumentKey, first: u32, grow: bool, batches: &[u8]) -> rusqlite::Result<()> {
+    if grow {
+        const LAST: &str = "SELECT place, data FROM tail WHERE place BETWEEN ?1 AND ?2 ORDER BY place DESC LIMIT 1";
+        let mut statement = write.prepare_cached(LAST)?;
+        let last = statement
+            .query_row((key.place(0), key.last_place()), |row| {
+                let data = row.get_ref(1)?.as_blob()?;
+                let joined = (data.len() + batches.len() <= PIECE_BYTES).then(|| [data, batches].concat());
+                Ok((row.get::<_, i64>(0)?, joined))
+            })
+            .optional()?;
+        if let Some((place, Some(joined))) = last {
+            write.prepare_cached("UPDATE tail SET data = ?2 WHERE place = ?1")?.execute((place, joined))?;
+            return Ok(());
+        }
+    }
+    write.prepare_cached("INSERT INTO tail (place, data) VALUES (?1, ?2)")?.execute((key.place(first), batches))?;
+    Ok(())
+}

@@ -1,0 +1,124 @@
+//! The commits that are durable in the log but not yet folded into their documents.
+//!
+//! Owns: those rows, per document, and the state of each such document after them.
+//! Must not: touch SQLite. Only the writer thread changes it; readers take it before they look at the database.
+//! Next: `writer.rs`, `fold.rs`, `read.rs`; docs/store.md, "Reading".
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
+
+use syncline_core::ChangeHash;
+use syncline_core::clock::Stamp;
+use syncline_core::id::DocumentId;
+use syncline_core::storage::StoredChange;
+
+use crate::record::{self, LogRow};
+use crate::schema::{DocumentKey, DocumentRow};
+
+/// Every document that has rows in the log which are not folded.
+#[derive(Debug, Default)]
+pub(crate) struct Overlay {
+    documents: BTreeMap<DocumentId, Unfolded>,
+}
+
+impl Overlay {
+    pub(crate) fn find(&self, id: &DocumentId) -> Option<&Unfolded> {
+        self.documents.get(id)
+    }
+
+    /// Documents in the order of their ids, after the one given.
+    pub(crate) fn after(&self, id: Option<&DocumentId>) -> impl Iterator<Item = (&DocumentId, &Unfolded)> {
+        let start = id.map_or(Bound::Unbounded, Bound::Excluded);
+        self.documents.range::<DocumentId, _>((start, Bound::Unbounded))
+    }
+
+    /// Every such document, those that have rows in the database first and in the order of their places there.
+    pub(crate) fn fold_order(&self) -> VecDeque<DocumentId> {
+        let mut order: Vec<_> = self.documents.iter().map(|(id, unfolded)| (unfolded.key, id)).collect();
+        order.sort_unstable_by_key(|(key, _)| key.map_or(i64::MAX, |key| key.0));
+        order.into_iter().map(|(_, id)| id.clone()).collect()
+    }
+
+    /// Adds rows that have become durable.
+    pub(crate) fn add(&mut self, id: DocumentId, base: &State, rows: Vec<LogRow>) {
+        let unfolded = self.documents.entry(id).or_insert_with(|| Unfolded {
+            key: base.key,
+            rows: VecDeque::new(),
+            state: base.clone(),
+        });
+        for row in rows {
+            unfolded.state.advance(&row);
+            unfolded.rows.push_back(row);
+        }
+    }
+
+    /// Drops the first rows of a document that have been folded under this key.
+    pub(crate) fn folded(&mut self, id: &DocumentId, key: DocumentKey, rows: usize) {
+        let Some(unfolded) = self.documents.get_mut(id) else { return };
+        unfolded.key = Some(key);
+        unfolded.rows.drain(..rows);
+        if unfolded.rows.is_empty() {
+            self.documents.remove(id);
+        }
+    }
+}
+
+/// The unfolded rows of one document, and what they make of it.
+#[derive(Debug, Clone)]
+pub(crate) struct Unfolded {
+    /// The document's key, once it has a row in the database.
+    pub key: Option<DocumentKey>,
+    /// The rows, oldest first; never empty.
+    pub rows: VecDeque<LogRow>,
+    /// The document after all of them.
+    pub state: State,
+}
+
+impl Unfolded {
+    /// Appends the changes that come after the first `have` of the document.
+    ///
+    /// The database may have folded some or all of these rows since they were taken: the number of a change in its
+    /// document never changes, so the ends fit whatever happened in between.
+    pub(crate) fn append_after(&self, have: u32, out: &mut Vec<StoredChange>) -> Option<()> {
+        for row in self.rows.iter().filter(|row| row.before >= have) {
+            record::decode_batches(&row.batch, out)?;
+        }
+        Some(())
+    }
+}
+
+/// A document after some row: what the next commit builds on and what a summary says.
+#[derive(Debug, Clone)]
+pub(crate) struct State {
+    pub key: Option<DocumentKey>,
+    pub heads: Vec<ChangeHash>,
+    pub changes: u32,
+    pub bytes: u64,
+    pub last_stamp: Stamp,
+}
+
+impl State {
+    /// A document that has no change yet.
+    pub(crate) fn empty() -> Self {
+        Self { key: None, heads: Vec::new(), changes: 0, bytes: 0, last_stamp: Stamp::ZERO }
+    }
+
+    pub(crate) fn advance(&mut self, row: &LogRow) {
+        self.heads.clone_from(&row.heads);
+        self.changes = row.after();
+        self.bytes += row.bytes;
+        self.last_stamp = row.last_stamp;
+    }
+}
+
+impl From<DocumentRow> for State {
+    fn from(row: DocumentRow) -> Self {
+        Self {
+            key: Some(row.key),
+            heads: row.heads,
+            changes: row.changes,
+            bytes: row.bytes,
+            last_stamp: row.last_stamp,
+        }
+    }
+}

@@ -1,0 +1,358 @@
+//! The tables, and how a database file is recognised, created, migrated and opened.
+//!
+//! Owns: the format number, every pragma, the lock file. Must not: read or write changes.
+//! Next: `read.rs`, `fold.rs`; docs/store.md, "Tables" and "Migrations".
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{ErrorKind, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Row};
+use syncline_core::ChangeHash;
+use syncline_core::clock::Stamp;
+use syncline_core::id::ReplicaId;
+
+use crate::error::StoreError;
+use crate::record;
+
+/// "SynL" in the file's header, so that `file` and other tools can tell whose database it is.
+pub(crate) const APPLICATION_ID: u32 = 0x5379_6e4c;
+
+/// The format that this version writes: the number of migrations.
+pub(crate) const FORMAT: u32 = MIGRATIONS.len() as u32;
+
+/// Migration n leads from format n to format n + 1. A released one is never edited.
+const MIGRATIONS: [&str; 1] = ["
+    CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID;
+    CREATE TABLE log (seq INTEGER PRIMARY KEY, document BLOB NOT NULL, data BLOB NOT NULL) STRICT;
+    CREATE TABLE document (
+        key INTEGER PRIMARY KEY,
+        id BLOB NOT NULL UNIQUE,
+        heads BLOB NOT NULL,
+        changes INTEGER NOT NULL,
+        bytes INTEGER NOT NULL,
+        last_stamp INTEGER NOT NULL,
+        snapshot_changes INTEGER NOT NULL DEFAULT 0,
+        snapshot_bytes INTEGER NOT NULL DEFAULT 0,
+        tail_bytes INTEGER NOT NULL,
+        refused_changes INTEGER NOT NULL DEFAULT 0
+    ) STRICT;
+    CREATE TABLE tail (place INTEGER PRIMARY KEY, data BLOB NOT NULL) STRICT;
+    CREATE TABLE node_index (place INTEGER PRIMARY KEY, stamps BLOB NOT NULL, data BLOB NOT NULL) STRICT;
+    CREATE TABLE snapshot (document INTEGER PRIMARY KEY, data BLOB NOT NULL) STRICT;
+    INSERT INTO meta VALUES ('replica', randomblob(16)), ('highest_stamp', zeroblob(8));
+"];
+
+/// The oldest SQLite whose write-ahead log cannot be reset while another connection still needs it.
+const SQLITE_OLDEST: i32 = 3_051_003;
+
+/// Memory for pages that one connection keeps, KiB.
+const CACHE_KIB: i32 = 8 * 1024;
+
+/// Bytes of the file that one connection may map.
+const MMAP_BYTES: i64 = 256 * 1024 * 1024;
+
+/// Pages in the write-ahead log after which a commit moves them into the database: 16 MiB.
+const CHECKPOINT_PAGES: i32 = 4096;
+
+/// Bits of a place that number the change within its document; the bits above are the document's key.
+const NUMBER_BITS: u32 = 28;
+
+/// Most changes that one document can have in this format.
+pub(crate) const CHANGES_MAX: u32 = 1 << NUMBER_BITS;
+
+/// Short name of a document within one file, in order of creation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct DocumentKey(pub i64);
+
+impl DocumentKey {
+    /// Where a piece that begins with this change of the document lies.
+    pub(crate) fn place(self, change: u32) -> i64 {
+        (self.0 << NUMBER_BITS) | i64::from(change)
+    }
+
+    /// The last place that can belong to the document.
+    pub(crate) fn last_place(self) -> i64 {
+        self.place(CHANGES_MAX - 1)
+    }
+}
+
+/// The number of the first change of the piece at this place.
+pub(crate) fn change_at(place: i64) -> u32 {
+    (place & i64::from(CHANGES_MAX - 1)) as u32
+}
+
+/// The key of the document that the piece at this place belongs to.
+pub(crate) fn document_at(place: i64) -> DocumentKey {
+    DocumentKey(place >> NUMBER_BITS)
+}
+
+/// A document's row: everything that is known of it without reading changes.
+#[derive(Debug, Clone)]
+pub(crate) struct DocumentRow {
+    pub key: DocumentKey,
+    pub heads: Vec<ChangeHash>,
+    pub changes: u32,
+    pub bytes: u64,
+    pub last_stamp: Stamp,
+    pub snapshot_changes: u32,
+    pub snapshot_bytes: u64,
+    pub tail_bytes: u64,
+    pub refused_changes: u32,
+}
+
+impl DocumentRow {
+    /// The columns in the order in which [`DocumentRow::from_row`] reads them.
+    pub(crate) const COLUMNS: &str =
+        "key, heads, changes, bytes, last_stamp, snapshot_changes, snapshot_bytes, tail_bytes, refused_changes";
+
+    pub(crate) fn from_row(row: &Row<'_>) -> rusqlite::Result<Self> {
+        let heads = row.get_ref(1)?.as_blob()?;
+        let heads = record::decode_heads(heads)
+            .ok_or_else(|| rusqlite::Error::InvalidColumnType(1, "heads".to_owned(), rusqlite::types::Type::Blob))?;
+        Ok(Self {
+            key: DocumentKey(row.get(0)?),
+            heads,
+            changes: row.get(2)?,
+            bytes: row.get(3)?,
+            last_stamp: Stamp::from_u64(row.get::<_, i64>(4)?.cast_unsigned()),
+            snapshot_changes: row.get(5)?,
+            snapshot_bytes: row.get(6)?,
+            tail_bytes: row.get(7)?,
+            refused_changes: row.get(8)?,
+        })
+    }
+
+    /// The row of the document with this id.
+    pub(crate) fn find(connection: &Connection, id: &[u8]) -> rusqlite::Result<Option<Self>> {
+        const SQL: &str = "SELECT key, heads, changes, bytes, last_stamp, snapshot_changes, snapshot_bytes, tail_bytes, \
+                           refused_changes FROM document WHERE id = ?1";
+        connection.prepare_cached(SQL)?.query_row([id], Self::from_row).optional()
+    }
+}
+
+/// Where a store's files lie, and the lock that keeps others out while this value lives.
+#[derive(Debug)]
+pub(crate) struct Home {
+    directory: PathBuf,
+    _lock: File,
+}
+
+impl Home {
+    /// Makes the directory if need be and locks it.
+    pub(crate) fn enter(directory: &Path) -> Result<Self, StoreError> {
+        let made = !directory.exists();
+        std::fs::create_dir_all(directory).map_err(|error| io_error(directory, error))?;
+        let path = directory.join("syncline.lock");
+        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+        let lock = lock.map_err(|error| io_error(&path, error))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(StoreError::InUse { path: directory.to_owned() }),
+            Err(TryLockError::Error(error)) => return Err(io_error(&path, error)),
+        }
+        if let (true, Some(parent)) = (made, directory.parent()) {
+            sync_directory(if parent.as_os_str().is_empty() { Path::new(".") } else { parent })?;
+        }
+        Ok(Self { directory: directory.to_owned(), _lock: lock })
+    }
+
+    /// The database file.
+    pub(crate) fn database(&self) -> PathBuf {
+        database_in(&self.directory)
+    }
+
+    /// Opens the writing connection: recognises, creates or migrates the file first.
+    pub(crate) fn open_writer(&self, durable: bool, pages_max: Option<u32>) -> Result<Connection, StoreError> {
+        check_sqlite_version()?;
+        let path = self.database();
+        recognise(&path)?;
+        let connection = Connection::open_with_flags(
+            &path,
+            open_flags(OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE),
+        );
+        let connection = connection.map_err(|error| as_open_error(error, &path))?;
+        // Until the format is known to be ours, closing must not move the log into a file that another version wrote.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+        connection.busy_timeout(Duration::from_secs(5))?;
+        let found = format_of(&connection, &path)?;
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        configure(&connection)?;
+        connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
+        connection.pragma_update(None, "journal_size_limit", 64 * 1024 * 1024)?;
+        connection.pragma_update(None, "synchronous", if durable { "FULL" } else { "OFF" })?;
+        if let Some(pages) = pages_max {
+            connection.pragma_update(None, "max_page_count", pages)?;
+        }
+        migrate(&connection, found)?;
+        sync_directory(&self.directory)?;
+        Ok(connection)
+    }
+}
+
+/// Opens a connection that can only read.
+pub(crate) fn open_reader(path: &Path) -> Result<Connection, StoreError> {
+    let connection = Connection::open_with_flags(path, open_flags(OpenFlags::SQLITE_OPEN_READ_ONLY));
+    let connection = connection.map_err(|error| as_open_error(error, path))?;
+    connection.busy_timeout(Duration::from_secs(5))?;
+    configure(&connection)?;
+    connection.pragma_update(None, "query_only", true)?;
+    Ok(connection)
+}
+
+/// Opens a store's file for the check: refuses what is not ours, writes nothing.
+pub(crate) fn open_for_check(directory: &Path) -> Result<Connection, StoreError> {
+    check_sqlite_version()?;
+    let path = database_in(directory);
+    if let Err(error) = std::fs::metadata(&path) {
+        return Err(io_error(&path, error));
+    }
+    recognise(&path)?;
+    let connection = open_reader(&path)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    if format_of(&connection, &path)? == 0 {
+        return Err(StoreError::NotAStore { path, reason: "the database is empty" });
+    }
+    Ok(connection)
+}
+
+/// The replica id that was drawn when the file was created.
+pub(crate) fn replica_id(connection: &Connection) -> rusqlite::Result<ReplicaId> {
+    let bytes: [u8; 16] =
+        connection.query_row("SELECT value FROM meta WHERE name = 'replica'", [], |row| row.get(0))?;
+    Ok(ReplicaId(uuid_version_4(bytes)))
+}
+
+/// The highest stamp that was known when the log was last folded or the store closed.
+pub(crate) fn highest_stamp(connection: &Connection) -> rusqlite::Result<Stamp> {
+    let value = connection.query_row("SELECT value FROM meta WHERE name = 'highest_stamp'", [], |row| {
+        Ok(row.get_ref(0)?.as_blob()?.try_into().ok().map(u64::from_be_bytes))
+    })?;
+    Ok(Stamp::from_u64(value.unwrap_or(0)))
+}
+
+pub(crate) fn write_highest_stamp(connection: &Connection, stamp: Stamp) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare_cached("UPDATE meta SET value = ?1 WHERE name = 'highest_stamp'")?;
+    statement.execute([stamp.as_u64().to_be_bytes()]).map(|_| ())
+}
+
+fn database_in(directory: &Path) -> PathBuf {
+    directory.join("syncline.db")
+}
+
+fn open_flags(access: OpenFlags) -> OpenFlags {
+    access | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW
+}
+
+fn configure(connection: &Connection) -> Result<(), StoreError> {
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
+    connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
+    connection.pragma_update(None, "mmap_size", MMAP_BYTES)?;
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
+    connection.set_prepared_statement_cache_capacity(32);
+    Ok(())
+}
+
+fn check_sqlite_version() -> Result<(), StoreError> {
+    if rusqlite::version_number() < SQLITE_OLDEST {
+        return Err(StoreError::SqliteTooOld { found: rusqlite::version() });
+    }
+    Ok(())
+}
+
+/// Reads the file's header without SQLite, which would already touch the files beside it.
+fn recognise(path: &Path) -> Result<(), StoreError> {
+    let mut header = [0u8; 100];
+    let mut file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(io_error(path, error)),
+    };
+    if file.metadata().map_err(|error| io_error(path, error))?.len() == 0 {
+        return Ok(());
+    }
+    match file.read_exact(&mut header) {
+        Ok(()) if header.starts_with(b"SQLite format 3\0") => {}
+        Ok(()) => return Err(StoreError::NotAStore { path: path.to_owned(), reason: "it is no SQLite database" }),
+        Err(error) if error.kind() == ErrorKind::UnexpectedEof => {
+            return Err(StoreError::NotAStore { path: path.to_owned(), reason: "it is too short for a database" });
+        }
+        Err(error) => return Err(io_error(path, error)),
+    }
+    let field = |at: usize| u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+    let (format, application) = (field(60), field(68));
+    accept(path, application, format)
+}
+
+/// The format as SQLite sees it, with what is still in the write-ahead log; 0 for an empty file.
+fn format_of(connection: &Connection, path: &Path) -> Result<u32, StoreError> {
+    let pragma = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, u32>(0));
+    let read = || Ok((pragma("application_id")?, pragma("user_version")?));
+    let (application, format) = read().map_err(|error| as_open_error(error, path))?;
+    accept(path, application, format)?;
+    let tables = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, u32>(0));
+    let tables = tables.map_err(|error| as_open_error(error, path))?;
+    if application != APPLICATION_ID && tables > 0 {
+        return Err(StoreError::NotAStore { path: path.to_owned(), reason: "another application's database" });
+    }
+    Ok(format)
+}
+
+fn accept(path: &Path, application: u32, format: u32) -> Result<(), StoreError> {
+    // A creation that was cut short leaves a file with neither number.
+    if application != APPLICATION_ID && (application, format) != (0, 0) {
+        return Err(StoreError::NotAStore { path: path.to_owned(), reason: "another application's database" });
+    }
+    if format > FORMAT {
+        return Err(StoreError::NewerFormat { path: path.to_owned(), found: format, supported: FORMAT });
+    }
+    Ok(())
+}
+
+/// Leads the file to the current format in one transaction, and moves that into the main file, so that an older
+/// version sees the new number in the header.
+fn migrate(connection: &Connection, found: u32) -> Result<(), StoreError> {
+    if found == FORMAT {
+        return Ok(());
+    }
+    let steps = MIGRATIONS[found as usize..].concat();
+    let script = format!(
+        "BEGIN IMMEDIATE; {steps} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {FORMAT}; COMMIT;"
+    );
+    connection.execute_batch(&script)?;
+    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+    Ok(())
+}
+
+fn as_open_error(error: rusqlite::Error, path: &Path) -> StoreError {
+    match error.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::NotADatabase) => {
+            StoreError::NotAStore { path: path.to_owned(), reason: "it is no SQLite database" }
+        }
+        _ => StoreError::from_read(error),
+    }
+}
+
+/// Makes the names in a directory durable; a file whose name is lost is lost.
+fn sync_directory(directory: &Path) -> Result<(), StoreError> {
+    if cfg!(unix) {
+        let synced = File::open(directory).and_then(|directory| directory.sync_all());
+        synced.map_err(|error| io_error(directory, error))?;
+    }
+    Ok(())
+}
+
+fn io_error(path: &Path, source: std::io::Error) -> StoreError {
+    StoreError::Io { path: path.to_owned(), source: Arc::new(source) }
+}
+
+fn uuid_version_4(mut bytes: [u8; 16]) -> [u8; 16] {
+    bytes[6] = bytes[6] & 0x0f | 0x40;
+    bytes[8] = bytes[8] & 0x3f | 0x80;
+    bytes
+}

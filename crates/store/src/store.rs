@@ -1,0 +1,347 @@
+//! The store as its users see it.
+//!
+//! Owns: opening and closing, the threads' lives, the interface. Must not: hold a lock while it waits for SQLite.
+//! Next: `writer.rs` for commits, `read.rs` for reads; docs/store.md.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use bytes::Bytes;
+use syncline_core::ChangeHash;
+use syncline_core::clock::{Clock, DriftError, Stamp};
+use syncline_core::id::{DocumentId, ReplicaId};
+use syncline_core::storage::{Commit, Payload, StoredChange, StoredGraph, Summary};
+
+use crate::compact::{self, Backlog};
+use crate::error::StoreError;
+use crate::fold::Log;
+use crate::overlay::{Overlay, Unfolded};
+use crate::read::{self, Readers};
+use crate::schema::{self, DocumentRow, Home};
+use crate::writer::{Done, End, Shared, Writer, wall_ms};
+
+/// How a store behaves. The defaults suit a server and a laptop alike.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Connections that read at the same time; further readers wait. Default 4.
+    pub readers_max: usize,
+    /// Rows in the log at which folding starts although commits keep coming. Default 65,536.
+    pub fold_rows: usize,
+    /// Bytes in the log at which folding starts although commits keep coming. Default 32 MiB.
+    pub fold_bytes: usize,
+    /// Time without a commit after which folding starts. Default 1 s.
+    pub fold_idle: Duration,
+    /// Longest slice of folding between two groups of commits, before its transaction ends. Default 3 ms.
+    pub fold_slice: Duration,
+    /// Wait after a fold that failed for want of space. Default 5 s.
+    pub fold_retry: Duration,
+    /// A document is compacted when its raw changes exceed these bytes and the size of its snapshot. Default 256 KiB.
+    pub compact_bytes: u64,
+    /// A document is compacted when it has more raw changes than this. Default 4,096.
+    pub compact_changes: u32,
+    /// The most recent changes that stay raw, so that a peer a little behind costs no decoding. Default 256.
+    pub keep_changes: usize,
+    /// Of the most recent changes, only so many bytes stay raw. Default 128 KiB.
+    pub keep_bytes: usize,
+    /// Largest size of the database file, pages of 4 KiB; beyond it commits fail as on a full disk. Default none.
+    pub pages_max: Option<u32>,
+    /// Furthest that a remote stamp may be ahead of this machine's clock and still be merged. Default 60 s.
+    pub drift_max: Duration,
+    /// Whether a commit waits for the disk. `false` is for tests: a power cut then loses acknowledged changes.
+    pub durable: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            readers_max: 4,
+            fold_rows: 65_536,
+            fold_bytes: 32 * 1024 * 1024,
+            fold_idle: Duration::from_secs(1),
+            fold_slice: Duration::from_millis(3),
+            fold_retry: Duration::from_secs(5),
+            compact_bytes: 256 * 1024,
+            compact_changes: 4096,
+            keep_changes: 256,
+            keep_bytes: 128 * 1024,
+            pages_max: None,
+            drift_max: Duration::from_secs(60),
+            durable: true,
+        }
+    }
+}
+
+impl Options {
+    /// Whether a document has enough raw changes to be compacted, and has grown since it last could not be.
+    pub(crate) fn is_ripe(&self, row: &DocumentRow) -> bool {
+        let large = row.tail_bytes > self.compact_bytes.max(row.snapshot_bytes);
+        let long = row.changes - row.snapshot_changes > self.compact_changes;
+        let refused = row.refused_changes > 0 && row.changes < row.refused_changes.saturating_mul(2);
+        (large || long) && !refused
+    }
+
+    /// How many of the most recent changes stay raw.
+    pub(crate) fn kept_raw(&self, tail: &[StoredChange]) -> usize {
+        let mut bytes = 0;
+        let fits = |change: &&StoredChange| {
+            bytes += change.bytes.len();
+            bytes <= self.keep_bytes
+        };
+        tail.iter().rev().take(self.keep_changes).take_while(fits).count()
+    }
+}
+
+/// An open store. Clones share it; its threads end when the last clone is dropped or [`Store::close`] is called.
+///
+/// Every call but [`Store::commit`] blocks on the disk, so callers keep them off the threads that serve sockets.
+/// The callbacks must not hold a clone of the store beyond their call.
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+impl Store {
+    /// Opens the store in this directory, making both if they do not exist. The database is `syncline.db` in it.
+    ///
+    /// # Errors
+    /// [`StoreError::InUse`], [`StoreError::NewerFormat`], [`StoreError::NotAStore`], [`StoreError::Io`],
+    /// [`StoreError::Corrupt`], [`StoreError::Damaged`] for a log that cannot be read, [`StoreError::DiskFull`].
+    pub fn open(directory: &Path, options: Options) -> Result<Self, StoreError> {
+        Inner::open(directory, options, None).map(|inner| Self { inner: Arc::new(inner) })
+    }
+
+    /// A store for tests: the same code over a directory that is removed with it, without waiting for the disk.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn memory() -> Result<Self, StoreError> {
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("syncline-{}-{}-{number}", std::process::id(), wall_ms());
+        let directory = std::env::temp_dir().join(name);
+        let options = Options { durable: false, ..Options::default() };
+        let inner = Inner::open(&directory, options, Some(directory.clone()))?;
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// The replica's identity, drawn when the store was created.
+    #[must_use]
+    pub fn replica_id(&self) -> ReplicaId {
+        self.inner.replica
+    }
+
+    /// The highest stamp that this store's clock has issued or merged.
+    #[must_use]
+    pub fn highest_stamp(&self) -> Stamp {
+        self.inner.shared.clock.lock().unwrap_or_else(PoisonError::into_inner).highest()
+    }
+
+    /// Merges a stamp that came from another replica, so that what is committed from here on is stamped later.
+    ///
+    /// # Errors
+    /// [`DriftError`] when it is too far ahead; the clock is unchanged.
+    pub fn observe(&self, remote: Stamp) -> Result<(), DriftError> {
+        self.inner.shared.clock.lock().unwrap_or_else(PoisonError::into_inner).observe(remote, wall_ms())
+    }
+
+    /// Makes these commits durable, all or none, and then calls `done` from the writer thread.
+    ///
+    /// Calls are acknowledged in the order in which they were made; the writer puts everything that waits into one
+    /// transaction. Each change is stamped in this order. After `Ok` every read sees the changes and no crash loses
+    /// them. The queue has no bound of its own: a caller limits what it has outstanding.
+    ///
+    /// `done` gets [`StoreError::Stale`], [`StoreError::TooManyChanges`], [`StoreError::DiskFull`],
+    /// [`StoreError::Poisoned`], [`StoreError::Corrupt`] or [`StoreError::Closed`]; it must not block.
+    pub fn commit(&self, commits: Vec<Commit>, done: Box<dyn FnOnce(Result<(), StoreError>) + Send>) {
+        let done: Done = done;
+        self.inner.shared.commit(commits, done);
+    }
+
+    /// What is known of a document without reading its changes; `None` if the store has nothing of it.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`], [`StoreError::Sqlite`], [`StoreError::Closed`]; so for every read.
+    pub fn summary(&self, id: &DocumentId) -> Result<Option<Summary>, StoreError> {
+        self.summaries(std::slice::from_ref(id)).map(|mut found| found.pop().flatten())
+    }
+
+    /// The summaries of several documents, in the order asked for.
+    ///
+    /// # Errors
+    /// As [`Store::summary`].
+    pub fn summaries(&self, ids: &[DocumentId]) -> Result<Vec<Option<Summary>>, StoreError> {
+        // The log's part is taken before the database's: what is folded in between is then seen twice, never not at all.
+        let overlay = self.inner.shared.overlay.read().unwrap_or_else(PoisonError::into_inner);
+        let unfolded: Vec<_> = ids.iter().map(|id| overlay.find(id).map(|unfolded| unfolded.state.clone())).collect();
+        drop(overlay);
+        self.inner.readers.read(|read| {
+            let join = |(id, unfolded): (&DocumentId, _)| {
+                Ok(read::join_summary(DocumentRow::find(read, id.as_bytes())?, unfolded))
+            };
+            ids.iter().zip(unfolded).map(join).collect()
+        })
+    }
+
+    /// A document's change graph: encoded nodes under its snapshot, raw changes after it.
+    ///
+    /// # Errors
+    /// As [`Store::summary`], and [`StoreError::Damaged`].
+    pub fn graph(&self, id: &DocumentId) -> Result<Option<StoredGraph>, StoreError> {
+        let unfolded = self.unfolded(id);
+        self.inner.readers.read(|read| read::graph(read, id, unfolded.as_ref()))
+    }
+
+    /// A document's bytes for a peer that has nothing of it: the snapshot as it is stored, and the changes after it.
+    ///
+    /// # Errors
+    /// As [`Store::summary`], and [`StoreError::Damaged`].
+    pub fn payload(&self, id: &DocumentId) -> Result<Option<Payload>, StoreError> {
+        let unfolded = self.unfolded(id);
+        self.inner.readers.read(|read| read::payload(read, id, unfolded.as_ref()))
+    }
+
+    /// The raw chunks of these changes, in the order asked for. Those under the snapshot cost decoding it.
+    ///
+    /// # Errors
+    /// As [`Store::summary`], and [`StoreError::Damaged`], [`StoreError::UnknownChange`].
+    pub fn changes(&self, id: &DocumentId, hashes: &[ChangeHash]) -> Result<Vec<Bytes>, StoreError> {
+        let unfolded = self.unfolded(id);
+        self.inner.readers.read(|read| read::changes(read, id, unfolded.as_ref(), hashes))
+    }
+
+    /// At most `limit` documents in the order of their ids, those after the one given.
+    ///
+    /// # Errors
+    /// As [`Store::summary`].
+    pub fn documents(
+        &self,
+        after: Option<&DocumentId>,
+        limit: usize,
+    ) -> Result<Vec<(DocumentId, Summary)>, StoreError> {
+        let overlay = self.inner.shared.overlay.read().unwrap_or_else(PoisonError::into_inner);
+        let unfolded: Vec<_> = overlay.after(after).take(limit).map(|(id, u)| (id.clone(), u.state.clone())).collect();
+        drop(overlay);
+        let rows = self.inner.readers.read(|read| read::documents_after(read, after, limit))?;
+        Ok(read::merge_documents(rows, unfolded, limit))
+    }
+
+    /// Number of documents.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.inner.shared.documents.load(Ordering::Relaxed)
+    }
+
+    /// Calls back after each compaction, from the compaction thread, with the number of changes that the document's
+    /// snapshot covers. One callback at a time; a later call replaces it.
+    pub fn on_compacted(&self, callback: impl Fn(DocumentId, u32) + Send + Sync + 'static) {
+        self.inner.backlog.on_compacted(Arc::new(callback));
+    }
+
+    /// Commits what waits, folds the log, moves everything into the database file and ends the threads.
+    ///
+    /// # Errors
+    /// [`StoreError::Poisoned`], [`StoreError::Corrupt`], [`StoreError::DiskFull`]: what was acknowledged is in the log
+    /// and is folded by the next opening. [`StoreError::Closed`] if it was closed before.
+    pub fn close(&self) -> Result<(), StoreError> {
+        self.inner.end(End::Close)
+    }
+
+    /// Waits until the compaction thread has nothing to do: for tests and benchmarks.
+    #[doc(hidden)]
+    pub fn settle(&self) {
+        self.inner.backlog.settle();
+    }
+
+    fn unfolded(&self, id: &DocumentId) -> Option<Unfolded> {
+        self.inner.shared.overlay.read().unwrap_or_else(PoisonError::into_inner).find(id).cloned()
+    }
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("replica", &self.inner.replica).field("documents", &self.count()).finish()
+    }
+}
+
+struct Inner {
+    replica: ReplicaId,
+    shared: Arc<Shared>,
+    readers: Arc<Readers>,
+    backlog: Arc<Backlog>,
+    threads: Mutex<Option<Threads>>,
+    temporary: Option<PathBuf>,
+}
+
+struct Threads {
+    writer: JoinHandle<Result<(), StoreError>>,
+    compactor: JoinHandle<()>,
+}
+
+impl Inner {
+    fn open(directory: &Path, options: Options, temporary: Option<PathBuf>) -> Result<Self, StoreError> {
+        let home = Home::enter(directory)?;
+        let connection = home.open_writer(options.durable, options.pages_max)?;
+        let replica = schema::replica_id(&connection)?;
+        let mut overlay = Overlay::default();
+        let (log, logged) = Log::replay(&connection, &mut overlay)?;
+        let highest = schema::highest_stamp(&connection)?.max(logged);
+        let folded: u64 = connection.query_row("SELECT count(*) FROM document", [], |row| row.get(0))?;
+        let unfolded = overlay.after(None).filter(|(_, unfolded)| unfolded.key.is_none()).count() as u64;
+        let clock = Clock::new(highest, options.drift_max);
+        let shared = Arc::new(Shared::new(overlay, clock, folded + unfolded));
+        let backlog = Arc::new(Backlog::default());
+        let readers = Arc::new(Readers::new(home.database(), options.readers_max));
+        let writer = Writer::new(Arc::clone(&shared), Arc::clone(&backlog), connection, options.clone(), log);
+        let spawn_error = |source| StoreError::Io { path: directory.to_owned(), source: Arc::new(source) };
+        let writer = std::thread::Builder::new().name("store-writer".to_owned()).spawn(move || {
+            // The lock is released last, when nothing here writes any more.
+            let _home = home;
+            writer.run()
+        });
+        let writer = writer.map_err(spawn_error)?;
+        let compactor = {
+            let (backlog, readers, shared) = (Arc::clone(&backlog), Arc::clone(&readers), Arc::clone(&shared));
+            let run = move || compact::run(&backlog, &readers, &shared, &options);
+            std::thread::Builder::new().name("store-compactor".to_owned()).spawn(run)
+        };
+        let compactor = compactor.map_err(|error| {
+            shared.end(End::Stop);
+            spawn_error(error)
+        })?;
+        let threads = Mutex::new(Some(Threads { writer, compactor }));
+        Ok(Self { replica, shared, readers, backlog, threads, temporary })
+    }
+
+    /// Ends the threads in the order in which they depend on each other.
+    fn end(&self, how: End) -> Result<(), StoreError> {
+        let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(threads) = threads else { return Err(StoreError::Closed) };
+        self.backlog.end();
+        // A callback may drop the last clone, so this may run on one of the threads themselves.
+        let join_is_possible = |handle: &std::thread::Thread| handle.id() != std::thread::current().id();
+        if join_is_possible(threads.compactor.thread()) && threads.compactor.join().is_err() {
+            tracing::error!("the compaction thread panicked");
+        }
+        self.shared.end(how);
+        self.readers.close();
+        if !join_is_possible(threads.writer.thread()) {
+            return Ok(());
+        }
+        threads.writer.join().unwrap_or_else(|_| {
+            tracing::error!("the writer thread panicked");
+            Err(StoreError::Closed)
+        })
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        let _ = self.end(End::Stop);
+        if let Some(directory) = &self.temporary {
+            let _ = std::fs::remove_dir_all(directory);
+        }
+    }
+}

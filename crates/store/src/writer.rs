@@ -1,0 +1,475 @@
+//! The one thread that writes: groups waiting commits into transactions, and does everything else between them.
+//!
+//! Owns: the writing connection, the queue, the order of acknowledgements, what a failed write means for later ones.
+//! Must not: acknowledge before SQLite has synced, or retry after a failed sync.
+//! Next: `fold.rs`, `overlay.rs`; docs/store.md, "What is durable when".
+
+use std::collections::{HashMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use rusqlite::{Connection, Transaction, TransactionBehavior};
+use syncline_core::clock::{Clock, Stamp};
+use syncline_core::id::DocumentId;
+use syncline_core::storage::Commit;
+
+use crate::compact::{Backlog, Compaction};
+use crate::error::StoreError;
+use crate::fold::{Log, Round};
+use crate::overlay::{Overlay, State};
+use crate::record::LogRow;
+use crate::schema::{self, CHANGES_MAX, DocumentRow};
+use crate::store::Options;
+
+/// Called once per commit, from the writer thread, in the order of commits.
+pub(crate) type Done = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
+
+/// Changes after which a transaction takes no further commit in.
+const GROUP_CHANGES_MAX: usize = 16 * 1024;
+
+/// Bytes of changes after which a transaction takes no further commit in.
+const GROUP_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// The log may grow to so many times the size at which folding starts before commits have to wait for it.
+const LOG_FACTOR_MAX: usize = 4;
+
+/// What the writer shares with the threads that call and read.
+pub(crate) struct Shared {
+    pub overlay: RwLock<Overlay>,
+    pub clock: Mutex<Clock>,
+    /// Documents in the store, folded or not.
+    pub documents: AtomicU64,
+    queue: Mutex<Queue>,
+    wake: Condvar,
+}
+
+#[derive(Default)]
+struct Queue {
+    units: VecDeque<Unit>,
+    jobs: VecDeque<Job>,
+    end: Option<End>,
+}
+
+/// Commits that succeed or fail together.
+struct Unit {
+    commits: Vec<Commit>,
+    done: Done,
+}
+
+/// Work for the compaction thread that only the writer may do.
+pub(crate) enum Job {
+    /// Put a snapshot in the place of the raw changes it covers.
+    Install(Box<Compaction>, SyncSender<Result<bool, StoreError>>),
+    /// Note that a document of this many changes could not be compacted.
+    Refuse(DocumentId, u32),
+}
+
+/// How the writer ends, once the queue is empty.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// Leave the log as it is; the next start reads it.
+    Stop,
+    /// Fold the log and move the write-ahead log into the database.
+    Close,
+}
+
+impl Shared {
+    pub(crate) fn new(overlay: Overlay, clock: Clock, documents: u64) -> Self {
+        Self {
+            overlay: RwLock::new(overlay),
+            clock: Mutex::new(clock),
+            documents: AtomicU64::new(documents),
+            queue: Mutex::default(),
+            wake: Condvar::new(),
+        }
+    }
+
+    pub(crate) fn commit(&self, commits: Vec<Commit>, done: Done) {
+        let mut queue = self.lock_queue();
+        if queue.end.is_some() {
+            drop(queue);
+            return done(Err(StoreError::Closed));
+        }
+        queue.units.push_back(Unit { commits, done });
+        self.wake.notify_one();
+    }
+
+    /// Hands a job to the writer; it is dropped when the writer is ending.
+    pub(crate) fn submit(&self, job: Job) {
+        let mut queue = self.lock_queue();
+        if queue.end.is_none() {
+            queue.jobs.push_back(job);
+            self.wake.notify_one();
+        }
+    }
+
+    pub(crate) fn end(&self, end: End) {
+        let mut queue = self.lock_queue();
+        queue.end.get_or_insert(end);
+        self.wake.notify_one();
+    }
+
+    fn lock_queue(&self) -> MutexGuard<'_, Queue> {
+        // The queue is consistent between any two statements under its lock.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The state of the writer thread.
+pub(crate) struct Writer {
+    shared: Arc<Shared>,
+    backlog: Arc<Backlog>,
+    connection: Connection,
+    options: Options,
+    log: Log,
+    round: Option<Round>,
+    /// After a full disk: folding waits until then.
+    fold_again: Option<Instant>,
+    /// The failure after which nothing is written any more.
+    failed: Option<StoreError>,
+}
+
+enum Turn {
+    Commits(Vec<Unit>),
+    Job(Job),
+    Fold,
+    End(End),
+}
+
+impl Writer {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        backlog: Arc<Backlog>,
+        connection: Connection,
+        options: Options,
+        log: Log,
+    ) -> Self {
+        Self { shared, backlog, connection, options, log, round: None, fold_again: None, failed: None }
+    }
+
+    /// Works until told to end, and says whether the end was clean.
+    pub(crate) fn run(mut self) -> Result<(), StoreError> {
+        let _exit = Exit(Arc::clone(&self.shared));
+        loop {
+            match self.next_turn() {
+                Turn::Commits(units) => {
+                    self.commit(units);
+                    self.work_beside_commits();
+                }
+                Turn::Job(job) => self.work(job),
+                Turn::Fold => self.fold(),
+                Turn::End(End::Stop) => return self.failed.map_or(Ok(()), Err),
+                Turn::End(End::Close) => return self.finish(),
+            }
+        }
+    }
+
+    /// Waits for something to do. Commits go first, unless the log has outgrown its bound.
+    fn next_turn(&mut self) -> Turn {
+        let shared = Arc::clone(&self.shared);
+        let mut queue = shared.lock_queue();
+        loop {
+            if self.log_exceeds(LOG_FACTOR_MAX) && self.may_fold() {
+                return Turn::Fold;
+            }
+            if !queue.units.is_empty() {
+                return Turn::Commits(take_group(&mut queue.units));
+            }
+            if let Some(job) = queue.jobs.pop_front() {
+                return Turn::Job(job);
+            }
+            if let Some(end) = queue.end {
+                return Turn::End(end);
+            }
+            if self.fold_is_due() {
+                return Turn::Fold;
+            }
+            if self.log.is_empty() || self.failed.is_some() {
+                queue = shared.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            } else {
+                let waited = shared.wake.wait_timeout(queue, self.options.fold_idle);
+                let (woken, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+                queue = woken;
+                if timeout.timed_out() && queue.units.is_empty() && self.may_fold() {
+                    return Turn::Fold;
+                }
+            }
+        }
+    }
+
+    /// One slice of other work after a group of commits, so that neither starves.
+    fn work_beside_commits(&mut self) {
+        if self.fold_is_due() {
+            self.fold();
+        } else if let Some(job) = { self.shared.lock_queue().jobs.pop_front() } {
+            self.work(job);
+        }
+    }
+
+    fn log_exceeds(&self, factor: usize) -> bool {
+        self.log.rows >= self.options.fold_rows.saturating_mul(factor)
+            || self.log.bytes >= self.options.fold_bytes.saturating_mul(factor)
+    }
+
+    fn fold_is_due(&self) -> bool {
+        (self.round.is_some() || self.log_exceeds(1)) && self.may_fold()
+    }
+
+    fn may_fold(&self) -> bool {
+        self.failed.is_none() && self.fold_again.is_none_or(|at| at <= Instant::now())
+    }
+
+    /// Commits a group of units in one transaction, then tells each how it went, in order.
+    fn commit(&mut self, units: Vec<Unit>) {
+        let outcome = match &self.failed {
+            Some(failed) => Err(failed.clone()),
+            None => self.write(&units).map_err(|error| self.note_failure(error)),
+        };
+        match outcome {
+            Ok((verdicts, group)) => {
+                self.publish(group);
+                for (unit, verdict) in units.into_iter().zip(verdicts) {
+                    tell(unit.done, verdict);
+                }
+            }
+            Err(error) => units.into_iter().for_each(|unit| tell(unit.done, Err(error.clone()))),
+        }
+    }
+
+    fn write(&mut self, units: &[Unit]) -> rusqlite::Result<(Vec<Result<(), StoreError>>, Group)> {
+        let transaction = Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate)?;
+        let mut group = Group { wall_ms: wall_ms(), next_seq: self.log.next_seq, ..Group::default() };
+        let mut verdicts = Vec::with_capacity(units.len());
+        for unit in units {
+            let verdict = group.check(&transaction, &self.shared, unit)?;
+            if verdict.is_ok() {
+                group.append(&transaction, &self.shared, unit)?;
+            }
+            verdicts.push(verdict);
+        }
+        transaction.commit()?;
+        Ok((verdicts, group))
+    }
+
+    /// Lets readers see what has become durable.
+    fn publish(&mut self, group: Group) {
+        let mut overlay = self.shared.overlay.write().unwrap_or_else(PoisonError::into_inner);
+        let mut created = 0;
+        for (id, pending) in group.documents {
+            if pending.rows.is_empty() {
+                continue;
+            }
+            created += u64::from(pending.base.changes == 0);
+            overlay.add(id, &pending.base, pending.rows);
+        }
+        drop(overlay);
+        self.shared.documents.fetch_add(created, Ordering::Relaxed);
+        self.log.grow(group.next_seq, group.rows, group.bytes);
+    }
+
+    fn fold(&mut self) {
+        let shared = Arc::clone(&self.shared);
+        let round = match self.round.take() {
+            Some(round) => round,
+            None => Round::begin(&shared.overlay, &self.log),
+        };
+        let highest = shared.clock.lock().unwrap_or_else(PoisonError::into_inner).highest();
+        match self.relaxed(|writer| round.step(&writer.connection, &shared.overlay, highest, &writer.options)) {
+            Ok(step) => {
+                self.round = step.rest;
+                self.log.shrink(step.deleted_through, step.deleted_rows, step.deleted_bytes);
+                self.backlog.add(step.ripe);
+            }
+            Err(error) => {
+                let error = self.note_failure(error);
+                self.fold_again = Some(Instant::now() + self.options.fold_retry);
+                tracing::warn!(%error, "the log could not be folded; it stays and is tried again");
+            }
+        }
+    }
+
+    fn work(&mut self, job: Job) {
+        if self.failed.is_some() {
+            return;
+        }
+        match job {
+            Job::Install(compaction, reply) => {
+                let installed = self.relaxed(|writer| compaction.install(&writer.connection));
+                let installed = installed.map_err(|error| self.note_failure(error));
+                // The compaction thread may have been told to stop meanwhile.
+                let _ = reply.send(installed);
+            }
+            Job::Refuse(document, changes) => {
+                const SQL: &str = "UPDATE document SET refused_changes = ?2 WHERE id = ?1";
+                let noted = self.connection.execute(SQL, (document.as_bytes(), changes));
+                if let Err(error) = noted {
+                    let error = self.note_failure(error);
+                    tracing::warn!(%error, %document, "a failed compaction could not be noted");
+                }
+            }
+        }
+    }
+
+    /// Runs a transaction without waiting for the disk: the log that it makes superfluous is still there if it is lost.
+    ///
+    /// The write-ahead log keeps transactions in order, so nothing later can survive without it.
+    fn relaxed<T>(&mut self, write: impl FnOnce(&Self) -> rusqlite::Result<T>) -> rusqlite::Result<T> {
+        if !self.options.durable {
+            return write(self);
+        }
+        self.connection.pragma_update(None, "synchronous", "NORMAL")?;
+        let result = write(self);
+        self.connection.pragma_update(None, "synchronous", "FULL")?;
+        result
+    }
+
+    /// Decides what a failed write means. The transaction has been rolled back when it was dropped.
+    fn note_failure(&mut self, error: rusqlite::Error) -> StoreError {
+        let failure = if self.connection.is_autocommit() {
+            StoreError::from_write(error)
+        } else {
+            StoreError::Poisoned { source: Arc::new(error) }
+        };
+        if failure.ends_writing() {
+            tracing::error!(error = %failure, "the store stops writing");
+            self.failed.get_or_insert(failure.clone());
+            self.round = None;
+        }
+        failure
+    }
+
+    /// Folds everything and moves it into the database file.
+    fn finish(mut self) -> Result<(), StoreError> {
+        self.fold_again = None;
+        while !self.log.is_empty() && self.may_fold() {
+            self.fold();
+        }
+        if let Some(failed) = self.failed {
+            return Err(failed);
+        }
+        let highest = self.shared.clock.lock().unwrap_or_else(PoisonError::into_inner).highest();
+        schema::write_highest_stamp(&self.connection, highest).map_err(StoreError::from_write)?;
+        let checkpoint = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        checkpoint.map_err(StoreError::from_write)
+    }
+}
+
+/// Answers whoever still waits when the writer ends, also by a panic.
+struct Exit(Arc<Shared>);
+
+impl Drop for Exit {
+    fn drop(&mut self) {
+        self.0.end(End::Stop);
+        let mut queue = self.0.lock_queue();
+        let units = std::mem::take(&mut queue.units);
+        queue.jobs.clear();
+        drop(queue);
+        units.into_iter().for_each(|unit| tell(unit.done, Err(StoreError::Closed)));
+    }
+}
+
+/// One transaction in the making.
+#[derive(Default)]
+struct Group {
+    documents: HashMap<DocumentId, Pending>,
+    wall_ms: u64,
+    next_seq: i64,
+    rows: usize,
+    bytes: usize,
+}
+
+/// A document in this transaction.
+struct Pending {
+    /// The document before the transaction.
+    base: State,
+    rows: Vec<LogRow>,
+    /// Changes with those of this transaction.
+    changes: u32,
+}
+
+impl Group {
+    /// Whether every commit of the unit continues its document as it will be then.
+    fn check(&mut self, read: &Connection, shared: &Shared, unit: &Unit) -> rusqlite::Result<Result<(), StoreError>> {
+        let mut ahead: HashMap<&DocumentId, u32> = HashMap::new();
+        for commit in &unit.commits {
+            let found = match ahead.get(&commit.document) {
+                Some(changes) => *changes,
+                None => self.pending(read, shared, &commit.document)?.changes,
+            };
+            if found != commit.changes_before {
+                let (document, expected) = (commit.document.clone(), commit.changes_before);
+                return Ok(Err(StoreError::Stale { document, found, expected }));
+            }
+            let after = u32::try_from(commit.changes.len()).ok().and_then(|count| found.checked_add(count));
+            let Some(after) = after.filter(|after| *after <= CHANGES_MAX) else {
+                return Ok(Err(StoreError::TooManyChanges { document: commit.document.clone() }));
+            };
+            ahead.insert(&commit.document, after);
+        }
+        Ok(Ok(()))
+    }
+
+    /// Stamps the unit's changes and appends them to the log.
+    fn append(&mut self, write: &Connection, shared: &Shared, unit: &Unit) -> rusqlite::Result<()> {
+        let mut statement = write.prepare_cached("INSERT INTO log (seq, document, data) VALUES (?1, ?2, ?3)")?;
+        let mut clock = shared.clock.lock().unwrap_or_else(PoisonError::into_inner);
+        for commit in unit.commits.iter().filter(|commit| !commit.changes.is_empty()) {
+            let stamps: Vec<Stamp> = commit.changes.iter().map(|_| clock.tick(self.wall_ms)).collect();
+            let (data, row) = LogRow::encode(commit.changes_before, &commit.heads, &commit.changes, &stamps);
+            statement.execute((self.next_seq, commit.document.as_bytes(), &data[..]))?;
+            self.next_seq += 1;
+            self.rows += 1;
+            self.bytes += data.len();
+            if let Some(pending) = self.documents.get_mut(&commit.document) {
+                pending.changes = row.after();
+                pending.rows.push(row);
+            }
+        }
+        Ok(())
+    }
+
+    fn pending(&mut self, read: &Connection, shared: &Shared, id: &DocumentId) -> rusqlite::Result<&Pending> {
+        if !self.documents.contains_key(id) {
+            let overlay = shared.overlay.read().unwrap_or_else(PoisonError::into_inner);
+            let unfolded = overlay.find(id).map(|unfolded| unfolded.state.clone());
+            drop(overlay);
+            let base = match unfolded {
+                Some(state) => state,
+                None => DocumentRow::find(read, id.as_bytes())?.map_or_else(State::empty, State::from),
+            };
+            let changes = base.changes;
+            self.documents.insert(id.clone(), Pending { base, rows: Vec::new(), changes });
+        }
+        Ok(&self.documents[id])
+    }
+}
+
+/// Takes commits from the front until a transaction is full; at least one.
+fn take_group(units: &mut VecDeque<Unit>) -> Vec<Unit> {
+    let (mut changes, mut bytes) = (0, 0);
+    let mut group = Vec::new();
+    while changes < GROUP_CHANGES_MAX && bytes < GROUP_BYTES_MAX {
+        let Some(unit) = units.pop_front() else { break };
+        changes += unit.commits.iter().map(|commit| commit.changes.len()).sum::<usize>().max(1);
+        bytes += unit.commits.iter().flat_map(|commit| &commit.changes).map(Bytes::len).sum::<usize>();
+        group.push(unit);
+    }
+    group
+}
+
+/// A panic in a caller's callback must not take the store down with it.
+fn tell(done: Done, verdict: Result<(), StoreError>) {
+    if catch_unwind(AssertUnwindSafe(|| done(verdict))).is_err() {
+        tracing::error!("a commit's callback panicked");
+    }
+}
+
+/// Milliseconds since the Unix epoch.
+pub(crate) fn wall_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,297 @@
+//! Files that are damaged, foreign, from the future or on a full disk.
+//!
+//! Owns: what is refused, what the check finds, what stays usable. Must not: damage a file while a store has it open.
+//! Next: `support/mod.rs`, `crash.rs`.
+
+mod support;
+
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+use std::path::Path;
+
+use rusqlite::{Connection, params};
+use support::{Model, assert_clean, commit, eager, lazy, open};
+use syncline_core::ChangeHash;
+use syncline_core::id::DocumentId;
+use syncline_store::check::FaultKind;
+use syncline_store::{Options, Store, StoreError, check};
+
+/// A store with a document that has a snapshot, an index and a tail, and one that has a tail only.
+fn sample(directory: &Path) -> (Model, Model) {
+    let store = open(directory, eager());
+    let (mut large, mut small) = (Model::new(1, 2), Model::new(2, 1));
+    while store.summary(&large.id).expect("readable").is_none_or(|summary| summary.snapshot_changes == 0) {
+        large.grow(&store, 10, 30);
+        store.settle();
+    }
+    small.grow(&store, 4, 30);
+    store.close().expect("a healthy disk");
+    assert_clean(directory, large.journal.len() + small.journal.len());
+    (large, small)
+}
+
+/// Damages a healthy file and returns the faults that the check then finds.
+fn faults_after(damage: impl FnOnce(&Connection)) -> Vec<(Option<DocumentId>, FaultKind)> {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    sample(directory.path());
+    let connection = Connection::open(directory.path().join("syncline.db")).expect("nobody has it open");
+    damage(&connection);
+    drop(connection);
+    let before = files(directory.path());
+    let report = check(directory.path()).expect("readable");
+    assert_eq!(files(directory.path()), before, "the check writes nothing");
+    assert_eq!(report.faults as usize, report.listed.len());
+    report.listed.into_iter().map(|fault| (fault.document, fault.kind)).collect()
+}
+
+/// Fingerprints of the database and its write-ahead log; an empty log is none.
+fn files(directory: &Path) -> Vec<Option<u64>> {
+    let read = |name: &&str| std::fs::read(directory.join(name)).ok().filter(|bytes| !bytes.is_empty());
+    let fingerprint = |bytes: Vec<u8>| BuildHasherDefault::<DefaultHasher>::default().hash_one(bytes);
+    ["syncline.db", "syncline.db-wal"].iter().map(|name| read(name).map(fingerprint)).collect()
+}
+
+fn flip(connection: &Connection, table: &str, column: &str, at: impl Fn(usize) -> usize) {
+    let select = format!("SELECT rowid, {column} FROM {table} ORDER BY rowid LIMIT 1");
+    let (rowid, mut data): (i64, Vec<u8>) =
+        connection.query_row(&select, [], |row| Ok((row.get(0)?, row.get(1)?))).expect("a row to damage");
+    let at = at(data.len());
+    data[at] ^= 0x10;
+    connection
+        .execute(&format!("UPDATE {table} SET {column} = ?2 WHERE rowid = ?1"), params![rowid, data])
+        .expect("damage");
+}
+
+fn is_fault(found: &[(Option<DocumentId>, FaultKind)], expected: impl Fn(&FaultKind) -> bool) {
+    assert!(found.iter().any(|(document, kind)| document.is_some() && expected(kind)), "{found:#?}");
+}
+
+#[test]
+fn a_flipped_byte_in_a_change_is_found() {
+    let found = faults_after(|file| flip(file, "tail", "data", |length| length - 20));
+    is_fault(&found, |kind| matches!(kind, FaultKind::DamagedChange { .. }));
+}
+
+#[test]
+fn a_flipped_byte_anywhere_in_a_snapshot_is_found() {
+    for part in 1..8 {
+        let found = faults_after(|file| flip(file, "snapshot", "data", |length| length * part / 8));
+        is_fault(&found, |kind| matches!(kind, FaultKind::BadSnapshot(_)));
+    }
+}
+
+#[test]
+fn a_flipped_byte_anywhere_in_an_index_is_found() {
+    for part in [0, 7, 40, 90, 150, 152, 153] {
+        let found = faults_after(|file| flip(file, "node_index", "data", |_| part));
+        is_fault(&found, |kind| matches!(kind, FaultKind::BadIndex(_)));
+    }
+}
+
+#[test]
+fn a_flipped_byte_in_the_stamps_is_found() {
+    let found = faults_after(|file| flip(file, "node_index", "stamps", |_| 3));
+    is_fault(&found, |kind| matches!(kind, FaultKind::StampOrder { .. } | FaultKind::WrongCount { .. }));
+}
+
+#[test]
+fn a_missing_piece_is_found_as_missing_dependencies() {
+    let found = faults_after(|file| {
+        file.execute("DELETE FROM tail WHERE place = (SELECT min(place) FROM tail)", []).expect("damage");
+    });
+    is_fault(&found, |kind| matches!(kind, FaultKind::WrongCount { what: "the number of changes", .. }));
+}
+
+#[test]
+fn a_hole_in_the_history_is_found() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let store = open(directory.path(), lazy());
+    let mut model = Model::new(1, 1);
+    (0..3).for_each(|_| drop(model.edit(0, 5)));
+    let mut holed = model.commit(3);
+    holed.changes.remove(1);
+    commit(&store, vec![holed]).expect("the store does not look inside");
+    store.close().expect("a healthy disk");
+    let report = check(directory.path()).expect("readable");
+    let dependency = model.journal[1].0;
+    let expected = FaultKind::MissingDependency { change: model.journal[2].0, dependency };
+    assert!(
+        report.listed.iter().any(|fault| fault.kind == expected && fault.document.as_ref() == Some(&model.id)),
+        "{report:#?}"
+    );
+}
+
+#[test]
+fn wrong_heads_are_found_in_a_row_and_in_the_log() {
+    let found = faults_after(|file| {
+        file.execute("UPDATE document SET heads = zeroblob(32) WHERE key = 1", []).expect("damage");
+    });
+    is_fault(&found, |kind| *kind == FaultKind::WrongHeads);
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let store = open(directory.path(), lazy());
+    let mut model = Model::new(1, 1);
+    model.edit(0, 5);
+    model.heads = vec![ChangeHash([9; 32])];
+    commit(&store, vec![model.commit(1)]).expect("the store does not look inside");
+    drop(store);
+    let report = check(directory.path()).expect("readable");
+    assert!(report.listed.iter().any(|fault| fault.kind == FaultKind::WrongHeads), "{report:#?}");
+}
+
+#[test]
+fn pieces_of_no_document_are_found() {
+    let found = faults_after(|file| {
+        file.execute("DELETE FROM document WHERE key = 2", []).expect("damage");
+    });
+    assert_eq!(found, [(None, FaultKind::Stray("tail"))]);
+}
+
+#[test]
+fn a_file_from_the_future_is_refused_untouched() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    sample(directory.path());
+    let file = Connection::open(directory.path().join("syncline.db")).expect("nobody has it open");
+    file.pragma_update(None, "user_version", 99).expect("a newer format");
+    drop(file);
+    let before = files(directory.path());
+    let refused = Store::open(directory.path(), Options::default());
+    assert!(matches!(refused, Err(StoreError::NewerFormat { found: 99, supported: 1, .. })), "{refused:?}");
+    assert!(matches!(check(directory.path()), Err(StoreError::NewerFormat { .. })));
+    assert_eq!(files(directory.path()), before);
+}
+
+#[test]
+fn a_format_that_is_newer_only_in_the_write_ahead_log_is_refused_untouched() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    sample(directory.path());
+    let database = directory.path().join("syncline.db");
+    let file = Connection::open(&database).expect("nobody has it open");
+    file.pragma_update(None, "user_version", 99).expect("a newer format");
+    // A copy taken now has the number in its log only, as after a crash of the newer version.
+    let copy = tempfile::tempdir().expect("a temporary directory");
+    for name in ["syncline.db", "syncline.db-wal"] {
+        std::fs::copy(directory.path().join(name), copy.path().join(name)).expect("both exist");
+    }
+    drop(file);
+    let before = files(copy.path());
+    let refused = Store::open(copy.path(), Options::default());
+    assert!(matches!(refused, Err(StoreError::NewerFormat { found: 99, .. })), "{refused:?}");
+    assert_eq!(files(copy.path()), before);
+}
+
+#[test]
+fn files_that_are_no_stores_are_refused_untouched() {
+    let healthy = tempfile::tempdir().expect("a temporary directory");
+    sample(healthy.path());
+    let whole = std::fs::read(healthy.path().join("syncline.db")).expect("a file");
+    let foreign = tempfile::NamedTempFile::new().expect("a temporary file");
+    Connection::open(foreign.path()).expect("a new file").execute_batch("CREATE TABLE mine (x)").expect("a table");
+    let foreign = std::fs::read(foreign.path()).expect("a file");
+    for bytes in [b"hello".to_vec(), vec![7; 8192], whole[..60].to_vec(), foreign] {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        std::fs::write(directory.path().join("syncline.db"), &bytes).expect("a temporary directory");
+        let before = files(directory.path());
+        let refused = Store::open(directory.path(), Options::default());
+        assert!(matches!(refused, Err(StoreError::NotAStore { .. })), "{refused:?}");
+        assert!(matches!(check(directory.path()), Err(StoreError::NotAStore { .. })));
+        assert_eq!(files(directory.path()), before);
+    }
+}
+
+#[test]
+fn a_truncated_file_never_opens_as_if_it_were_whole() {
+    let healthy = tempfile::tempdir().expect("a temporary directory");
+    let (large, small) = sample(healthy.path());
+    let whole = std::fs::read(healthy.path().join("syncline.db")).expect("a file");
+    for pages in 1..whole.len() / 4096 {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        std::fs::write(directory.path().join("syncline.db"), &whole[..pages * 4096]).expect("a temporary directory");
+        let report = check(directory.path());
+        assert!(
+            report.as_ref().is_ok_and(|report| !report.is_clean()) || matches!(report, Err(StoreError::Corrupt { .. }))
+        );
+        let Ok(store) = Store::open(directory.path(), Options::default()) else { continue };
+        for model in [&large, &small] {
+            match store.payload(&model.id) {
+                Ok(Some(payload)) => assert_eq!(payload.changes as usize, model.journal.len()),
+                Ok(None) => panic!("a document vanished without an error"),
+                Err(StoreError::Corrupt { .. } | StoreError::Damaged { .. }) => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn an_interrupted_creation_is_completed() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let file = Connection::open(directory.path().join("syncline.db")).expect("a new file");
+    file.pragma_update(None, "journal_mode", "WAL").expect("the first step of a creation");
+    drop(file);
+    let mut model = Model::new(1, 1);
+    model.grow(&open(directory.path(), lazy()), 3, 5);
+    model.assert_stored(&open(directory.path(), lazy()));
+}
+
+#[test]
+fn a_full_disk_refuses_a_commit_keeps_the_rest_and_recovers() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let limited = Options { pages_max: Some(64), ..lazy() };
+    let store = open(directory.path(), limited);
+    let mut model = Model::new(1, 1);
+    let mut other = Model::new(2, 1);
+    model.grow(&store, 3, 1000);
+    model.edit(0, 400_000);
+    let refused = commit(&store, vec![model.commit(1)]);
+    assert!(matches!(refused, Err(StoreError::DiskFull)), "{refused:?}");
+    // The same handle takes what still fits.
+    other.grow(&store, 3, 1000);
+    other.assert_stored(&store);
+    let refused = commit(&store, vec![model.commit(1)]);
+    assert!(matches!(refused, Err(StoreError::DiskFull)), "{refused:?}");
+    drop(store);
+    let store = open(directory.path(), lazy());
+    commit(&store, vec![model.commit(1)]).expect("there is room again");
+    model.assert_stored(&store);
+    other.assert_stored(&store);
+    store.close().expect("a healthy disk");
+    assert_clean(directory.path(), model.journal.len() + other.journal.len());
+}
+
+#[test]
+fn a_disk_too_full_to_fold_keeps_the_log() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let store = open(directory.path(), Options { pages_max: Some(64), ..lazy() });
+    let mut model = Model::new(1, 1);
+    // More than half of the space: a copy of it cannot be made before the original is deleted.
+    model.grow(&store, 1, 150_000);
+    assert!(matches!(store.close(), Err(StoreError::DiskFull) | Ok(())));
+    let store = open(directory.path(), lazy());
+    model.assert_stored(&store);
+    model.grow(&store, 1, 10);
+    store.close().expect("there is room again");
+    assert_clean(directory.path(), 2);
+}
+
+#[test]
+fn a_disk_error_stops_the_writer_and_keeps_what_was_acknowledged() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let store = open(directory.path(), lazy());
+    let mut model = Model::new(1, 1);
+    model.grow(&store, 3, 10);
+    let kept = model.journal.len();
+    // The table disappears under the writer: any failure but a full disk leaves the handle untrusted.
+    let saboteur = Connection::open(directory.path().join("syncline.db")).expect("SQLite lets several in");
+    saboteur.execute_batch("ALTER TABLE log RENAME TO gone").expect("sabotage");
+    model.edit(0, 10);
+    let refused = commit(&store, vec![model.commit(1)]);
+    assert!(matches!(refused, Err(StoreError::Poisoned { .. })), "{refused:?}");
+    saboteur.execute_batch("ALTER TABLE gone RENAME TO log").expect("undone");
+    drop(saboteur);
+    let again = commit(&store, vec![model.commit(1)]);
+    assert!(matches!(again, Err(StoreError::Poisoned { .. })), "never again on this handle: {again:?}");
+    assert_eq!(store.summary(&model.id).expect("reads go on").expect("it exists").changes as usize, kept);
+    assert!(store.close().is_err());
+    let store = open(directory.path(), lazy());
+    commit(&store, vec![model.commit(1)]).expect("after a restart");
+    model.assert_stored(&store);
+}
