@@ -1,0 +1,131 @@
+//! A peer that sends exactly the bytes it is told to.
+//!
+//! Owns: one websocket without any manners, and the reading of what the server says to it.
+//! Must not: be polite on its own: no retry, no reply, no validation. (tungstenite answers pings while it is read.)
+//! Next: `honest.rs`; `../tests/hostile.rs`.
+
+use std::io::Write;
+use std::net::TcpStream;
+
+use tokio_tungstenite::tungstenite::client::client_with_config;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::tungstenite::protocol::frame::Frame as WebSocketFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
+use tokio_tungstenite::tungstenite::{Error, Message, WebSocket};
+
+use crate::{Frame, PATIENCE};
+
+/// What came from the server.
+#[derive(Debug)]
+pub enum Received {
+    /// A frame.
+    Frame(Frame),
+    /// The end of the connection, in whatever way.
+    Closed,
+}
+
+/// A raw connection.
+pub struct RawPeer {
+    socket: WebSocket<TcpStream>,
+    id: String,
+    server: String,
+}
+
+impl RawPeer {
+    /// Opens a websocket and says nothing.
+    ///
+    /// # Panics
+    /// When the server refuses the connection.
+    #[must_use]
+    pub fn connect(address: &str) -> Self {
+        let stream = TcpStream::connect(address).expect("the server accepts connections");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout that is not zero");
+        stream.set_write_timeout(Some(PATIENCE)).expect("a timeout that is not zero");
+        let config = WebSocketConfig::default().max_frame_size(None).max_message_size(None);
+        let (socket, _) = client_with_config(format!("ws://{address}/"), stream, Some(config))
+            .unwrap_or_else(|error| panic!("no websocket: {error}"));
+        Self { socket, id: String::new(), server: String::new() }
+    }
+
+    /// Opens a websocket and joins.
+    ///
+    /// # Panics
+    /// When the server does not greet back.
+    #[must_use]
+    pub fn join(address: &str, id: &str) -> Self {
+        let mut peer = Self::connect(address);
+        peer.send(&Frame::join(id));
+        let Received::Frame(greeting) = peer.receive() else { panic!("the server closed on a proper join") };
+        assert_eq!(greeting.kind(), "peer", "a join is answered with a peer message, not {greeting:?}");
+        peer.id = id.to_owned();
+        peer.server = greeting.text_of("senderId").to_owned();
+        peer
+    }
+
+    /// A frame of this kind about a document, addressed as it should be.
+    #[must_use]
+    pub fn about(&self, kind: &str, document: &str) -> Frame {
+        Frame::new(kind).text("senderId", &self.id).text("targetId", &self.server).text("documentId", document)
+    }
+
+    /// Sends a frame. A connection that the server has closed meanwhile shows when it is read.
+    pub fn send(&mut self, frame: &Frame) {
+        self.send_bytes(frame.encode());
+    }
+
+    /// Sends a binary message.
+    pub fn send_bytes(&mut self, bytes: Vec<u8>) {
+        // A refusal that arrives while we still write is a result, not an error; `receive` reports it.
+        let _ = self.socket.send(Message::binary(bytes));
+    }
+
+    /// Sends a text message.
+    pub fn send_text(&mut self, text: &str) {
+        let _ = self.socket.send(Message::text(text));
+    }
+
+    /// Sends one piece of a fragmented binary message.
+    pub fn send_piece(&mut self, bytes: Vec<u8>, first: bool, last: bool) {
+        let kind = if first { Data::Binary } else { Data::Continue };
+        let _ = self.socket.send(Message::Frame(WebSocketFrame::message(bytes, OpCode::Data(kind), last)));
+    }
+
+    /// Sends bytes that are no websocket frame at all.
+    pub fn send_unframed(&mut self, bytes: &[u8]) {
+        let _ = self.socket.get_mut().write_all(bytes);
+    }
+
+    /// The next frame, or the end.
+    ///
+    /// # Panics
+    /// When nothing comes in time, or the server sends what a stock client cannot read.
+    pub fn receive(&mut self) -> Received {
+        loop {
+            match self.socket.read() {
+                Ok(Message::Binary(bytes)) => {
+                    let frame = Frame::decode(&bytes);
+                    return Received::Frame(frame.unwrap_or_else(|error| panic!("unreadable frame: {error}")));
+                }
+                Ok(Message::Text(text)) => panic!("a stock client cannot read text frames: {text}"),
+                Ok(_) => {}
+                Err(Error::Io(error))
+                    if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) =>
+                {
+                    panic!("nothing came from the server in {PATIENCE:?}")
+                }
+                Err(_) => return Received::Closed,
+            }
+        }
+    }
+
+    /// Reads until the server closes, and returns what its `error` frames said.
+    pub fn until_closed(&mut self) -> Vec<String> {
+        let mut messages = Vec::new();
+        while let Received::Frame(frame) = self.receive() {
+            if frame.kind() == "error" {
+                messages.push(frame.text_of("message").to_owned());
+            }
+        }
+        messages
+    }
+}
