@@ -1,0 +1,133 @@
+//! The parsers that stand before automerge, against honest and hostile input.
+//!
+//! Owns: agreement with automerge on everything that automerge writes, and refusal of what it would not write.
+//! Must not: reach into the crate.
+//! Next: `support/forge.rs`, `support/authors.rs`.
+
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use automerge::legacy::{ElementId, Key as LegacyKey, ObjectId};
+use automerge::{AutoCommit, Automerge};
+use bytes::Bytes;
+use support::authors;
+use syncline_core::change::{Change, OperationRange};
+use syncline_core::chunk::{Chunk, ChunkKind, split};
+use syncline_core::document::{expand, measure};
+use syncline_core::limits::Limits;
+
+/// Everything that the engine reads from a change must be what automerge reads from it.
+fn check_agreement(theirs: &automerge::Change) {
+    let raw = Bytes::copy_from_slice(theirs.raw_bytes());
+    let limits = Limits::default();
+    let ours = Change::decode(raw.clone(), &limits).unwrap_or_else(|error| panic!("{error}: {:#?}", theirs.decode()));
+    assert_eq!(ours.hash, theirs.hash());
+    assert_eq!(&ours.deps[..], theirs.deps());
+    assert_eq!(ours.actor.as_bytes(), theirs.actor_id().to_bytes());
+    assert_eq!((ours.seq, ours.start_op), (theirs.seq(), theirs.start_op().get()));
+    assert_eq!((ours.operations, ours.max_op()), (theirs.len() as u64, theirs.max_op()));
+    assert_eq!(ours.time, theirs.timestamp());
+    assert_eq!(ours.bytes, raw);
+    assert_eq!(ours.references, references(theirs), "{:#?}", theirs.decode());
+
+    let packed = Bytes::from(theirs.clone().bytes().into_owned());
+    assert_eq!(Change::decode(packed, &limits), Ok(ours.clone()));
+    let stored = Change::decode_stored(raw).expect("what was accepted can be stored");
+    assert_eq!(stored, Change { references: Vec::new(), ..ours });
+}
+
+/// The same as [`Change::references`], from the expanded operations.
+fn references(change: &automerge::Change) -> Vec<OperationRange> {
+    let expanded = change.decode();
+    let mut named: BTreeMap<Vec<u8>, BTreeSet<u64>> = BTreeMap::new();
+    for operation in &expanded.operations {
+        let mut ids: Vec<_> = operation.pred.iter().cloned().collect();
+        if let ObjectId::Id(id) = &operation.obj {
+            ids.push(id.clone());
+        }
+        if let LegacyKey::Seq(ElementId::Id(id)) = &operation.key {
+            ids.push(id.clone());
+        }
+        for id in ids {
+            if id.actor() != &expanded.actor_id || id.counter() < expanded.start_op.get() {
+                named.entry(id.actor().to_bytes().to_vec()).or_default().insert(id.counter());
+            }
+        }
+    }
+    let mut ranges = Vec::new();
+    for (actor, counters) in named {
+        let counters: Vec<_> = counters.into_iter().collect();
+        for run in counters.chunk_by(|left, right| left + 1 == *right) {
+            let actor = syncline_core::change::Actor::from_bytes(&actor).expect("a short actor");
+            ranges.push(OperationRange { actor, first: run[0], last: run[run.len() - 1] });
+        }
+    }
+    ranges
+}
+
+fn sole(bytes: &[u8]) -> Chunk {
+    let mut chunks = split(Bytes::copy_from_slice(bytes));
+    let chunk = chunks.next().expect("one chunk").expect("a chunk");
+    assert!(chunks.next().is_none());
+    chunk
+}
+
+fn check_expansion(document: &mut AutoCommit) {
+    let saved = document.save();
+    let chunk = sole(&saved);
+    let totals = measure(&chunk, &Limits::default()).expect("an honest document");
+    let theirs: Vec<_> = document.get_changes(&[]);
+    let operations: u64 = theirs.iter().map(|change| change.len() as u64).sum();
+    assert_eq!(totals.changes, theirs.len() as u64);
+    assert!(totals.operations >= operations, "{totals:?}, {operations}");
+    let ours = expand(&chunk, &Limits::default()).expect("an honest document");
+    let expected: BTreeSet<_> = theirs.iter().map(|change| change.raw_bytes().to_vec()).collect();
+    assert_eq!(ours.iter().map(|raw| raw.to_vec()).collect::<BTreeSet<_>>(), expected);
+    let mut known = BTreeSet::new();
+    for raw in ours {
+        let change = Change::decode_stored(raw).expect("a valid change");
+        assert!(change.deps.iter().all(|dep| known.contains(dep)), "a dependency comes later");
+        known.insert(change.hash);
+    }
+}
+
+#[test]
+fn whatever_automerge_writes_is_read_as_automerge_reads_it() {
+    for seed in 0..60 {
+        for document in &mut authors::history(seed, 40) {
+            document.get_changes(&[]).iter().for_each(check_agreement);
+        }
+    }
+}
+
+#[test]
+fn every_saved_document_expands_to_its_changes() {
+    for seed in 100..120 {
+        for document in &mut authors::history(seed, 30) {
+            check_expansion(document);
+        }
+    }
+}
+
+#[test]
+fn an_empty_document_from_javascript_expands_to_nothing() {
+    let bytes = [0x85, 0x6f, 0x4a, 0x83, 0xb8, 0x1a, 0x95, 0x44, 0, 4, 0, 0, 0, 0];
+    let chunk = sole(&bytes);
+    assert_eq!(chunk.kind, ChunkKind::Document);
+    assert_eq!(expand(&chunk, &Limits::default()), Ok(Vec::new()));
+    assert_eq!(Automerge::new().save().len(), 14);
+}
+
+#[test]
+fn a_big_paste_is_one_change_within_the_limits() {
+    use automerge::transaction::Transactable;
+    let mut document = AutoCommit::new();
+    let text = document.put_object(automerge::ROOT, "text", automerge::ObjType::Text).expect("a fresh document");
+    let paste: String = (0..90_000).map(|index| char::from(b'a' + (index % 26) as u8)).collect();
+    document.splice_text(&text, 0, 0, &paste).expect("in range");
+    document.commit();
+    document.splice_text(&text, 10, 80_000, "").expect("in range");
+    document.get_changes(&[]).iter().for_each(check_agreement);
+    check_expansion(&mut document);
+}
