@@ -58,12 +58,11 @@ fn meanings() -> Vec<(&'static str, Envelope<'static>)> {
     let to_server = |message| Envelope { sender: "client", target: Some("server"), message };
     let subscription = |add, remove| to_server(Body::RemoteSubscriptionChange { add, remove });
     let versions = Some(vec!["1"]);
+    let nameless = |is_ephemeral| PeerMetadata { storage_id: None, is_ephemeral, native: None };
     let peer = |metadata| Body::Peer { metadata, selected_version: Some("1") };
     vec![
-        (
-            "join.no_storage",
-            from("clip", None, Body::Join { metadata: PeerMetadata::default(), versions: versions.clone() }),
-        ),
+        ("join.no_storage", from("cli", None, Body::Join { metadata: nameless(true), versions: versions.clone() })),
+        ("join.undefined", from("clip", None, Body::Join { metadata: nameless(false), versions: versions.clone() })),
         ("join", from("client", None, Body::Join { metadata: metadata(false), versions: versions.clone() })),
         ("peer", from("server", Some("client"), peer(metadata(true)))),
         ("error", from("server", Some("client"), Body::Error { message: "unsupported protocol version" })),
@@ -100,7 +99,7 @@ fn frames_of_javascript_peers_mean_what_they_mean_there() {
         assert_eq!(decode_with_defaults(&frame).as_ref(), Ok(meaning), "{name}");
         count += 1;
     }
-    assert_eq!(count, 17, "every recorded frame was read");
+    assert_eq!(count, 18, "every recorded frame was read");
 }
 
 #[test]
