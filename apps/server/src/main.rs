@@ -1,2 +1,113 @@
-//! placeholder
-fn main() {}
+//! The `syncline-server` binary: flags and environment to a running server, signals to a clean stop.
+//!
+//! Owns: the command line, the log, the exit code. Must not: hold logic of the server.
+//! Next: the server crate.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use syncline_core::limits::Limits;
+use syncline_server::{Config, Server};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Sync server for offline-first apps: a drop-in peer for automerge-repo that keeps every acknowledged edit.
+#[derive(Debug, Parser)]
+#[command(name = "syncline-server", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+
+    /// Address and port to listen on; port 0 takes a free one
+    #[arg(long, env = "SYNCLINE_LISTEN", default_value = "127.0.0.1:3030")]
+    listen: SocketAddr,
+
+    /// Directory for the data; made if it is not there
+    #[arg(long, env = "SYNCLINE_DATA", default_value = "./syncline-data", global = true)]
+    data: PathBuf,
+
+    /// Largest message, and so the largest document that can travel, MiB
+    #[arg(long, env = "SYNCLINE_MESSAGE_MIB_MAX", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    message_mib_max: u16,
+
+    /// Most documents that one connection may have open
+    #[arg(long, env = "SYNCLINE_SESSION_DOCUMENTS_MAX", default_value_t = 10_000)]
+    session_documents_max: usize,
+
+    /// What to log: error, warn, info, debug or trace, or a filter such as syncline_replica=debug
+    #[arg(long, env = "SYNCLINE_LOG", default_value = "info")]
+    log: String,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Verify every hash and dependency of the data without changing it; exits with 2 if something is wrong
+    Check,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(&arguments) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("syncline-server: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let filter = EnvFilter::try_new(&arguments.log).context("--log is not a log filter")?;
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    if let Some(Command::Check) = arguments.command {
+        return check(&arguments.data);
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().max_blocking_threads(16).build()?;
+    runtime.block_on(serve(arguments))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn serve(arguments: &Arguments) -> anyhow::Result<()> {
+    let message_bytes_max = usize::from(arguments.message_mib_max) * 1024 * 1024;
+    let limits = Limits {
+        message_bytes_max,
+        inflate_bytes_max: message_bytes_max,
+        session_documents_max: arguments.session_documents_max,
+        ..Limits::default()
+    };
+    let config = Config { listen: arguments.listen, data: arguments.data.clone(), limits };
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let server = Server::start(config).await?;
+    let address = server.address();
+    println!("syncline-server listening on ws://{address}");
+    println!("  status page  http://{address}/");
+    println!("  data         {}", arguments.data.display());
+    if !address.ip().is_loopback() {
+        println!("  warning      anyone who can reach {address} can read and write every document whose id they know");
+    }
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    println!("syncline-server stopping: flushing what has come");
+    server.stop().await;
+    println!("syncline-server stopped");
+    Ok(())
+}
+
+fn check(data: &Path) -> anyhow::Result<ExitCode> {
+    let report = syncline_store::check(data)?;
+    for fault in &report.listed {
+        println!("{fault}");
+    }
+    let verdict = if report.is_clean() { "clean".to_owned() } else { format!("{} faults", report.faults) };
+    println!("{verdict}: {} documents, {} changes, {} bytes", report.documents, report.changes, report.bytes);
+    Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::from(2) })
+}

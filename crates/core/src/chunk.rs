@@ -17,7 +17,7 @@ use bytes::{BufMut, Bytes};
 use flate2::{Decompress, FlushDecompress, Status};
 use sha2::{Digest, Sha256};
 
-use reader::Reader;
+use reader::{Damage, Reader};
 
 const MAGIC: [u8; 4] = [0x85, 0x6f, 0x4a, 0x83];
 const CHECKSUM_BYTES: usize = 4;
@@ -98,9 +98,8 @@ impl Chunk {
         checksum.copy_from_slice(reader.take(CHECKSUM_BYTES).map_err(|_| ChunkError::Truncated)?);
         let byte = reader.byte().map_err(|_| ChunkError::Truncated)?;
         let kind = ChunkKind::from_byte(byte).ok_or(ChunkError::UnknownKind { kind: byte })?;
-        let length = reader.unsigned().map_err(|damage| match damage {
-            reader::Damage::Truncated => ChunkError::Truncated,
-            _ => ChunkError::BadLength,
+        let length = reader.unsigned().map_err(|damage| {
+            if damage == Damage::Truncated { ChunkError::Truncated } else { ChunkError::BadLength }
         })?;
         let header_bytes = bytes.len() - reader.len();
         if length > reader.len() as u64 {

@@ -1,1 +1,357 @@
-//! Being written.
+//! All documents and peers of one shard: commands, messages and storage results in, ordered outputs out.
+//!
+//! Owns: which documents are in memory, who syncs what, what waits for the store, the deadlines.
+//! Must not: read a clock, touch a socket or the store, show a peer anything that is not durable.
+//! Next: `hub/ingest.rs` (changes in), `hub/respond.rs` (messages out), `sync.rs`; docs/architecture.md "One way through".
+//!
+//! A document goes through one inbox, in order of arrival. What the inbox needs from the store (a summary, the graph)
+//! is asked for and the inbox waits; other documents go on.
+
+mod document;
+mod ingest;
+mod input;
+mod memory;
+mod relay;
+mod respond;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::time::Duration;
+
+use crate::id::{DocumentId, SessionId, StorageId};
+use crate::limits::Limits;
+use document::{Document, Item, Presence};
+use memory::KeyedState;
+
+pub use input::{
+    Event, Input, Load, Loaded, Now, Outgoing, Output, PeerInfo, PeerMessage, Remark, Role, StoreFailure, SyncMessage,
+    Wake,
+};
+
+/// The state machine. One mutator, [`Hub::handle`]; then [`Hub::poll_output`] until it is empty.
+#[derive(Debug)]
+pub struct Hub {
+    limits: Limits,
+    hash_key: u64,
+    documents: Vec<Option<Document>>,
+    free: Vec<u32>,
+    keys: HashMap<DocumentId, u32, KeyedState>,
+    sessions: BTreeMap<SessionId, Session>,
+    upstreams: BTreeSet<SessionId>,
+    /// Who wants to hear of which store's heads.
+    subscriptions: BTreeMap<StorageId, BTreeSet<SessionId>>,
+    outputs: VecDeque<Output>,
+    /// Times at which some peer of a document may be sent more.
+    deadlines: BTreeSet<(Duration, u32)>,
+    memory: memory::Memory,
+    /// Bytes of payloads asked from the store, and documents whose turn is yet to come.
+    fetching_bytes: usize,
+    fetch_queue: VecDeque<u32>,
+    next_ticket: u64,
+}
+
+#[derive(Debug)]
+struct Session {
+    peer: PeerInfo,
+    documents: BTreeSet<u32>,
+    /// Messages and bytes sent since the connection's queue was last known to be empty.
+    queued_messages: usize,
+    queued_bytes: usize,
+    /// The queue is as long as it may be: nothing but answers that cannot be derived later goes out.
+    congested: bool,
+    /// Documents that have something for this peer once it reads again.
+    dirty: BTreeSet<u32>,
+}
+
+impl Hub {
+    /// An empty hub. `seed` keys the hash maps; equal seeds and inputs give equal outputs.
+    #[must_use]
+    pub fn new(limits: Limits, seed: [u8; 32]) -> Self {
+        let word = |at: usize| u64::from_le_bytes(std::array::from_fn(|byte| seed[at + byte]));
+        Self {
+            limits,
+            hash_key: word(0),
+            documents: Vec::new(),
+            free: Vec::new(),
+            keys: HashMap::with_hasher(KeyedState::new(word(8))),
+            sessions: BTreeMap::new(),
+            upstreams: BTreeSet::new(),
+            subscriptions: BTreeMap::new(),
+            outputs: VecDeque::new(),
+            deadlines: BTreeSet::new(),
+            memory: memory::Memory::default(),
+            fetching_bytes: 0,
+            fetch_queue: VecDeque::new(),
+            next_ticket: 0,
+        }
+    }
+
+    /// The secret with which graphs are to be built for this hub: see [`crate::graph::Graph::from_stored`].
+    #[must_use]
+    pub fn hash_key(&self) -> u64 {
+        self.hash_key
+    }
+
+    /// Takes one input in. Never panics on what a peer sent.
+    pub fn handle(&mut self, now: Now, input: Input) {
+        match input {
+            Input::Connected { session, peer } => self.connect(session, peer),
+            Input::Received { session, message } => self.receive(now, session, message),
+            Input::Local { document, changes, ticket } => {
+                self.enqueue(now, &document, Item::Local { changes, ticket });
+            }
+            Input::Watch { document } => self.enqueue(now, &document, Item::Watch),
+            Input::Unwatch { document } => self.unwatch(&document),
+            Input::Initiate { session, document } => self.enqueue(now, &document, Item::Initiate { session }),
+            Input::Persisted { document, ticket } => self.persisted(now, &document, ticket),
+            Input::PersistFailed { document, ticket, failure } => self.persist_failed(&document, ticket, &failure),
+            Input::Loaded { document, loaded } => self.loaded(now, &document, loaded),
+            Input::LoadFailed { document, what, failure } => self.load_failed(&document, &what, &failure),
+            Input::Compacted { document, changes } => self.compacted(&document, changes),
+            Input::Drained { session } => self.drained(now, session),
+            Input::Disconnected { session } => self.disconnect(session),
+            Input::Timeout => self.timeout(now),
+        }
+    }
+
+    /// The next thing for the shell to do, in order.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When [`Input::Timeout`] is due next, and why.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<(Duration, Wake)> {
+        let sends = self.deadlines.first().map(|(at, _)| (*at, Wake::Send));
+        let sweep = self.memory.next_sweep().map(|at| (at, Wake::Evict));
+        match (sends, sweep) {
+            (Some(a), Some(b)) => Some(if a.0 <= b.0 { a } else { b }),
+            (one, other) => one.or(other),
+        }
+    }
+
+    /// Documents in memory, loaded graphs, and the bytes of these: for metrics.
+    #[must_use]
+    pub fn footprint(&self) -> (usize, usize, usize) {
+        (self.keys.len(), self.memory.graphs(), self.memory.bytes())
+    }
+
+    fn connect(&mut self, session: SessionId, peer: PeerInfo) {
+        if peer.role == Role::Upstream {
+            self.upstreams.insert(session);
+        }
+        let entry = Session {
+            peer,
+            documents: BTreeSet::new(),
+            queued_messages: 0,
+            queued_bytes: 0,
+            congested: false,
+            dirty: BTreeSet::new(),
+        };
+        self.sessions.insert(session, entry);
+    }
+
+    fn disconnect(&mut self, session: SessionId) {
+        self.upstreams.remove(&session);
+        for subscribers in self.subscriptions.values_mut() {
+            subscribers.remove(&session);
+        }
+        self.subscriptions.retain(|_, subscribers| !subscribers.is_empty());
+        let Some(entry) = self.sessions.remove(&session) else { return };
+        for key in entry.documents {
+            if let Some(document) = self.document(key) {
+                document.remove_peer(session);
+            }
+        }
+    }
+
+    fn receive(&mut self, now: Now, session: SessionId, message: PeerMessage) {
+        if !self.sessions.contains_key(&session) {
+            return;
+        }
+        match message {
+            PeerMessage::Sync(message) => {
+                let document = message.document.clone();
+                if self.may_open(session, &document) {
+                    self.enqueue(now, &document, Item::Message { session, message });
+                }
+            }
+            PeerMessage::DocUnavailable { document } => self.notify_unavailable(session, document),
+            PeerMessage::Ephemeral { .. } => self.relay_ephemeral(now, session, message),
+            PeerMessage::RemoteSubscription { add, remove } => self.subscribe(session, add, &remove),
+            PeerMessage::RemoteHeads { document, heads } => {
+                for entry in heads {
+                    self.note_remote_heads(&document, Some(session), entry);
+                }
+            }
+        }
+    }
+
+    /// Bounds the documents of one connection; the refusal names the limit.
+    fn may_open(&mut self, session: SessionId, document: &DocumentId) -> bool {
+        let key = self.keys.get(document).copied();
+        let Some(entry) = self.sessions.get(&session) else { return false };
+        let open = key.is_some_and(|key| entry.documents.contains(&key));
+        let documents_max = self.limits.session_documents_max;
+        if open || entry.documents.len() < documents_max {
+            return true;
+        }
+        self.remark(session, Some(document), Remark::TooManyDocuments { documents_max });
+        self.send(session, Outgoing::DocUnavailable { document: document.clone() });
+        false
+    }
+
+    fn enqueue(&mut self, now: Now, id: &DocumentId, item: Item) {
+        let key = self.key_of(id);
+        self.touch(now, key);
+        if let Some(session) = item.session() {
+            self.join_document(session, key);
+        }
+        if let Some(document) = self.document(key) {
+            document.inbox.push_back(item);
+        }
+        self.drive(now, key);
+    }
+
+    /// Handles what is in a document's inbox, as far as what is loaded allows.
+    fn drive(&mut self, now: Now, key: u32) {
+        loop {
+            let Some(document) = self.document(key) else { return };
+            let Some(item) = document.inbox.front() else { return };
+            if document.presence == Presence::Unknown {
+                return self.load_once(key, Load::Summary);
+            }
+            if document.needs_graph_for(item) {
+                return self.load_once(key, Load::Graph);
+            }
+            let Some(item) = document.inbox.pop_front() else { return };
+            self.handle_item(now, key, item);
+        }
+    }
+
+    fn handle_item(&mut self, now: Now, key: u32, item: Item) {
+        match item {
+            Item::Message { session, message } => self.handle_message(now, key, session, *message),
+            Item::Local { changes, ticket } => self.handle_local(now, key, changes, ticket),
+            Item::Watch => self.watch(now, key),
+            Item::Initiate { session } => self.initiate(now, key, session),
+        }
+    }
+
+    fn watch(&mut self, now: Now, key: u32) {
+        if let Some(document) = self.document(key) {
+            document.watched = true;
+        }
+        self.initiate_upstreams(now, key);
+    }
+
+    fn unwatch(&mut self, id: &DocumentId) {
+        if let Some(key) = self.keys.get(id).copied()
+            && let Some(document) = self.document(key)
+        {
+            document.watched = false;
+        }
+    }
+
+    fn initiate_upstreams(&mut self, now: Now, key: u32) {
+        for session in self.upstreams.clone() {
+            self.initiate(now, key, session);
+        }
+    }
+
+    /// Speaks first about a document, unless the peer and we already do.
+    fn initiate(&mut self, now: Now, key: u32, session: SessionId) {
+        if !self.sessions.contains_key(&session) {
+            return;
+        }
+        if let Some(document) = self.document(key) {
+            document.initiate(session);
+        }
+        self.join_document(session, key);
+        self.respond(now, key, session);
+    }
+
+    fn notify_unavailable(&mut self, session: SessionId, document: DocumentId) {
+        let watched = self.keys.get(&document).and_then(|key| self.documents[*key as usize].as_ref());
+        if watched.is_some_and(|document| document.watched) {
+            self.outputs.push_back(Output::Notify(Event::Unavailable { document, session }));
+        }
+    }
+
+    fn drained(&mut self, now: Now, session: SessionId) {
+        let Some(entry) = self.sessions.get_mut(&session) else { return };
+        (entry.queued_messages, entry.queued_bytes, entry.congested) = (0, 0, false);
+        for key in std::mem::take(&mut entry.dirty) {
+            self.respond(now, key, session);
+        }
+    }
+
+    fn timeout(&mut self, now: Now) {
+        while let Some((at, key)) = self.deadlines.first().copied().filter(|(at, _)| *at <= now.mono) {
+            self.deadlines.remove(&(at, key));
+            if let Some(document) = self.document(key) {
+                document.deadline = None;
+            }
+            self.respond_to_all(now, key);
+        }
+        self.sweep(now);
+    }
+
+    fn document(&mut self, key: u32) -> Option<&mut Document> {
+        self.documents.get_mut(key as usize)?.as_mut()
+    }
+
+    /// From here on the session is one of the document's peers.
+    fn join_document(&mut self, session: SessionId, key: u32) {
+        let Some(entry) = self.sessions.get_mut(&session) else { return };
+        if entry.documents.insert(key)
+            && let Some(document) = self.document(key)
+        {
+            document.peer_or_new(session);
+        }
+    }
+
+    fn key_of(&mut self, id: &DocumentId) -> u32 {
+        if let Some(key) = self.keys.get(id) {
+            return *key;
+        }
+        let key = self.free.pop().unwrap_or_else(|| {
+            self.documents.push(None);
+            self.documents.len() as u32 - 1
+        });
+        self.documents[key as usize] = Some(Document::new(id.clone()));
+        self.keys.insert(id.clone(), key);
+        key
+    }
+
+    fn load_once(&mut self, key: u32, what: Load) {
+        let Some(document) = self.document(key) else { return };
+        if document.loading.is_none() {
+            document.loading = Some(what.clone());
+            let document = document.id.clone();
+            self.outputs.push_back(Output::Load { document, what });
+        }
+    }
+
+    /// Sends, and stops at the bound of the connection's queue until the shell says that the queue is empty. What is
+    /// held back is not queued here either: it is worked out anew, from then newer state.
+    fn send(&mut self, session: SessionId, message: Outgoing) {
+        let Some(entry) = self.sessions.get_mut(&session) else { return };
+        entry.queued_messages += 1;
+        entry.queued_bytes += message.weight();
+        let full = entry.queued_messages >= self.limits.queue_messages_max
+            || entry.queued_bytes >= self.limits.queue_bytes_max;
+        self.outputs.push_back(Output::Send { session, message });
+        if full && !std::mem::replace(&mut entry.congested, true) {
+            self.outputs.push_back(Output::AwaitDrain { session });
+        }
+    }
+
+    /// Tells a peer, the log and the counters that something of it was not taken.
+    fn remark(&mut self, session: SessionId, document: Option<&DocumentId>, remark: Remark) {
+        self.send(session, Outgoing::Error { message: remark.for_peer(document) });
+        self.outputs.push_back(Output::Refused { session: Some(session), document: document.cloned(), remark });
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -28,6 +28,14 @@ pub struct Limits {
     pub session_documents_max: usize,
     /// Most bytes of received but not yet handled messages of one connection, beyond one message.
     pub receive_bytes_max: usize,
+    /// Most messages queued for one connection by one hub.
+    pub queue_messages_max: usize,
+    /// Most bytes queued for one connection by one hub, beyond one message.
+    pub queue_bytes_max: usize,
+    /// Longest that a connection may take nothing of what is queued for it.
+    pub stall_timeout: Duration,
+    /// Silence after which a connection is pinged, and at twice of which it is closed.
+    pub ping_interval: Duration,
     /// Largest ephemeral message, bytes.
     pub ephemeral_bytes_max: usize,
     /// Most ephemeral messages per second and connection.
@@ -62,6 +70,10 @@ impl Default for Limits {
             orphan_bytes_max: MIB,
             session_documents_max: 10_000,
             receive_bytes_max: MIB,
+            queue_messages_max: 256,
+            queue_bytes_max: MIB,
+            stall_timeout: Duration::from_secs(20),
+            ping_interval: Duration::from_secs(30),
             ephemeral_bytes_max: 32 * 1024,
             ephemeral_per_second_max: 50,
             message_hashes_max: 65_536,

@@ -1,1 +1,312 @@
-//! Being written.
+//! One connection's conversation: handshake, then frames into messages.
+//!
+//! Owns: who the peer says it is, what may be said in which phase, the rate of ephemeral messages.
+//! Must not: touch a socket, know documents. Next: `session/decode.rs`, `hub.rs`; docs/protocol.md §1, §3.
+
+mod decode;
+mod roster;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::hub::{Now, Outgoing, PeerInfo, PeerMessage, Role};
+use crate::id::{DocumentId, PeerId, StorageId};
+use crate::limits::Limits;
+use crate::wire::{self, Body, Envelope, PeerMetadata};
+
+pub use decode::{Offence, is_heavy};
+pub use roster::Roster;
+
+/// The protocol version that automerge-repo peers speak.
+const VERSION: &str = "1";
+
+/// How this replica presents itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocalPeer {
+    /// Its name for this process.
+    pub peer: PeerId,
+    /// The lasting name of its store.
+    pub storage: StorageId,
+}
+
+/// One connection, from its first frame to its last.
+#[derive(Debug)]
+pub struct Session {
+    local: LocalPeer,
+    limits: Limits,
+    phase: Phase,
+    ephemeral: Bucket,
+}
+
+/// What may be said. The later phase is reached only by value of the earlier one's message.
+#[derive(Debug)]
+enum Phase {
+    /// The peer dialled and has to join.
+    ExpectJoin,
+    /// We dialled, have joined, and the peer has to answer.
+    ExpectPeer,
+    /// Handshake done.
+    Syncing(PeerInfo),
+    /// Nothing more is taken.
+    Closed,
+}
+
+/// What a frame leads to, in order.
+#[derive(Debug)]
+pub enum Step {
+    /// Send this frame.
+    Send(Vec<u8>),
+    /// The handshake is done: register the peer, then connect it to the hub.
+    Joined(PeerInfo),
+    /// Hand this to the hub.
+    Forward(PeerMessage),
+    /// Something was not taken; the connection goes on. Count and log it.
+    Refused(Offence),
+    /// Close the connection after sending what is queued.
+    Close(Offence),
+}
+
+impl Session {
+    /// A session with a peer that dialled us.
+    #[must_use]
+    pub fn accept(local: LocalPeer, limits: Limits) -> Self {
+        let ephemeral = Bucket::new(limits.ephemeral_per_second_max);
+        Self { local, limits, phase: Phase::ExpectJoin, ephemeral }
+    }
+
+    /// A session with a peer that we dialled, and the join frame to send first.
+    #[must_use]
+    pub fn dial(local: LocalPeer, limits: Limits) -> (Self, Vec<u8>) {
+        let ephemeral = Bucket::new(limits.ephemeral_per_second_max);
+        let body = Body::Join { metadata: metadata(&local), versions: Some(vec![VERSION]) };
+        let mut frame = Vec::new();
+        wire::encode(local.peer.as_str(), None, &body, &mut frame);
+        (Self { local, limits, phase: Phase::ExpectPeer, ephemeral }, frame)
+    }
+
+    /// The peer, once it has joined.
+    #[must_use]
+    pub fn peer(&self) -> Option<&PeerInfo> {
+        match &self.phase {
+            Phase::Syncing(peer) => Some(peer),
+            Phase::ExpectJoin | Phase::ExpectPeer | Phase::Closed => None,
+        }
+    }
+
+    /// Largest frame that is acceptable in this phase, bytes.
+    #[must_use]
+    pub fn frame_bytes_max(&self) -> usize {
+        match self.phase {
+            Phase::Syncing(_) => self.limits.message_bytes_max,
+            Phase::ExpectJoin | Phase::ExpectPeer | Phase::Closed => self.limits.join_frame_bytes_max,
+        }
+    }
+
+    /// Takes a binary frame in.
+    pub fn receive(&mut self, now: Now, frame: &Bytes) -> Vec<Step> {
+        if matches!(self.phase, Phase::Closed) {
+            return Vec::new();
+        }
+        let (size, size_max) = (frame.len(), self.frame_bytes_max());
+        if size > size_max {
+            return self.close(Offence::FrameTooLarge { bytes: size, bytes_max: size_max });
+        }
+        match wire::decode(frame, &self.limits) {
+            Ok(envelope) => self.envelope(now, envelope),
+            Err(error) if error.concerns_message_only() => self.refuse(Offence::Wire(error)),
+            Err(error) => self.close(Offence::Wire(error)),
+        }
+    }
+
+    /// Takes a text frame in, which the protocol does not have.
+    pub fn receive_text(&mut self) -> Vec<Step> {
+        self.close(Offence::TextFrame)
+    }
+
+    /// The peer has not joined in time.
+    pub fn join_timed_out(&mut self) -> Vec<Step> {
+        match self.phase {
+            Phase::ExpectJoin | Phase::ExpectPeer => self.close(Offence::JoinTimeout(self.limits.join_timeout)),
+            Phase::Syncing(_) | Phase::Closed => Vec::new(),
+        }
+    }
+
+    /// The frame of a message to this peer.
+    pub fn encode(&self, message: &Outgoing, out: &mut Vec<u8>) {
+        let target = self.peer().map(|peer| peer.peer.as_str());
+        let local = self.local.peer.as_str();
+        match message {
+            Outgoing::Sync { document, data } => {
+                wire::encode_sync(local, target.unwrap_or_default(), document, data, out);
+            }
+            Outgoing::Request { document, data } => {
+                let body = Body::Request { document: document.clone(), data: data.clone() };
+                wire::encode(local, target, &body, out);
+            }
+            Outgoing::DocUnavailable { document } => {
+                wire::encode(local, target, &Body::DocUnavailable { document: document.clone() }, out);
+            }
+            Outgoing::Ephemeral { document, sender, count, session, data } => {
+                let (document, data) = (document.clone(), data.clone());
+                let body = Body::Ephemeral { document, count: *count, session, data };
+                wire::encode(sender.as_str(), target, &body, out);
+            }
+            Outgoing::RemoteHeads { document, heads } => {
+                let body = Body::RemoteHeadsChanged { document: document.clone(), heads: heads.clone() };
+                wire::encode(local, target, &body, out);
+            }
+            Outgoing::Error { message } => wire::encode(local, target, &Body::Error { message }, out),
+        }
+    }
+
+    fn envelope(&mut self, now: Now, envelope: Envelope<'_>) -> Vec<Step> {
+        match &self.phase {
+            Phase::ExpectJoin => self.expect_join(envelope),
+            Phase::ExpectPeer => self.expect_peer(envelope),
+            Phase::Syncing(peer) => {
+                let from_peer = envelope.sender == peer.peer.as_str();
+                self.syncing(now, envelope, from_peer)
+            }
+            Phase::Closed => Vec::new(),
+        }
+    }
+
+    fn expect_join(&mut self, envelope: Envelope<'_>) -> Vec<Step> {
+        let Body::Join { metadata: theirs, versions } = envelope.message else {
+            return self.close(Offence::ExpectedJoin);
+        };
+        if versions.is_some_and(|versions| !versions.contains(&VERSION)) {
+            return self.close(Offence::UnsupportedVersion);
+        }
+        let Ok(peer) = PeerId::new(envelope.sender) else { return self.close(Offence::BadPeerId) };
+        let body = Body::Peer { metadata: metadata(&self.local), selected_version: Some(VERSION) };
+        let mut frame = Vec::new();
+        wire::encode(self.local.peer.as_str(), Some(peer.as_str()), &body, &mut frame);
+        let info = PeerInfo { peer, storage: lasting_storage(&theirs), role: Role::Downstream };
+        self.phase = Phase::Syncing(info.clone());
+        vec![Step::Send(frame), Step::Joined(info)]
+    }
+
+    fn expect_peer(&mut self, envelope: Envelope<'_>) -> Vec<Step> {
+        let theirs = match envelope.message {
+            Body::Peer { metadata, selected_version } if selected_version.is_none_or(|version| version == VERSION) => {
+                metadata
+            }
+            Body::Peer { .. } => return self.close(Offence::UnsupportedVersion),
+            Body::Error { message } => return self.close(Offence::PeerError(message.to_owned())),
+            Body::Join { .. }
+            | Body::Leave
+            | Body::Request { .. }
+            | Body::Sync { .. }
+            | Body::DocUnavailable { .. }
+            | Body::Ephemeral { .. }
+            | Body::RemoteSubscriptionChange { .. }
+            | Body::RemoteHeadsChanged { .. }
+            | Body::Unknown { .. } => return self.close(Offence::ExpectedPeer),
+        };
+        let Ok(peer) = PeerId::new(envelope.sender) else { return self.close(Offence::BadPeerId) };
+        let info = PeerInfo { peer, storage: lasting_storage(&theirs), role: Role::Upstream };
+        self.phase = Phase::Syncing(info.clone());
+        vec![Step::Joined(info)]
+    }
+
+    fn syncing(&mut self, now: Now, envelope: Envelope<'_>, from_peer: bool) -> Vec<Step> {
+        let Envelope { sender, message, .. } = envelope;
+        match message {
+            Body::Ephemeral { document, count, session, data } => {
+                let Ok(sender) = PeerId::new(sender) else { return self.refuse(Offence::BadPeerId) };
+                if data.len() > self.limits.ephemeral_bytes_max {
+                    let (bytes, bytes_max) = (data.len(), self.limits.ephemeral_bytes_max);
+                    return self.refuse(Offence::EphemeralTooLarge { bytes, bytes_max });
+                }
+                if !self.ephemeral.take(now.mono) {
+                    return self.refuse(Offence::EphemeralRate { per_second_max: self.limits.ephemeral_per_second_max });
+                }
+                let session = std::sync::Arc::from(session);
+                vec![Step::Forward(PeerMessage::Ephemeral { document, sender, count, session, data })]
+            }
+            // A bridge of two networks may relay an ephemeral message in another's name, and nothing else.
+            _ if !from_peer => self.refuse(Offence::WrongSender),
+            Body::Request { document, data } => self.sync(document, true, data),
+            Body::Sync { document, data } => self.sync(document, false, data),
+            Body::DocUnavailable { document } => vec![Step::Forward(PeerMessage::DocUnavailable { document })],
+            Body::RemoteSubscriptionChange { add, remove } => {
+                vec![Step::Forward(PeerMessage::RemoteSubscription { add, remove })]
+            }
+            Body::RemoteHeadsChanged { document, heads } => {
+                vec![Step::Forward(PeerMessage::RemoteHeads { document, heads })]
+            }
+            Body::Error { message } => vec![Step::Refused(Offence::PeerError(message.to_owned()))],
+            Body::Leave => self.close(Offence::Left),
+            Body::Join { .. } | Body::Peer { .. } => self.close(Offence::JoinedTwice),
+            // Other implementations add kinds; they do not need an answer.
+            Body::Unknown { .. } => Vec::new(),
+        }
+    }
+
+    fn sync(&self, document: DocumentId, request: bool, data: Bytes) -> Vec<Step> {
+        let (message, offences) = decode::sync(document, request, data, &self.limits);
+        let mut steps: Vec<Step> = offences.into_iter().flat_map(|offence| self.refuse(offence)).collect();
+        steps.extend(message.map(|message| Step::Forward(PeerMessage::Sync(Box::new(message)))));
+        steps
+    }
+
+    /// Tells the peer what was not taken and goes on.
+    fn refuse(&self, offence: Offence) -> Vec<Step> {
+        let mut frame = Vec::new();
+        self.encode(&Outgoing::Error { message: offence.to_string() }, &mut frame);
+        vec![Step::Send(frame), Step::Refused(offence)]
+    }
+
+    fn close(&mut self, offence: Offence) -> Vec<Step> {
+        let target = self.peer().map(|peer| peer.peer.clone());
+        self.phase = Phase::Closed;
+        if matches!(offence, Offence::Left) {
+            return vec![Step::Close(offence)];
+        }
+        let message = offence.to_string();
+        let mut frame = Vec::new();
+        let target = target.as_ref().map(PeerId::as_str);
+        wire::encode(self.local.peer.as_str(), target, &Body::Error { message: &message }, &mut frame);
+        vec![Step::Send(frame), Step::Close(offence)]
+    }
+}
+
+fn metadata(local: &LocalPeer) -> PeerMetadata {
+    PeerMetadata { storage_id: Some(local.storage.clone()), is_ephemeral: false, native: None }
+}
+
+/// The store whose heads are worth remembering: an ephemeral peer's is gone with it.
+fn lasting_storage(metadata: &PeerMetadata) -> Option<StorageId> {
+    metadata.storage_id.clone().filter(|_| !metadata.is_ephemeral)
+}
+
+/// A token bucket: one second's worth of burst.
+#[derive(Debug)]
+struct Bucket {
+    per_second: u32,
+    tokens: f64,
+    filled_at: Duration,
+}
+
+impl Bucket {
+    fn new(per_second: u32) -> Self {
+        Self { per_second, tokens: f64::from(per_second), filled_at: Duration::ZERO }
+    }
+
+    fn take(&mut self, now: Duration) -> bool {
+        let elapsed = now.saturating_sub(self.filled_at).as_secs_f64();
+        let full = f64::from(self.per_second);
+        self.tokens = (self.tokens + elapsed * full).min(full);
+        self.filled_at = now;
+        let taken = self.tokens >= 1.0;
+        if taken {
+            self.tokens -= 1.0;
+        }
+        taken
+    }
+}
+
+#[cfg(test)]
+mod tests;

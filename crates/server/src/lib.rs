@@ -1,1 +1,9 @@
-//! placeholder
+//! The Syncline sync server as a library: one port for websockets, health, metrics and a status page.
+//!
+//! Reading order: [`server`] listens and stops, `routes` answers HTTP and upgrades websockets, `page` draws the page.
+
+mod page;
+mod routes;
+pub mod server;
+
+pub use server::{Config, Server, ServerError};

@@ -1,0 +1,216 @@
+//! One document in memory: what is durable of it, who syncs it, what waits.
+//!
+//! Owns: the document's part of the hub's state. Must not: emit outputs; the hub does.
+//! Next: `hub/ingest.rs`, `hub/respond.rs`.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::input::{Load, SyncMessage};
+use crate::ChangeHash;
+use crate::change::Change;
+use crate::graph::{Graph, Orphans};
+use crate::id::{DocumentId, PeerId, SessionId, StorageId};
+use crate::sync::{PeerSync, Statement, View};
+
+#[derive(Debug)]
+pub(super) struct Document {
+    pub(super) id: DocumentId,
+    pub(super) text: Arc<str>,
+    pub(super) presence: Presence,
+    /// Heads of the durable changes, sorted.
+    pub(super) heads: Vec<ChangeHash>,
+    /// Number of durable changes.
+    pub(super) durable: u32,
+    /// Bytes that a fresh peer would be sent, about.
+    pub(super) payload_bytes: usize,
+    /// Empty, but there, while the document is absent.
+    pub(super) graph: Option<Box<Graph>>,
+    pub(super) loading: Option<Load>,
+    /// A payload of about so many bytes is asked for or queued; the peers that wait for it are those whose plan says so.
+    pub(super) fetching: Option<usize>,
+    pub(super) inbox: VecDeque<Item>,
+    /// Sorted by session.
+    pub(super) peers: Vec<Peer>,
+    /// Commits on their way, oldest first.
+    pub(super) persisting: VecDeque<Persisting>,
+    /// Statements that wait for the changes that came with them.
+    pub(super) awaiting: VecDeque<Awaiting>,
+    pub(super) orphans: Option<Box<Orphans>>,
+    /// Messages already encoded for the present heads: from which node, for V2 or not.
+    pub(super) encoded: Vec<(u32, Bytes)>,
+    pub(super) watched: bool,
+    pub(super) deadline: Option<Duration>,
+    pub(super) last_used: Duration,
+    /// What eviction knows of the graph's size.
+    pub(super) weight: usize,
+    pub(super) relayed: Option<Box<Relayed>>,
+}
+
+/// Whether the store has the document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Presence {
+    /// Not asked yet.
+    Unknown,
+    /// It has not.
+    Absent,
+    /// It has.
+    Stored,
+}
+
+#[derive(Debug)]
+pub(super) enum Item {
+    Message { session: SessionId, message: Box<SyncMessage> },
+    Local { changes: Vec<Change>, ticket: u64 },
+    Watch,
+    Initiate { session: SessionId },
+}
+
+#[derive(Debug)]
+pub(super) struct Peer {
+    pub(super) session: SessionId,
+    pub(super) sync: PeerSync,
+    /// It asked for a document that nobody had.
+    pub(super) unanswered_request: bool,
+}
+
+/// A commit on its way to the disk.
+#[derive(Debug)]
+pub(super) struct Persisting {
+    pub(super) ticket: u64,
+    /// Number of changes once it is durable.
+    pub(super) length: u32,
+    /// Where the changes came from.
+    pub(super) origin: Origin,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    Peer(SessionId),
+    Local { ticket: u64 },
+}
+
+#[derive(Debug)]
+pub(super) struct Awaiting {
+    /// Number of durable changes at which it can be taken in.
+    pub(super) length: u32,
+    pub(super) session: SessionId,
+    pub(super) statement: Statement,
+    pub(super) request: bool,
+}
+
+/// What passes through without being stored.
+#[derive(Debug, Default)]
+pub(super) struct Relayed {
+    /// Highest count seen of each process of each sender, oldest entry first to go.
+    pub(super) counts: BTreeMap<(PeerId, Arc<str>), u64>,
+    pub(super) order: VecDeque<(PeerId, Arc<str>)>,
+    /// Heads of other stores, with the time at which they were announced.
+    pub(super) heads: BTreeMap<StorageId, (Vec<ChangeHash>, f64)>,
+}
+
+impl Item {
+    /// The peer that speaks.
+    pub(super) fn session(&self) -> Option<SessionId> {
+        match self {
+            Self::Message { session, .. } => Some(*session),
+            Self::Local { .. } | Self::Watch | Self::Initiate { .. } => None,
+        }
+    }
+}
+
+impl Document {
+    pub(super) fn new(id: DocumentId) -> Self {
+        let text = Arc::from(id.to_string());
+        Self {
+            id,
+            text,
+            presence: Presence::Unknown,
+            heads: Vec::new(),
+            durable: 0,
+            payload_bytes: 0,
+            graph: None,
+            loading: None,
+            fetching: None,
+            inbox: VecDeque::new(),
+            peers: Vec::new(),
+            persisting: VecDeque::new(),
+            awaiting: VecDeque::new(),
+            orphans: None,
+            encoded: Vec::new(),
+            watched: false,
+            deadline: None,
+            last_used: Duration::ZERO,
+            weight: 0,
+            relayed: None,
+        }
+    }
+
+    pub(super) fn view(&self) -> View<'_> {
+        View { heads: &self.heads, durable: self.durable, graph: self.graph.as_deref() }
+    }
+
+    /// Whether the graph must be loaded before this item can be handled.
+    pub(super) fn needs_graph_for(&self, item: &Item) -> bool {
+        if self.graph.is_some() || self.presence != Presence::Stored {
+            return false;
+        }
+        match item {
+            Item::Message { message, .. } => {
+                !message.changes.is_empty() || !PeerSync::is_light(&message.statement, self.view())
+            }
+            Item::Local { .. } => true,
+            Item::Watch | Item::Initiate { .. } => false,
+        }
+    }
+
+    pub(super) fn peer(&mut self, session: SessionId) -> Option<&mut Peer> {
+        let at = self.peers.binary_search_by_key(&session, |peer| peer.session).ok()?;
+        self.peers.get_mut(at)
+    }
+
+    /// The peer's state, begun if it is new here.
+    pub(super) fn peer_or_new(&mut self, session: SessionId) -> &mut Peer {
+        let at = match self.peers.binary_search_by_key(&session, |peer| peer.session) {
+            Ok(at) => at,
+            Err(at) => {
+                self.peers.insert(at, Peer { session, sync: PeerSync::default(), unanswered_request: false });
+                at
+            }
+        };
+        &mut self.peers[at]
+    }
+
+    /// Begins to speak with a peer, unless the conversation runs already.
+    pub(super) fn initiate(&mut self, session: SessionId) {
+        if let Err(at) = self.peers.binary_search_by_key(&session, |peer| peer.session) {
+            let peer = Peer { session, sync: PeerSync::initiate(), unanswered_request: false };
+            self.peers.insert(at, peer);
+        }
+    }
+
+    pub(super) fn remove_peer(&mut self, session: SessionId) {
+        self.peers.retain(|peer| peer.session != session);
+        self.awaiting.retain(|awaiting| awaiting.session != session);
+        if let Some(orphans) = &mut self.orphans {
+            orphans.forget_session(session);
+            if orphans.is_empty() {
+                self.orphans = None;
+            }
+        }
+    }
+
+    /// Whether nothing is under way that the graph's absence would disturb.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.inbox.is_empty()
+            && self.persisting.is_empty()
+            && self.awaiting.is_empty()
+            && self.loading.is_none()
+            && self.fetching.is_none()
+            && self.orphans.is_none()
+            && self.deadline.is_none()
+    }
+}

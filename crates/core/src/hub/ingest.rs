@@ -1,0 +1,324 @@
+//! Changes on their way in: from a message to the store, and what follows once they are durable.
+//!
+//! Owns: admission with its refusals, commits under way, the order of statements. Must not: decide what peers are sent.
+//! Next: `hub/respond.rs`, `graph/admission.rs`.
+
+use super::document::{Awaiting, Origin, Persisting, Presence};
+use super::{Event, Hub, Load, Loaded, Now, Output, Remark, StoreFailure, SyncMessage};
+use crate::ChangeHash;
+use crate::change::Change;
+use crate::graph::{Admission, Graph, Orphans};
+use crate::id::{DocumentId, SessionId};
+use crate::storage::{Commit, Summary};
+
+impl Hub {
+    pub(super) fn handle_message(&mut self, now: Now, key: u32, session: SessionId, message: SyncMessage) {
+        let SyncMessage { request, statement, changes, refused, .. } = message;
+        // The sender may be gone by now: its changes still count, its questions do not.
+        let present = self.sessions.contains_key(&session);
+        self.admit_all(key, Origin::Peer(session), changes);
+        let Some(document) = self.document(key) else { return };
+        if !present {
+            return;
+        }
+        let peer = document.peer_or_new(session);
+        for hash in refused {
+            peer.sync.refuse(hash);
+        }
+        let length = document.graph.as_ref().map_or(document.durable, |graph| graph.len());
+        let after_own = document.awaiting.iter().any(|awaiting| awaiting.session == session);
+        if length > document.durable && (statement.with_changes || after_own) {
+            document.awaiting.push_back(Awaiting { length, session, statement, request });
+            return;
+        }
+        self.take_statement(now, key, Awaiting { length, session, statement, request });
+        self.respond(now, key, session);
+    }
+
+    pub(super) fn handle_local(&mut self, now: Now, key: u32, changes: Vec<Change>, ticket: u64) {
+        let refused = self.admit_all(key, Origin::Local { ticket }, changes);
+        let Some(document) = self.document(key) else { return };
+        let under_way = document.persisting.back().is_some_and(|last| last.origin == Origin::Local { ticket });
+        if !under_way {
+            let document = document.id.clone();
+            let event = match refused {
+                Some(remark) => Event::NotSaved { document, ticket, message: remark.to_string() },
+                None => Event::Saved { document, ticket },
+            };
+            self.outputs.push_back(Output::Notify(event));
+        }
+        self.initiate_upstreams(now, key);
+    }
+
+    /// Admits what can be admitted and commits it. Returns the last refusal.
+    fn admit_all(&mut self, key: u32, origin: Origin, changes: Vec<Change>) -> Option<Remark> {
+        let limits = self.limits.clone();
+        if changes.is_empty() {
+            return None;
+        }
+        let document = self.document(key)?;
+        let mut graph = document.graph.take()?;
+        let mut orphans = document.orphans.take().unwrap_or_default();
+        let before = graph.len();
+        let mut remarks = Vec::new();
+        let mut queue: std::collections::VecDeque<_> = changes.into_iter().map(|change| (origin, change)).collect();
+        while let Some((from, change)) = queue.pop_front() {
+            match graph.admit(&change, &limits) {
+                Ok(Admission::Known) => {}
+                Ok(Admission::Ready) => {
+                    if graph.push(&change).is_ok() {
+                        let freed = orphans.take_dependents(&change.hash).into_iter();
+                        queue.extend(freed.map(|(session, change)| (Origin::Peer(session), change)));
+                    }
+                }
+                Ok(Admission::Orphan(missing)) => {
+                    remarks.extend(wait_for_dependencies(&mut orphans, from, change, &missing, &limits));
+                }
+                Err(refusal) => remarks.push((from, change.hash, Remark::Change(refusal))),
+            }
+        }
+        let commit = commit_of(&document.id, &graph, before);
+        document.orphans = (!orphans.is_empty()).then_some(orphans);
+        document.graph = Some(graph);
+        let last = remarks.last().map(|(_, _, remark)| remark.clone());
+        if let Some((commit, length)) = commit {
+            self.persist(key, origin, commit, length);
+        }
+        self.tell_refusals(key, remarks);
+        last
+    }
+
+    fn persist(&mut self, key: u32, origin: Origin, commit: Commit, length: u32) {
+        let ticket = self.next_ticket;
+        self.next_ticket += 1;
+        if let Some(document) = self.document(key) {
+            document.persisting.push_back(Persisting { ticket, length, origin });
+        }
+        self.outputs.push_back(Output::Persist { ticket, commit });
+    }
+
+    fn tell_refusals(&mut self, key: u32, remarks: Vec<(Origin, ChangeHash, Remark)>) {
+        for (origin, hash, remark) in remarks {
+            let Some(document) = self.document(key) else { return };
+            let id = document.id.clone();
+            match origin {
+                Origin::Peer(session) => {
+                    if let Some(peer) = document.peer(session) {
+                        peer.sync.refuse(hash);
+                    }
+                    self.remark(session, Some(&id), remark);
+                }
+                Origin::Local { .. } => {
+                    self.outputs.push_back(Output::Refused { session: None, document: Some(id), remark });
+                }
+            }
+        }
+    }
+
+    pub(super) fn persisted(&mut self, now: Now, id: &DocumentId, ticket: u64) {
+        let Some(key) = self.keys.get(id).copied() else { return };
+        self.touch(now, key);
+        let Some(document) = self.document(key) else { return };
+        if document.persisting.front().is_none_or(|front| front.ticket != ticket) {
+            return;
+        }
+        let Some(Persisting { length, origin, .. }) = document.persisting.pop_front() else { return };
+        let before = document.durable;
+        document.encoded.clear();
+        if let Some(graph) = &mut document.graph {
+            graph.mark_durable(length);
+            document.heads = graph.heads();
+            document.durable = graph.durable();
+            document.payload_bytes += (before..length).filter_map(|n| graph.raw(n)).map(|raw| raw.len()).sum::<usize>();
+        }
+        document.presence = Presence::Stored;
+        self.notify_durable(key, before, length, origin);
+        self.take_awaiting(now, key);
+        self.respond_to_all(now, key);
+    }
+
+    fn take_awaiting(&mut self, now: Now, key: u32) {
+        while let Some(document) = self.document(key) {
+            let ready = document.awaiting.front().is_some_and(|front| front.length <= document.durable);
+            let Some(awaiting) = document.awaiting.pop_front_if(|_| ready) else { return };
+            self.take_statement(now, key, awaiting);
+        }
+    }
+
+    fn take_statement(&mut self, now: Now, key: u32, awaiting: Awaiting) {
+        let Awaiting { session, statement, request, .. } = awaiting;
+        let heads = statement.heads.clone();
+        let Some(document) = self.document(key) else { return };
+        document.peer_or_new(session);
+        let Ok(at) = document.peers.binary_search_by_key(&session, |peer| peer.session) else { return };
+        let mut peer = std::mem::take(&mut document.peers[at].sync);
+        peer.receive(document.view(), statement);
+        let has_all = peer.has_all(document.view());
+        document.peers[at].sync = peer;
+        document.peers[at].unanswered_request = request && document.presence == Presence::Absent;
+        let (id, watched) = (document.id.clone(), document.watched);
+        if watched {
+            let event = Event::PeerState { document: id.clone(), session, heads: heads.clone(), has_all };
+            self.outputs.push_back(Output::Notify(event));
+        }
+        self.note_peer_heads(now, &id, session, heads);
+    }
+
+    fn notify_durable(&mut self, key: u32, before: u32, length: u32, origin: Origin) {
+        let Some(document) = self.document(key) else { return };
+        let id = document.id.clone();
+        let changes = match &document.graph {
+            Some(graph) if document.watched => (before..length).filter_map(|n| graph.raw(n).cloned()).collect(),
+            _ => Vec::new(),
+        };
+        let (heads, watched) = (document.heads.clone(), document.watched);
+        if let Origin::Local { ticket } = origin {
+            self.outputs.push_back(Output::Notify(Event::Saved { document: id.clone(), ticket }));
+        }
+        if watched {
+            let origin = match origin {
+                Origin::Peer(session) => Some(session),
+                Origin::Local { .. } => None,
+            };
+            self.outputs.push_back(Output::Notify(Event::Changed { document: id, changes, heads, origin }));
+        }
+    }
+
+    /// Nothing of the failed commit is stored. Its authors are cut off: a stock client believes that what it sent has
+    /// arrived, and sends it again only on a new connection.
+    pub(super) fn persist_failed(&mut self, id: &DocumentId, ticket: u64, failure: &StoreFailure) {
+        let hash_key = self.hash_key;
+        let Some(key) = self.keys.get(id).copied() else { return };
+        let Some(document) = self.document(key) else { return };
+        if !document.persisting.iter().any(|persisting| persisting.ticket == ticket) {
+            return;
+        }
+        let failed = std::mem::take(&mut document.persisting);
+        document.awaiting.clear();
+        document.graph = (document.presence == Presence::Absent).then(|| Box::new(Graph::new(hash_key)));
+        document.orphans = None;
+        self.weigh(key);
+        let mut closed = std::collections::BTreeSet::new();
+        for Persisting { origin, .. } in failed {
+            match origin {
+                Origin::Peer(session) if closed.insert(session) => {
+                    self.remark(session, Some(id), Remark::Store(failure.clone()));
+                    self.outputs.push_back(Output::Close { session, reason: failure.message.clone() });
+                }
+                Origin::Peer(_) => {}
+                Origin::Local { ticket } => {
+                    let (document, message) = (id.clone(), failure.message.clone());
+                    self.outputs.push_back(Output::Notify(Event::NotSaved { document, ticket, message }));
+                }
+            }
+        }
+    }
+
+    pub(super) fn loaded(&mut self, now: Now, id: &DocumentId, loaded: Loaded) {
+        let Some(key) = self.keys.get(id).copied() else { return };
+        self.touch(now, key);
+        match loaded {
+            Loaded::Summary(summary) => self.summary_loaded(key, summary),
+            Loaded::Graph(graph) => self.graph_loaded(key, graph),
+            Loaded::Payload(payload) => return self.payload_loaded(now, key, payload),
+            Loaded::Changes { session, changes } => return self.changes_loaded(now, key, session, changes),
+        }
+        self.drive(now, key);
+        self.respond_to_all(now, key);
+    }
+
+    fn summary_loaded(&mut self, key: u32, summary: Option<Summary>) {
+        let hash_key = self.hash_key;
+        let Some(document) = self.document(key) else { return };
+        document.loading = None;
+        if document.presence != Presence::Unknown {
+            return;
+        }
+        match summary {
+            None => {
+                document.presence = Presence::Absent;
+                document.graph = Some(Box::new(Graph::new(hash_key)));
+            }
+            Some(summary) => {
+                document.presence = Presence::Stored;
+                document.durable = summary.changes;
+                document.payload_bytes = payload_estimate(&summary);
+                document.heads = summary.heads;
+            }
+        }
+    }
+
+    fn graph_loaded(&mut self, key: u32, graph: Option<Box<Graph>>) {
+        let Some(document) = self.document(key) else { return };
+        document.loading = None;
+        if document.graph.is_none()
+            && let Some(graph) = graph
+        {
+            document.heads = graph.heads();
+            document.durable = graph.durable();
+            document.graph = Some(graph);
+        }
+        self.weigh(key);
+    }
+
+    /// The document cannot be read: those who asked are told, and nothing of it is touched. The next message about it
+    /// tries again.
+    pub(super) fn load_failed(&mut self, id: &DocumentId, what: &Load, failure: &StoreFailure) {
+        let Some(key) = self.keys.get(id).copied() else { return };
+        self.end_fetch(key, what);
+        let Some(document) = self.document(key) else { return };
+        document.loading = None;
+        let waiting = std::mem::take(&mut document.inbox);
+        let peers: std::collections::BTreeSet<_> = match what {
+            Load::Summary | Load::Graph => waiting.iter().filter_map(super::Item::session).collect(),
+            Load::Payload => document.peers.iter().map(|peer| peer.session).collect(),
+            Load::Changes { session, .. } => [*session].into(),
+        };
+        for session in peers {
+            self.remark(session, Some(id), Remark::Store(failure.clone()));
+        }
+        for item in waiting {
+            if let super::Item::Local { ticket, .. } = item {
+                let (document, message) = (id.clone(), failure.message.clone());
+                self.outputs.push_back(Output::Notify(Event::NotSaved { document, ticket, message }));
+            }
+        }
+    }
+
+    pub(super) fn compacted(&mut self, id: &DocumentId, changes: u32) {
+        let Some(key) = self.keys.get(id).copied() else { return };
+        if let Some(graph) = self.document(key).and_then(|document| document.graph.as_mut()) {
+            graph.release_raw(changes);
+            self.weigh(key);
+        }
+    }
+}
+
+/// The commit of the nodes from `before` on, and the document's length after it.
+fn commit_of(id: &DocumentId, graph: &Graph, before: u32) -> Option<(Commit, u32)> {
+    let length = graph.len();
+    let changes: Vec<_> = (before..length).filter_map(|node| graph.raw(node).cloned()).collect();
+    let commit = Commit { document: id.clone(), changes, heads: graph.pending_heads(), changes_before: before };
+    (length > before).then_some((commit, length))
+}
+
+fn wait_for_dependencies(
+    orphans: &mut Orphans,
+    from: Origin,
+    change: Change,
+    missing: &[ChangeHash],
+    limits: &crate::limits::Limits,
+) -> Option<(Origin, ChangeHash, Remark)> {
+    // Local changes build on what is here; session 0 is never a connection.
+    let session = match from {
+        Origin::Peer(session) => session,
+        Origin::Local { .. } => SessionId(0),
+    };
+    let hash = change.hash;
+    orphans.insert(session, change, missing, limits).err().map(|error| (from, hash, Remark::Orphan(error)))
+}
+
+fn payload_estimate(summary: &Summary) -> usize {
+    let bytes = if summary.snapshot_changes == summary.changes { 0 } else { summary.bytes };
+    usize::try_from(summary.snapshot_bytes + bytes).unwrap_or(usize::MAX)
+}

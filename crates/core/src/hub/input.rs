@@ -1,0 +1,482 @@
+//! What goes into a hub and what comes out.
+//!
+//! Owns: the types of the hub's edge. Must not: hold logic beyond naming things.
+//! Next: `hub.rs`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::ChangeHash;
+use crate::change::Change;
+use crate::graph::{Graph, OrphanError, Refusal};
+use crate::id::{DocumentId, PeerId, SessionId, StorageId};
+use crate::storage::{Commit, Payload, Summary};
+use crate::sync::Statement;
+use crate::wire::RemoteHeads;
+
+/// The time of an input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Now {
+    /// Since an arbitrary start; never steps back.
+    pub mono: Duration,
+    /// Milliseconds since the Unix epoch, as the machine's clock has it.
+    pub wall_ms: u64,
+}
+
+/// Who speaks first about a document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// The peer does: it dialled us.
+    Downstream,
+    /// We do, about every document that is opened or changed here: we dialled it.
+    Upstream,
+}
+
+/// A peer after its handshake.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerInfo {
+    /// Its name for this process or tab.
+    pub peer: PeerId,
+    /// The lasting name of its store, if it has one and keeps it.
+    pub storage: Option<StorageId>,
+    /// Who speaks first.
+    pub role: Role,
+}
+
+/// A sync message whose changes have each been checked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SyncMessage {
+    /// The document.
+    pub document: DocumentId,
+    /// The peer has nothing of it and wants to be told if nobody else has.
+    pub request: bool,
+    /// What the message says.
+    pub statement: Statement,
+    /// What it brings.
+    pub changes: Vec<Change>,
+    /// Hashes of changes in it that were refused, where the bytes were good enough to have one.
+    pub refused: Vec<ChangeHash>,
+}
+
+/// A message from a peer that has joined.
+#[derive(Debug, Clone, PartialEq)]
+pub enum PeerMessage {
+    /// Sync of one document.
+    Sync(Box<SyncMessage>),
+    /// The peer does not have a document that it was asked for.
+    DocUnavailable {
+        /// The document.
+        document: DocumentId,
+    },
+    /// To be relayed to everyone at this document, not stored.
+    Ephemeral {
+        /// The document.
+        document: DocumentId,
+        /// The peer that made it, not always the one that relays it.
+        sender: PeerId,
+        /// Counts up within `session`.
+        count: u64,
+        /// The sender's process.
+        session: Arc<str>,
+        /// CBOR of the application's value; not looked into.
+        data: Bytes,
+    },
+    /// Which stores' heads the peer wants to hear of.
+    RemoteSubscription {
+        /// From here on.
+        add: Vec<StorageId>,
+        /// No longer.
+        remove: Vec<StorageId>,
+    },
+    /// What other stores hold of a document, as the peer has heard.
+    RemoteHeads {
+        /// The document.
+        document: DocumentId,
+        /// By store.
+        heads: Vec<RemoteHeads>,
+    },
+}
+
+/// What a hub takes in.
+#[derive(Debug)]
+pub enum Input {
+    /// A peer has finished its handshake.
+    Connected {
+        /// The connection.
+        session: SessionId,
+        /// Who it is.
+        peer: PeerInfo,
+    },
+    /// A peer sent a message.
+    Received {
+        /// The connection.
+        session: SessionId,
+        /// The message.
+        message: PeerMessage,
+    },
+    /// The application changed a document.
+    Local {
+        /// The document.
+        document: DocumentId,
+        /// Its new changes, dependencies first.
+        changes: Vec<Change>,
+        /// Comes back in [`Event::Saved`] or [`Event::NotSaved`].
+        ticket: u64,
+    },
+    /// The application wants to hear of a document, and upstream peers are asked about it.
+    Watch {
+        /// The document.
+        document: DocumentId,
+    },
+    /// The application has heard enough.
+    Unwatch {
+        /// The document.
+        document: DocumentId,
+    },
+    /// Speak first about a document.
+    Initiate {
+        /// To this peer.
+        session: SessionId,
+        /// About this document.
+        document: DocumentId,
+    },
+    /// A commit is durable. Commits of one document come back in the order in which they went out.
+    Persisted {
+        /// The document.
+        document: DocumentId,
+        /// From [`Output::Persist`].
+        ticket: u64,
+    },
+    /// A commit did not happen; nothing of it is stored.
+    PersistFailed {
+        /// The document.
+        document: DocumentId,
+        /// From [`Output::Persist`].
+        ticket: u64,
+        /// Why.
+        failure: StoreFailure,
+    },
+    /// What [`Output::Load`] asked for.
+    Loaded {
+        /// The document.
+        document: DocumentId,
+        /// What came.
+        loaded: Loaded,
+    },
+    /// What [`Output::Load`] asked for cannot be read.
+    LoadFailed {
+        /// The document.
+        document: DocumentId,
+        /// What was asked for.
+        what: Load,
+        /// Why.
+        failure: StoreFailure,
+    },
+    /// The store's snapshot covers more: raw bytes held here can go.
+    Compacted {
+        /// The document.
+        document: DocumentId,
+        /// The first so many changes are in the snapshot.
+        changes: u32,
+    },
+    /// The connection's queue, for which [`Output::AwaitDrain`] asked, is empty.
+    Drained {
+        /// The connection.
+        session: SessionId,
+    },
+    /// The connection is gone.
+    Disconnected {
+        /// The connection.
+        session: SessionId,
+    },
+    /// The time that [`Hub::poll_timeout`](super::Hub::poll_timeout) named has come.
+    Timeout,
+}
+
+/// Why the store did not do as it was asked, in words for a person.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreFailure {
+    /// The error and what to do about it.
+    pub message: String,
+}
+
+/// What a hub asks the store for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Load {
+    /// Heads and counts.
+    Summary,
+    /// The change graph.
+    Graph,
+    /// All bytes, for a fresh peer.
+    Payload,
+    /// Single changes that lie under the snapshot, for a peer that cannot take a snapshot.
+    Changes {
+        /// Who wants them.
+        session: SessionId,
+        /// Which.
+        hashes: Vec<ChangeHash>,
+    },
+}
+
+/// What the store answered; `None` where the document does not exist.
+#[derive(Debug)]
+pub enum Loaded {
+    /// For [`Load::Summary`].
+    Summary(Option<Summary>),
+    /// For [`Load::Graph`].
+    Graph(Option<Box<Graph>>),
+    /// For [`Load::Payload`].
+    Payload(Option<Payload>),
+    /// For [`Load::Changes`], in the order of the hashes.
+    Changes {
+        /// Who wants them.
+        session: SessionId,
+        /// Hash and raw chunk of each.
+        changes: Vec<(ChangeHash, Bytes)>,
+    },
+}
+
+/// What a hub wants done.
+#[derive(Debug)]
+pub enum Output {
+    /// Make changes durable, then answer with [`Input::Persisted`] or [`Input::PersistFailed`].
+    Persist {
+        /// Names the commit.
+        ticket: u64,
+        /// What to commit.
+        commit: Commit,
+    },
+    /// Read from the store, then answer with [`Input::Loaded`] or [`Input::LoadFailed`].
+    Load {
+        /// The document.
+        document: DocumentId,
+        /// What to read.
+        what: Load,
+    },
+    /// Put a message on a connection's queue.
+    Send {
+        /// The connection.
+        session: SessionId,
+        /// The message.
+        message: Outgoing,
+    },
+    /// The connection's queue is as long as it may be: answer with [`Input::Drained`] once it is empty.
+    AwaitDrain {
+        /// The connection.
+        session: SessionId,
+    },
+    /// Tell the application.
+    Notify(Event),
+    /// Count and log something that was not taken.
+    Refused {
+        /// Whose it was, if a peer's.
+        session: Option<SessionId>,
+        /// The document, if one.
+        document: Option<DocumentId>,
+        /// What and why.
+        remark: Remark,
+    },
+    /// Close a connection after what is queued for it.
+    Close {
+        /// The connection.
+        session: SessionId,
+        /// Why, in words for a person.
+        reason: String,
+    },
+}
+
+/// A message to a peer, before it is put into a frame.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outgoing {
+    /// A sync message; the payload is shared among peers.
+    Sync {
+        /// The document's text form.
+        document: Arc<str>,
+        /// automerge's sync message.
+        data: Bytes,
+    },
+    /// A sync message that asks: we have nothing of the document.
+    Request {
+        /// The document.
+        document: DocumentId,
+        /// automerge's sync message.
+        data: Bytes,
+    },
+    /// Nobody here has the document.
+    DocUnavailable {
+        /// The document.
+        document: DocumentId,
+    },
+    /// Somebody's ephemeral message.
+    Ephemeral {
+        /// The document.
+        document: DocumentId,
+        /// The peer that made it.
+        sender: PeerId,
+        /// As it came.
+        count: u64,
+        /// As it came.
+        session: Arc<str>,
+        /// As it came.
+        data: Bytes,
+    },
+    /// What another store holds of a document.
+    RemoteHeads {
+        /// The document.
+        document: DocumentId,
+        /// By store.
+        heads: Vec<RemoteHeads>,
+    },
+    /// Something of this peer was not taken.
+    Error {
+        /// What and why.
+        message: String,
+    },
+}
+
+impl Outgoing {
+    /// Bytes that the message takes in a queue, about.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        const FRAME_BYTES: usize = 128;
+        let payload = match self {
+            Self::Sync { data, .. } | Self::Request { data, .. } | Self::Ephemeral { data, .. } => data.len(),
+            Self::DocUnavailable { .. } => 0,
+            Self::RemoteHeads { heads, .. } => heads.iter().map(|entry| 64 + entry.heads.len() * 48).sum(),
+            Self::Error { message } => message.len(),
+        };
+        FRAME_BYTES + payload
+    }
+}
+
+/// News for the application, about documents that it watches or has changed.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// A local change is durable here.
+    Saved {
+        /// The document.
+        document: DocumentId,
+        /// From [`Input::Local`].
+        ticket: u64,
+    },
+    /// A local change is not stored.
+    NotSaved {
+        /// The document.
+        document: DocumentId,
+        /// From [`Input::Local`].
+        ticket: u64,
+        /// Why.
+        message: String,
+    },
+    /// Changes have become durable.
+    Changed {
+        /// The document.
+        document: DocumentId,
+        /// Raw chunks, dependencies first.
+        changes: Vec<Bytes>,
+        /// Heads after them.
+        heads: Vec<ChangeHash>,
+        /// The peer that brought them; `None` for local ones.
+        origin: Option<SessionId>,
+    },
+    /// A peer said what it has.
+    PeerState {
+        /// The document.
+        document: DocumentId,
+        /// The connection.
+        session: SessionId,
+        /// The peer's heads.
+        heads: Vec<ChangeHash>,
+        /// Whether they include everything that is durable here.
+        has_all: bool,
+    },
+    /// A peer does not have the document.
+    Unavailable {
+        /// The document.
+        document: DocumentId,
+        /// The connection.
+        session: SessionId,
+    },
+    /// Somebody's ephemeral message.
+    Ephemeral {
+        /// The document.
+        document: DocumentId,
+        /// The peer that made it.
+        sender: PeerId,
+        /// CBOR of the application's value.
+        data: Bytes,
+    },
+}
+
+/// Why [`Input::Timeout`] is due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wake {
+    /// A peer that has not acknowledged may be sent more.
+    Send,
+    /// Idle documents may go.
+    Evict,
+}
+
+/// Something that was not taken, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Remark {
+    /// A change contradicts its ancestors.
+    Change(Refusal),
+    /// Too many changes wait for dependencies.
+    Orphan(OrphanError),
+    /// The connection has as many documents open as it may.
+    TooManyDocuments {
+        /// The limit.
+        documents_max: usize,
+    },
+    /// The store could not commit or read.
+    Store(StoreFailure),
+    /// The document is larger than a message may be.
+    TooLargeToSend {
+        /// Size, bytes.
+        bytes: usize,
+        /// The limit, bytes.
+        bytes_max: usize,
+    },
+}
+
+impl Remark {
+    /// A short name for counters.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Change(refusal) => refusal.kind(),
+            Self::Orphan(_) => "change_orphans_full",
+            Self::TooManyDocuments { .. } => "session_documents",
+            Self::Store(_) => "store",
+            Self::TooLargeToSend { .. } => "document_too_large",
+        }
+    }
+
+    /// The words for the peer concerned.
+    #[must_use]
+    pub fn for_peer(&self, document: Option<&DocumentId>) -> String {
+        match document {
+            Some(document) => format!("document {document}: {self}"),
+            None => self.to_string(),
+        }
+    }
+}
+
+impl std::fmt::Display for Remark {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Change(refusal) => refusal.fmt(f),
+            Self::Orphan(error) => error.fmt(f),
+            Self::TooManyDocuments { documents_max } => {
+                write!(f, "this connection already has {documents_max} documents open, the most allowed")
+            }
+            Self::Store(failure) => f.write_str(&failure.message),
+            Self::TooLargeToSend { bytes, bytes_max } => {
+                write!(f, "the document takes {bytes} bytes; a message may have {bytes_max}")
+            }
+        }
+    }
+}

@@ -1,0 +1,390 @@
+//! One websocket: frames in to the session, the queue out in as few writes as possible.
+//!
+//! Owns: the socket's life, keepalive, the order of reading and writing. Must not: interpret frames; the session does.
+//! Next: `outbox.rs`, syncline-core's `session.rs`; docs/architecture.md "A connection".
+//!
+//! Reading and writing happen in one task, without a lock between them: two tasks would cost memory per idle
+//! connection, and a write must never wait for a read.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_core::Stream;
+use futures_util::Sink;
+use syncline_core::hub::PeerInfo;
+use syncline_core::id::SessionId;
+use syncline_core::limits::Limits;
+use syncline_core::session::{Offence, Session, Step, is_heavy};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Interval, MissedTickBehavior};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig, frame::coding::CloseCode};
+use tokio_tungstenite::tungstenite::{Error as WsError, Message};
+
+use crate::outbox::{Outbox, Queued};
+use crate::replica::Inner;
+use crate::shard::Allowance;
+use crate::stream::Counted;
+
+/// Bytes read from a socket at once. Allocated per connection, so it is what an idle connection costs.
+const READ_BUFFER_BYTES: usize = 2 * 1024;
+
+/// Between two looks at a connection's health.
+const TICK: Duration = Duration::from_secs(10);
+
+/// How websockets are set up, here and in the server that accepts them.
+#[must_use]
+pub fn websocket_config(limits: &Limits) -> WebSocketConfig {
+    // The queue before the socket is bounded, and it is taken up only when the last write is through.
+    WebSocketConfig::default()
+        .read_buffer_size(READ_BUFFER_BYTES)
+        .write_buffer_size(usize::MAX)
+        .max_message_size(Some(limits.message_bytes_max))
+        .max_frame_size(Some(limits.message_bytes_max))
+}
+
+/// Serves a peer that dialled, over a stream on which the websocket upgrade is done.
+pub(crate) async fn accept<S>(replica: Arc<Inner>, stream: S)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let session = Session::accept(replica.local.clone(), replica.limits.clone());
+    // What arrives in one read with the join belongs to the time after it.
+    let read_max = (replica.limits.join_frame_bytes_max + READ_BUFFER_BYTES) as u64;
+    let config = websocket_config(&replica.limits);
+    let socket = WebSocketStream::from_raw_socket(Counted::new(stream, read_max), Role::Server, Some(config)).await;
+    Connection::open(replica, socket, session).run().await;
+}
+
+/// Speaks with a server that was dialled. Returns how long the peer was joined, if it was.
+pub(crate) async fn dialled<S>(replica: Arc<Inner>, socket: WebSocketStream<Counted<S>>) -> Option<Duration>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (session, join) = Session::dial(replica.local.clone(), replica.limits.clone());
+    let connection = Connection::open(replica, socket, session);
+    connection.outbox.push(Queued::Frame(join));
+    connection.run().await
+}
+
+struct Connection<S> {
+    replica: Arc<Inner>,
+    socket: WebSocketStream<Counted<S>>,
+    /// Away only while a heavy frame is decoded.
+    session: Option<Session>,
+    id: SessionId,
+    outbox: Arc<Outbox>,
+    allowance: Arc<Allowance>,
+    tick: Interval,
+    peer: Option<PeerInfo>,
+    opened: Instant,
+    joined: Option<Instant>,
+    /// Something was written to the websocket and not yet flushed to the socket.
+    unflushed: bool,
+    /// What the counters of the stream were when last looked at, and when they last moved.
+    seen: Seen,
+    closing: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    read: u64,
+    read_at: Instant,
+    written: u64,
+    written_at: Instant,
+    pinged_at: Instant,
+}
+
+/// What wakes a connection.
+enum Turn {
+    Frame(Option<Result<Message, WsError>>),
+    Written(Result<(), WsError>),
+    Tick,
+    Close(String),
+}
+
+impl<S> Connection<S>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    fn open(replica: Arc<Inner>, socket: WebSocketStream<Counted<S>>, session: Session) -> Self {
+        let (id, outbox) = replica.open_session();
+        let now = Instant::now();
+        let first = (replica.limits.join_timeout).min(TICK);
+        let mut tick = tokio::time::interval_at(tokio::time::Instant::from_std(now + first), TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self {
+            replica,
+            socket,
+            session: Some(session),
+            id,
+            outbox,
+            allowance: Arc::default(),
+            tick,
+            peer: None,
+            opened: now,
+            joined: None,
+            unflushed: false,
+            seen: Seen { read: 0, read_at: now, written: 0, written_at: now, pinged_at: now },
+            closing: false,
+        }
+    }
+
+    async fn run(mut self) -> Option<Duration> {
+        let reason = self.turns().await;
+        if self.closing {
+            self.say_goodbye(&reason).await;
+        }
+        tracing::debug!(session = self.id.0, peer = self.peer.as_ref().map(|p| p.peer.as_str()), "closed: {reason}");
+        self.count_bytes();
+        self.replica.close_session(self.id, self.peer.as_ref());
+        self.joined.map(|at| at.elapsed())
+    }
+
+    /// Takes turns until the connection ends, and says why.
+    async fn turns(&mut self) -> String {
+        loop {
+            let turn = poll_fn(|cx| self.poll_turn(cx)).await;
+            let go_on = match turn {
+                Turn::Frame(None) => Err("the peer closed the connection".to_owned()),
+                Turn::Frame(Some(Ok(message))) => self.message(message).await,
+                Turn::Frame(Some(Err(error))) => self.read_failed(&error),
+                Turn::Written(Err(error)) => Err(error.to_string()),
+                Turn::Written(Ok(())) => Ok(()),
+                Turn::Tick => self.check_health(),
+                Turn::Close(reason) => {
+                    self.closing = true;
+                    Err(reason)
+                }
+            };
+            if let Err(reason) = go_on {
+                return reason;
+            }
+        }
+    }
+
+    /// Writes what is queued, reads what has come: whichever is ready.
+    fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<Turn> {
+        if let Poll::Ready(result) = self.poll_write(cx)
+            && (result.is_err() || self.outbox_closing())
+        {
+            return Poll::Ready(match result {
+                Err(error) => Turn::Written(Err(error)),
+                Ok(()) => Turn::Close(self.outbox.closing().unwrap_or_default()),
+            });
+        }
+        if self.may_read(cx)
+            && let Poll::Ready(frame) = Pin::new(&mut self.socket).poll_next(cx)
+        {
+            return Poll::Ready(Turn::Frame(frame));
+        }
+        self.tick.poll_tick(cx).map(|_| Turn::Tick)
+    }
+
+    /// Puts the whole queue into one write; takes no more from it until that is through. Ready when nothing is left.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WsError>> {
+        loop {
+            if self.unflushed {
+                match Pin::new(&mut self.socket).poll_flush(cx) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                    Poll::Ready(Ok(())) => self.unflushed = false,
+                }
+            }
+            let queue = self.outbox.take(cx.waker());
+            if queue.is_empty() {
+                self.report_drained();
+                return Poll::Ready(Ok(()));
+            }
+            self.replica.metrics.frames_out.inc_by(queue.len() as u64);
+            self.replica.metrics.writes.inc();
+            for queued in queue {
+                let frame = self.frame(queued);
+                if let Err(error) = Pin::new(&mut self.socket).start_send(Message::Binary(frame)) {
+                    return Poll::Ready(Err(error));
+                }
+            }
+            self.unflushed = true;
+        }
+    }
+
+    fn frame(&self, queued: Queued) -> Bytes {
+        match (queued, &self.session) {
+            (Queued::Frame(frame), _) => Bytes::from(frame),
+            (Queued::Message(message), Some(session)) => {
+                let mut frame = Vec::with_capacity(message.weight() + 128);
+                session.encode(&message, &mut frame);
+                Bytes::from(frame)
+            }
+            // Unreachable while `turns` awaits a heavy frame: nothing is polled then.
+            (Queued::Message(_), None) => Bytes::new(),
+        }
+    }
+
+    fn report_drained(&self) {
+        for shard in self.outbox.take_drained() {
+            let input = syncline_core::hub::Input::Drained { session: self.id };
+            self.replica.shards()[shard].send(input, None);
+        }
+    }
+
+    fn outbox_closing(&self) -> bool {
+        self.outbox.closing().is_some()
+    }
+
+    /// A peer that does not read, or whose messages wait to be handled, is not read from.
+    fn may_read(&self, cx: &Context<'_>) -> bool {
+        !*self.replica.quiet.borrow()
+            && !self.outbox.is_full()
+            && self.allowance.has_room(self.replica.limits.receive_bytes_max, cx.waker())
+    }
+
+    async fn message(&mut self, message: Message) -> Result<(), String> {
+        match message {
+            Message::Binary(frame) => {
+                self.replica.metrics.frames_in.inc();
+                let steps = self.receive(&frame).await?;
+                self.carry_out(steps, frame.len())
+            }
+            Message::Text(_) => {
+                let steps = self.session.as_mut().map(Session::receive_text).unwrap_or_default();
+                self.carry_out(steps, 0)
+            }
+            Message::Close(_) => Err("the peer closed the connection".to_owned()),
+            Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => Ok(()),
+        }
+    }
+
+    /// Decodes a frame, off this thread if it is heavy.
+    async fn receive(&mut self, frame: &Bytes) -> Result<Vec<Step>, String> {
+        let Some(mut session) = self.session.take() else { return Ok(Vec::new()) };
+        let now = self.replica.now();
+        if !is_heavy(frame) {
+            let steps = session.receive(now, frame);
+            self.session = Some(session);
+            return Ok(steps);
+        }
+        let _permit = self.replica.heavy.acquire().await.map_err(|error| error.to_string())?;
+        let frame = frame.clone();
+        let decode = move || {
+            let steps = session.receive(now, &frame);
+            (session, steps)
+        };
+        let (session, steps) = tokio::task::spawn_blocking(decode).await.map_err(|error| error.to_string())?;
+        self.session = Some(session);
+        Ok(steps)
+    }
+
+    fn carry_out(&mut self, steps: Vec<Step>, bytes: usize) -> Result<(), String> {
+        for step in steps {
+            match step {
+                Step::Send(frame) => self.outbox.push(Queued::Frame(frame)),
+                Step::Joined(peer) => {
+                    self.socket.get_mut().read_max = u64::MAX;
+                    self.joined = Some(Instant::now());
+                    self.replica.join(self.id, &peer);
+                    self.peer = Some(peer);
+                }
+                Step::Forward(message) => {
+                    let allowance = self.allowance.occupy(bytes);
+                    self.replica.forward(self.id, message, allowance);
+                }
+                Step::Refused(offence) => self.count(&offence),
+                Step::Close(offence) => {
+                    self.count(&offence);
+                    self.outbox.close(&offence.to_string());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn count(&self, offence: &Offence) {
+        self.replica.metrics.refuse(offence.kind());
+        let peer = self.peer.as_ref().map(|peer| peer.peer.as_str());
+        tracing::warn!(session = self.id.0, peer, kind = offence.kind(), "refused: {offence}");
+    }
+
+    /// A frame over the limit, or bytes that are no websocket: said to the peer before the end.
+    fn read_failed(&mut self, error: &WsError) -> Result<(), String> {
+        let too_large = match error {
+            WsError::Capacity(_) => true,
+            WsError::Io(error) => error.kind() == std::io::ErrorKind::QuotaExceeded,
+            _ => false,
+        };
+        if too_large {
+            let bytes_max = self.session.as_ref().map_or(0, Session::frame_bytes_max);
+            let offence = Offence::FrameTooLarge { bytes: bytes_max + 1, bytes_max };
+            self.count(&offence);
+            let message = syncline_core::hub::Outgoing::Error { message: offence.to_string() };
+            self.outbox.push(Queued::Message(message));
+            self.outbox.close(&offence.to_string());
+            self.closing = true;
+        }
+        Err(error.to_string())
+    }
+
+    fn check_health(&mut self) -> Result<(), String> {
+        let now = Instant::now();
+        self.count_bytes();
+        let limits = self.replica.limits.clone();
+        if self.peer.is_none() && now.duration_since(self.opened) >= limits.join_timeout {
+            let steps = self.session.as_mut().map(Session::join_timed_out).unwrap_or_default();
+            return self.carry_out(steps, 0);
+        }
+        let stalled = self.unflushed && now.duration_since(self.seen.written_at) >= limits.stall_timeout;
+        if stalled {
+            self.replica.metrics.refuse("slow_reader");
+            return Err(format!("the peer has not read for {:?}", limits.stall_timeout));
+        }
+        let silence = now.duration_since(self.seen.read_at);
+        if silence >= limits.ping_interval * 2 {
+            return Err(format!("the peer has been silent for {silence:?}"));
+        }
+        if silence >= limits.ping_interval && now.duration_since(self.seen.pinged_at) >= limits.ping_interval {
+            self.seen.pinged_at = now;
+            let ping = Message::Ping(Bytes::new());
+            if !self.unflushed {
+                Pin::new(&mut self.socket).start_send(ping).map_err(|error| error.to_string())?;
+                self.unflushed = true;
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves the stream's counters to the metrics, and notes when they last changed.
+    fn count_bytes(&mut self) {
+        let now = Instant::now();
+        let (read, written) = (self.socket.get_ref().read, self.socket.get_ref().written);
+        self.replica.metrics.bytes_in.inc_by(read - self.seen.read);
+        self.replica.metrics.bytes_out.inc_by(written - self.seen.written);
+        if read > self.seen.read {
+            self.seen.read_at = now;
+        }
+        if written > self.seen.written || !self.unflushed {
+            self.seen.written_at = now;
+        }
+        self.seen.read = read;
+        self.seen.written = written;
+    }
+
+    /// Writes what is queued and a close frame, within a bound.
+    async fn say_goodbye(&mut self, reason: &str) {
+        let bound = self.replica.limits.stall_timeout.min(Duration::from_secs(2));
+        let mut cut = reason.len().min(120);
+        while !reason.is_char_boundary(cut) {
+            cut -= 1;
+        }
+        let frame = CloseFrame { code: CloseCode::Normal, reason: reason[..cut].to_owned().into() };
+        let goodbye = async {
+            poll_fn(|cx| self.poll_write(cx)).await?;
+            self.socket.close(Some(frame)).await
+        };
+        // The peer may be gone already.
+        let _ = tokio::time::timeout(bound, goodbye).await;
+    }
+}

@@ -1,0 +1,100 @@
+//! What a replica counts.
+//!
+//! Owns: the counters and their names. Must not: be process-global: several replicas run in one test.
+//! Next: the server crate's `/metrics`.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+
+/// Counters of one replica.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    /// Connections open.
+    pub connections: Gauge,
+    /// Connections accepted or dialled since the start.
+    pub connections_total: Counter,
+    /// Frames received.
+    pub frames_in: Counter,
+    /// Frames sent.
+    pub frames_out: Counter,
+    /// Bytes received, frames and their headers.
+    pub bytes_in: Counter,
+    /// Bytes sent, frames and their headers.
+    pub bytes_out: Counter,
+    /// Writes to sockets: each carries all that was queued.
+    pub writes: Counter,
+    /// Changes made durable.
+    pub changes: Counter,
+    /// Commits that failed.
+    pub commit_failures: Counter,
+    /// From handing changes to the store until they were durable, seconds.
+    pub commit_seconds: Histogram,
+    /// What peers sent that was not taken, by reason.
+    pub refused: Family<Reason, Counter>,
+    /// Documents in memory, by shard.
+    pub documents: Family<Shard, Gauge>,
+    /// Bytes of change graphs in memory, by shard.
+    pub graph_bytes: Family<Shard, Gauge>,
+}
+
+/// Label: why something was not taken.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Reason {
+    /// A short name.
+    pub reason: &'static str,
+}
+
+/// Label: which shard of the hub.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Shard {
+    /// Its number, from 0.
+    pub shard: u32,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            connections: Gauge::default(),
+            connections_total: Counter::default(),
+            frames_in: Counter::default(),
+            frames_out: Counter::default(),
+            bytes_in: Counter::default(),
+            bytes_out: Counter::default(),
+            writes: Counter::default(),
+            changes: Counter::default(),
+            commit_failures: Counter::default(),
+            commit_seconds: Histogram::new(exponential_buckets(0.000_25, 2.0, 14)),
+            refused: Family::default(),
+            documents: Family::default(),
+            graph_bytes: Family::default(),
+        }
+    }
+}
+
+impl Metrics {
+    /// Puts every counter into a registry.
+    pub fn register(&self, registry: &mut Registry) {
+        registry.register("connections", "Connections open", self.connections.clone());
+        registry.register("connections_opened", "Connections since the start", self.connections_total.clone());
+        registry.register("frames_received", "Websocket frames received", self.frames_in.clone());
+        registry.register("frames_sent", "Websocket frames sent", self.frames_out.clone());
+        registry.register("received_bytes", "Bytes received", self.bytes_in.clone());
+        registry.register("sent_bytes", "Bytes sent", self.bytes_out.clone());
+        registry.register("socket_writes", "Writes to sockets", self.writes.clone());
+        registry.register("changes_committed", "Changes made durable", self.changes.clone());
+        registry.register("commit_failures", "Commits that failed", self.commit_failures.clone());
+        registry.register("commit_seconds", "Time until changes were durable", self.commit_seconds.clone());
+        registry.register("refused", "What was not taken, by reason", self.refused.clone());
+        registry.register("documents_in_memory", "Documents in memory", self.documents.clone());
+        registry.register("graph_bytes", "Bytes of change graphs in memory", self.graph_bytes.clone());
+    }
+
+    /// Counts one refusal.
+    pub fn refuse(&self, reason: &'static str) {
+        self.refused.get_or_create(&Reason { reason }).inc();
+    }
+}

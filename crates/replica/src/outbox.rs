@@ -1,0 +1,107 @@
+//! The queue between the hubs and one connection.
+//!
+//! Owns: what is to be written to one peer, and the wish to close. Must not: grow beyond what the hubs' own bound lets
+//! through. Next: `connection.rs`.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+
+use syncline_core::hub::Outgoing;
+
+/// Answers to one peer's own frames that may wait before it is read from again.
+const ANSWERS_MAX: usize = 4_096;
+
+/// What is written to one connection.
+#[derive(Debug)]
+pub(crate) enum Queued {
+    /// A message, put into a frame when its turn comes.
+    Message(Outgoing),
+    /// A frame as it is.
+    Frame(Vec<u8>),
+}
+
+/// The queue of one connection, filled by shards, emptied by the connection.
+#[derive(Debug, Default)]
+pub(crate) struct Outbox {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    queue: VecDeque<Queued>,
+    /// Why the connection is to be closed once the queue is written.
+    closing: Option<String>,
+    /// Shards that wait to hear that the queue is empty.
+    awaiting_drain: Vec<usize>,
+    waker: Option<Waker>,
+}
+
+impl Outbox {
+    /// Appends; wakes the connection if it slept.
+    pub(crate) fn push(&self, queued: Queued) {
+        let waker = {
+            let mut state = self.lock();
+            if state.closing.is_some() {
+                return;
+            }
+            state.queue.push_back(queued);
+            state.waker.take()
+        };
+        wake(waker);
+    }
+
+    /// Closes the connection after what is queued.
+    pub(crate) fn close(&self, reason: &str) {
+        let waker = {
+            let mut state = self.lock();
+            state.closing.get_or_insert_with(|| reason.to_owned());
+            state.waker.take()
+        };
+        wake(waker);
+    }
+
+    /// Asks that a shard hear when everything is written.
+    pub(crate) fn await_drain(&self, shard: usize) {
+        let waker = {
+            let mut state = self.lock();
+            state.awaiting_drain.push(shard);
+            state.waker.take()
+        };
+        wake(waker);
+    }
+
+    /// Takes all that is queued; leaves the waker for the next push.
+    pub(crate) fn take(&self, waker: &Waker) -> VecDeque<Queued> {
+        let mut state = self.lock();
+        state.waker = Some(waker.clone());
+        std::mem::take(&mut state.queue)
+    }
+
+    /// Shards to be told that the queue is empty, if it is.
+    pub(crate) fn take_drained(&self) -> Vec<usize> {
+        let mut state = self.lock();
+        if state.queue.is_empty() { std::mem::take(&mut state.awaiting_drain) } else { Vec::new() }
+    }
+
+    /// Why to close, once the queue is empty.
+    pub(crate) fn closing(&self) -> Option<String> {
+        let state = self.lock();
+        state.closing.clone().filter(|_| state.queue.is_empty())
+    }
+
+    /// Whether the peer leaves so much unread that it is not read from either.
+    pub(crate) fn is_full(&self) -> bool {
+        self.lock().queue.len() > ANSWERS_MAX
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn wake(waker: Option<Waker>) {
+    if let Some(waker) = waker {
+        waker.wake();
+    }
+}

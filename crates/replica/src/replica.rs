@@ -1,0 +1,344 @@
+//! One replica: a store, its shards, its connections.
+//!
+//! Owns: starting and stopping in order, who is connected, routing by document.
+//! Must not: interpret messages. Next: `shard.rs`, `connection.rs`; docs/architecture.md "One way through".
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use syncline_core::change::Change;
+use syncline_core::hub::{Event, Hub, Input, Now, PeerInfo, PeerMessage, Role};
+use syncline_core::id::{DocumentId, PeerId, SessionId};
+use syncline_core::limits::Limits;
+use syncline_core::session::{LocalPeer, Roster};
+use syncline_store::Store;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::{Semaphore, mpsc, watch};
+
+use crate::connection;
+use crate::dial::{Dialling, ServerUrl};
+use crate::metrics::Metrics;
+use crate::outbox::Outbox;
+use crate::shard::{self, Occupied, ShardHandle};
+
+/// Heavy frames decoded at one time, in the whole replica.
+const HEAVY_DECODES_MAX: usize = 2;
+
+/// How a replica behaves.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Bounds on what peers may do.
+    pub limits: Limits,
+    /// Hubs that share the documents among them. Default: one for each processor, at most 8.
+    pub shards: usize,
+    /// The peer's name for this process. Default: random.
+    pub peer: PeerId,
+    /// Longest that a stop waits for connections to take what is queued for them.
+    pub stop_timeout: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let shards = std::thread::available_parallelism().map_or(1, usize::from).min(8);
+        let random: [u8; 8] = rand::random();
+        let name: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+        let peer = PeerId::new(&format!("syncline-{name}")).expect("a short name is a peer id");
+        Self { limits: Limits::default(), shards, peer, stop_timeout: Duration::from_secs(5) }
+    }
+}
+
+/// What a replica tells its application.
+#[derive(Debug, Clone, PartialEq)]
+pub enum News {
+    /// About a document that is watched or was changed here.
+    Document(Event),
+    /// A peer has joined.
+    Joined {
+        /// The connection.
+        session: SessionId,
+        /// Who.
+        peer: PeerInfo,
+    },
+    /// A peer that had joined is gone.
+    Left {
+        /// The connection.
+        session: SessionId,
+    },
+    /// A server could not be reached; it is tried again.
+    Unreachable {
+        /// The server.
+        server: ServerUrl,
+        /// Why, in words for a person.
+        reason: String,
+    },
+}
+
+/// A running replica. Clones share it. It must be created and used within a tokio runtime.
+#[derive(Debug, Clone)]
+pub struct Replica {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) store: Store,
+    pub(crate) limits: Limits,
+    pub(crate) local: LocalPeer,
+    pub(crate) metrics: Metrics,
+    pub(crate) started: Instant,
+    pub(crate) heavy: Semaphore,
+    /// Turns true when shards are to end.
+    pub(crate) stop: watch::Sender<bool>,
+    /// Turns true when connections are to read no more.
+    pub(crate) quiet: watch::Sender<bool>,
+    stop_timeout: Duration,
+    shards: OnceLock<Vec<ShardHandle>>,
+    routing: RandomState,
+    roster: Mutex<Roster>,
+    outboxes: RwLock<HashMap<SessionId, Arc<Outbox>>>,
+    next_session: AtomicU64,
+    next_ticket: AtomicU64,
+    news: mpsc::UnboundedSender<News>,
+}
+
+impl Replica {
+    /// Starts a replica over an open store. The news end when the replica is dropped.
+    #[must_use]
+    pub fn start(store: Store, options: Options) -> (Self, mpsc::UnboundedReceiver<News>) {
+        let local = LocalPeer { peer: options.peer, storage: store.replica_id().storage_id() };
+        let (news, receiver) = mpsc::unbounded_channel();
+        let inner = Arc::new(Inner {
+            store,
+            limits: options.limits,
+            local,
+            metrics: Metrics::default(),
+            started: Instant::now(),
+            heavy: Semaphore::new(HEAVY_DECODES_MAX),
+            stop: watch::Sender::new(false),
+            quiet: watch::Sender::new(false),
+            stop_timeout: options.stop_timeout,
+            shards: OnceLock::new(),
+            routing: RandomState::new(),
+            roster: Mutex::new(Roster::default()),
+            outboxes: RwLock::new(HashMap::new()),
+            next_session: AtomicU64::new(1),
+            next_ticket: AtomicU64::new(1),
+            news,
+        });
+        let seed: [u8; 32] = rand::random();
+        let starts = (0..options.shards.max(1)).map(|n| shard::start(n, Hub::new(inner.limits.clone(), seed)));
+        let (handles, tasks): (Vec<_>, Vec<_>) = starts.unzip();
+        inner.shards.get_or_init(|| handles);
+        for task in tasks {
+            tokio::spawn(task.run(Arc::clone(&inner)));
+        }
+        let weak = Arc::downgrade(&inner);
+        inner.store.on_compacted(move |document, changes| {
+            if let Some(inner) = weak.upgrade() {
+                inner.shard_of(&document).send_from_store(Input::Compacted { document, changes });
+            }
+        });
+        (Self { inner }, receiver)
+    }
+
+    /// Serves a peer that has dialled, until its connection ends.
+    pub async fn serve<S>(&self, stream: S)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        connection::accept(Arc::clone(&self.inner), stream).await;
+    }
+
+    /// Keeps a connection to a server, until the returned handle is dropped.
+    #[must_use]
+    pub fn dial(&self, server: ServerUrl) -> Dialling {
+        Dialling::start(Arc::clone(&self.inner), server)
+    }
+
+    /// Hands over changes that the application made. The ticket comes back in the news once they are durable.
+    #[must_use]
+    pub fn change(&self, document: DocumentId, changes: Vec<Change>) -> u64 {
+        let ticket = self.inner.next_ticket.fetch_add(1, Ordering::Relaxed);
+        self.inner.route(Input::Local { document: document.clone(), changes, ticket }, &document, None);
+        ticket
+    }
+
+    /// Asks for news of a document, and asks the servers about it.
+    pub fn watch(&self, document: &DocumentId) {
+        self.inner.route(Input::Watch { document: document.clone() }, document, None);
+    }
+
+    /// Ends the news of a document.
+    pub fn unwatch(&self, document: &DocumentId) {
+        self.inner.route(Input::Unwatch { document: document.clone() }, document, None);
+    }
+
+    /// Speaks with a server about a document.
+    pub fn initiate(&self, session: SessionId, document: &DocumentId) {
+        self.inner.route(Input::Initiate { session, document: document.clone() }, document, None);
+    }
+
+    /// The store underneath. Its calls block.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.inner.store
+    }
+
+    /// The bounds in force.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.inner.limits
+    }
+
+    /// The counters.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.inner.metrics
+    }
+
+    /// How this replica presents itself to peers.
+    #[must_use]
+    pub fn local(&self) -> &LocalPeer {
+        &self.inner.local
+    }
+
+    /// Number of peers that have joined.
+    #[must_use]
+    pub fn peers(&self) -> usize {
+        self.inner.roster().len()
+    }
+
+    /// The time since the start.
+    #[must_use]
+    pub fn uptime(&self) -> Duration {
+        self.inner.started.elapsed()
+    }
+
+    /// Stops in order: reads nothing more, makes durable what was read, acknowledges it, closes connections, closes the
+    /// store. Waits for slow peers as long as the options say.
+    pub async fn stop(&self) {
+        let inner = &self.inner;
+        inner.quiet.send_replace(true);
+        for shard in inner.shards() {
+            shard.settle().await;
+        }
+        for outbox in inner.all_outboxes() {
+            outbox.close("the server is stopping");
+        }
+        let deadline = Instant::now() + inner.stop_timeout;
+        let mut stop = inner.stop.subscribe();
+        while !inner.all_outboxes().is_empty() && Instant::now() < deadline {
+            let pause = Duration::from_millis(10);
+            let _ = tokio::time::timeout(pause, stop.changed()).await;
+        }
+        inner.stop.send_replace(true);
+        let store = inner.store.clone();
+        let closed = tokio::task::spawn_blocking(move || store.close()).await;
+        if let Ok(Err(error)) = closed {
+            tracing::error!("the store did not close cleanly: {error}");
+        }
+    }
+}
+
+impl Inner {
+    pub(crate) fn now(&self) -> Now {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Now { mono: self.started.elapsed(), wall_ms: wall.as_millis() as u64 }
+    }
+
+    pub(crate) fn shards(&self) -> &[ShardHandle] {
+        self.shards.get().map_or(&[], Vec::as_slice)
+    }
+
+    pub(crate) fn shard_of(&self, document: &DocumentId) -> &ShardHandle {
+        let shards = self.shards();
+        &shards[self.routing.hash_one(document) as usize % shards.len()]
+    }
+
+    pub(crate) fn route(&self, input: Input, document: &DocumentId, allowance: Option<Occupied>) {
+        self.shard_of(document).send(input, allowance);
+    }
+
+    /// Hands a peer's message to the shard that has its document, or to all if it is about none.
+    pub(crate) fn forward(&self, session: SessionId, message: PeerMessage, allowance: Occupied) {
+        let document = match &message {
+            PeerMessage::Sync(message) => message.document.clone(),
+            PeerMessage::DocUnavailable { document }
+            | PeerMessage::Ephemeral { document, .. }
+            | PeerMessage::RemoteHeads { document, .. } => document.clone(),
+            PeerMessage::RemoteSubscription { .. } => {
+                for shard in self.shards() {
+                    shard.send(Input::Received { session, message: message.clone() }, None);
+                }
+                return;
+            }
+        };
+        self.route(Input::Received { session, message }, &document, Some(allowance));
+    }
+
+    /// Opens a connection's queue under a new number.
+    pub(crate) fn open_session(&self) -> (SessionId, Arc<Outbox>) {
+        let session = SessionId(self.next_session.fetch_add(1, Ordering::Relaxed));
+        let outbox = Arc::new(Outbox::default());
+        self.outboxes.write().unwrap_or_else(PoisonError::into_inner).insert(session, Arc::clone(&outbox));
+        self.metrics.connections.inc();
+        self.metrics.connections_total.inc();
+        (session, outbox)
+    }
+
+    /// A peer has joined: an older connection of the same peer goes first.
+    pub(crate) fn join(&self, session: SessionId, peer: &PeerInfo) {
+        // The peers that we dial are told apart by connection; only those that dial us can come twice.
+        let replaced = match peer.role {
+            Role::Downstream => self.roster().join(&peer.peer, session),
+            Role::Upstream => None,
+        };
+        if let Some(replaced) = replaced {
+            if let Some(outbox) = self.outbox(replaced) {
+                outbox.close("the same peer has connected again");
+            }
+            self.disconnect(replaced);
+        }
+        for shard in self.shards() {
+            shard.send(Input::Connected { session, peer: peer.clone() }, None);
+        }
+        self.tell(News::Joined { session, peer: peer.clone() });
+    }
+
+    /// A connection has ended.
+    pub(crate) fn close_session(&self, session: SessionId, peer: Option<&PeerInfo>) {
+        self.outboxes.write().unwrap_or_else(PoisonError::into_inner).remove(&session);
+        self.metrics.connections.dec();
+        if let Some(peer) = peer {
+            self.roster().leave(&peer.peer, session);
+            self.disconnect(session);
+            self.tell(News::Left { session });
+        }
+    }
+
+    fn disconnect(&self, session: SessionId) {
+        for shard in self.shards() {
+            shard.send(Input::Disconnected { session }, None);
+        }
+    }
+
+    pub(crate) fn outbox(&self, session: SessionId) -> Option<Arc<Outbox>> {
+        self.outboxes.read().unwrap_or_else(PoisonError::into_inner).get(&session).cloned()
+    }
+
+    fn all_outboxes(&self) -> Vec<Arc<Outbox>> {
+        self.outboxes.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    pub(crate) fn tell(&self, news: News) {
+        // A server has no application that listens.
+        let _ = self.news.send(news);
+    }
+
+    fn roster(&self) -> std::sync::MutexGuard<'_, Roster> {
+        self.roster.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,309 @@
+//! One hub and what surrounds it: its inputs, its store calls, its deadline.
+//!
+//! Owns: the order of a hub's inputs and outputs. Must not: decide anything; the hub does.
+//! Next: `replica.rs`, syncline-core's `hub.rs`.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use syncline_core::ChangeHash;
+use syncline_core::graph::Graph;
+use syncline_core::hub::{Hub, Input, Load, Loaded, Output, StoreFailure};
+use syncline_core::id::DocumentId;
+use syncline_core::storage::Commit;
+use syncline_store::{Store, StoreError};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::metrics::Shard as ShardLabel;
+use crate::outbox::Queued;
+use crate::replica::{Inner, News};
+
+/// Inputs handled before other tasks of the thread get their turn.
+const TURN_INPUTS: usize = 128;
+
+/// Commits on their way to the disk beyond which peers' messages wait: they then stay in the sockets.
+const COMMITS_MAX: usize = 4_096;
+
+/// The sending side of a shard.
+#[derive(Debug, Clone)]
+pub(crate) struct ShardHandle {
+    peers: mpsc::UnboundedSender<FromPeer>,
+    store: mpsc::UnboundedSender<FromStore>,
+}
+
+/// An input with the allowance that it occupies until it has been handled.
+#[derive(Debug)]
+struct FromPeer {
+    input: Input,
+    _allowance: Option<Occupied>,
+}
+
+#[derive(Debug)]
+enum FromStore {
+    Input(Input),
+    /// Commits are done, whether they succeeded or not.
+    Committed(usize),
+    /// Answered once everything before it has been handled and is durable.
+    Barrier(oneshot::Sender<()>),
+}
+
+/// Bytes of one connection's messages that wait to be handled.
+#[derive(Debug, Default)]
+pub(crate) struct Allowance {
+    bytes: AtomicUsize,
+    waker: std::sync::Mutex<Option<Waker>>,
+}
+
+/// A part of an allowance, given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Occupied {
+    allowance: Arc<Allowance>,
+    bytes: usize,
+}
+
+impl Allowance {
+    pub(crate) fn occupy(self: &Arc<Self>, bytes: usize) -> Occupied {
+        self.bytes.fetch_add(bytes, Ordering::AcqRel);
+        Occupied { allowance: Arc::clone(self), bytes }
+    }
+
+    /// Whether there is room; if not, `waker` is called once there is.
+    pub(crate) fn has_room(&self, bytes_max: usize, waker: &Waker) -> bool {
+        if self.bytes.load(Ordering::Acquire) <= bytes_max {
+            return true;
+        }
+        let mut slot = self.waker.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        *slot = Some(waker.clone());
+        // Between the check and the registration the last message may have been handled.
+        self.bytes.load(Ordering::Acquire) <= bytes_max
+    }
+}
+
+impl Drop for Occupied {
+    fn drop(&mut self) {
+        self.allowance.bytes.fetch_sub(self.bytes, Ordering::AcqRel);
+        let waker = self.allowance.waker.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+impl ShardHandle {
+    /// Hands an input over. A shard that has stopped takes nothing more.
+    pub(crate) fn send(&self, input: Input, allowance: Option<Occupied>) {
+        let _ = self.peers.send(FromPeer { input, _allowance: allowance });
+    }
+
+    /// Hands over an input that never waits behind peers: news from the store.
+    pub(crate) fn send_from_store(&self, input: Input) {
+        let _ = self.store.send(FromStore::Input(input));
+    }
+
+    /// Waits until everything handed over before is handled and durable.
+    pub(crate) async fn settle(&self) {
+        let (done, settled) = oneshot::channel();
+        if self.store.send(FromStore::Barrier(done)).is_ok() {
+            let _ = settled.await;
+        }
+    }
+}
+
+/// Starts a shard; it runs until the replica stops it.
+pub(crate) fn start(number: usize, hub: Hub) -> (ShardHandle, ShardTask) {
+    let (peers, from_peers) = mpsc::unbounded_channel();
+    let (store, from_store) = mpsc::unbounded_channel();
+    let handle = ShardHandle { peers, store };
+    let task = ShardTask { number, hub, from_peers, from_store, commits: 0, barriers: Vec::new() };
+    (handle, task)
+}
+
+/// The receiving side of a shard.
+#[derive(Debug)]
+pub(crate) struct ShardTask {
+    number: usize,
+    hub: Hub,
+    from_peers: mpsc::UnboundedReceiver<FromPeer>,
+    from_store: mpsc::UnboundedReceiver<FromStore>,
+    /// Commits on their way to the disk.
+    commits: usize,
+    barriers: Vec<oneshot::Sender<()>>,
+}
+
+impl ShardTask {
+    pub(crate) async fn run(mut self, replica: Arc<Inner>) {
+        let mut stop = replica.stop.subscribe();
+        let mut peer_inputs = Vec::with_capacity(TURN_INPUTS);
+        let mut store_inputs = Vec::with_capacity(TURN_INPUTS);
+        let timer = tokio::time::sleep(Duration::ZERO);
+        tokio::pin!(timer);
+        loop {
+            let wake = self.hub.poll_timeout().map(|(at, _)| replica.started + at);
+            if let Some(at) = wake {
+                timer.as_mut().reset(tokio::time::Instant::from_std(at));
+            }
+            let room = self.commits < COMMITS_MAX;
+            tokio::select! {
+                biased;
+                _ = stop.wait_for(|stopped| *stopped) => return,
+                _ = self.from_store.recv_many(&mut store_inputs, TURN_INPUTS) => {}
+                _ = self.from_peers.recv_many(&mut peer_inputs, TURN_INPUTS), if room => {}
+                () = &mut timer, if wake.is_some() => self.hub.handle(replica.now(), Input::Timeout),
+            }
+            let mut turn = Turn::default();
+            for from in store_inputs.drain(..) {
+                match from {
+                    FromStore::Input(input) => self.handle(&replica, input, &mut turn),
+                    FromStore::Committed(count) => self.commits -= count,
+                    FromStore::Barrier(done) => self.barriers.push(done),
+                }
+            }
+            for from in peer_inputs.drain(..) {
+                self.handle(&replica, from.input, &mut turn);
+            }
+            self.drain(&replica, &mut turn);
+            self.carry_out(&replica, turn);
+            self.release_barriers();
+            tokio::task::consume_budget().await;
+        }
+    }
+
+    fn handle(&mut self, replica: &Arc<Inner>, input: Input, turn: &mut Turn) {
+        self.hub.handle(replica.now(), input);
+        self.drain(replica, turn);
+    }
+
+    /// Carries out what needs no waiting, and collects what goes to the store.
+    fn drain(&mut self, replica: &Arc<Inner>, turn: &mut Turn) {
+        while let Some(output) = self.hub.poll_output() {
+            match output {
+                Output::Persist { ticket, commit } => turn.commits.push((ticket, commit)),
+                Output::Load { document, what } => turn.loads.push((document, what)),
+                Output::Send { session, message } => {
+                    if let Some(outbox) = replica.outbox(session) {
+                        outbox.push(Queued::Message(message));
+                    }
+                }
+                Output::AwaitDrain { session } => {
+                    if let Some(outbox) = replica.outbox(session) {
+                        outbox.await_drain(self.number);
+                    }
+                }
+                Output::Notify(event) => replica.tell(News::Document(event)),
+                Output::Refused { session, document, remark } => {
+                    replica.metrics.refuse(remark.kind());
+                    let document = document.map(tracing::field::display);
+                    tracing::warn!(session = session.map(|s| s.0), document, kind = remark.kind(), "refused: {remark}");
+                }
+                Output::Close { session, reason } => {
+                    if let Some(outbox) = replica.outbox(session) {
+                        outbox.close(&reason);
+                    }
+                }
+            }
+        }
+    }
+
+    fn carry_out(&mut self, replica: &Arc<Inner>, turn: Turn) {
+        let (documents, _, bytes) = self.hub.footprint();
+        let label = ShardLabel { shard: self.number as u32 };
+        replica.metrics.documents.get_or_create(&label).set(documents as i64);
+        replica.metrics.graph_bytes.get_or_create(&label).set(bytes as i64);
+        if !turn.commits.is_empty() {
+            self.commit(replica, turn.commits);
+        }
+        if !turn.loads.is_empty() {
+            let (store, hash_key) = (replica.store.clone(), self.hub.hash_key());
+            let handle = replica.shards()[self.number].clone();
+            tokio::task::spawn_blocking(move || load_all(&store, &handle, hash_key, turn.loads));
+        }
+    }
+
+    fn commit(&mut self, replica: &Arc<Inner>, commits: Vec<(u64, Commit)>) {
+        self.commits += commits.len();
+        let handle = replica.shards()[self.number].clone();
+        let metrics = replica.metrics.clone();
+        let started = Instant::now();
+        let changes: usize = commits.iter().map(|(_, commit)| commit.changes.len()).sum();
+        let tickets: Vec<_> = commits.iter().map(|(ticket, commit)| (commit.document.clone(), *ticket)).collect();
+        let commits = commits.into_iter().map(|(_, commit)| commit).collect();
+        replica.store.commit(
+            commits,
+            Box::new(move |result| {
+                metrics.commit_seconds.observe(started.elapsed().as_secs_f64());
+                let failure = match &result {
+                    Ok(_) => {
+                        metrics.changes.inc_by(changes as u64);
+                        None
+                    }
+                    Err(error) => {
+                        metrics.commit_failures.inc();
+                        tracing::error!("a commit of {changes} changes failed: {error}");
+                        Some(failure_of(error))
+                    }
+                };
+                let count = tickets.len();
+                for (document, ticket) in tickets {
+                    handle.send_from_store(match failure.clone() {
+                        None => Input::Persisted { document, ticket },
+                        Some(failure) => Input::PersistFailed { document, ticket, failure },
+                    });
+                }
+                let _ = handle.store.send(FromStore::Committed(count));
+            }),
+        );
+    }
+
+    fn release_barriers(&mut self) {
+        if self.commits == 0 && self.from_peers.is_empty() && self.from_store.is_empty() {
+            for barrier in self.barriers.drain(..) {
+                let _ = barrier.send(());
+            }
+        }
+    }
+}
+
+/// What one turn of a shard wants from the store.
+#[derive(Debug, Default)]
+struct Turn {
+    commits: Vec<(u64, Commit)>,
+    loads: Vec<(DocumentId, Load)>,
+}
+
+fn load_all(store: &Store, handle: &ShardHandle, hash_key: u64, loads: Vec<(DocumentId, Load)>) {
+    for (document, what) in loads {
+        let input = match load(store, hash_key, &document, &what) {
+            Ok(loaded) => Input::Loaded { document, loaded },
+            Err(failure) => {
+                tracing::error!(%document, "cannot read a document: {}", failure.message);
+                Input::LoadFailed { document, what, failure }
+            }
+        };
+        handle.send_from_store(input);
+    }
+}
+
+fn load(store: &Store, hash_key: u64, document: &DocumentId, what: &Load) -> Result<Loaded, StoreFailure> {
+    let failed = |error: StoreError| failure_of(&error);
+    Ok(match what {
+        Load::Summary => Loaded::Summary(store.summary(document).map_err(failed)?),
+        Load::Graph => {
+            let stored = store.graph(document).map_err(failed)?;
+            let graph = stored.map(|stored| Graph::from_stored(&stored, hash_key)).transpose();
+            let graph = graph.map_err(|error| StoreFailure { message: error.to_string() })?;
+            Loaded::Graph(graph.map(Box::new))
+        }
+        Load::Payload => Loaded::Payload(store.payload(document).map_err(failed)?),
+        Load::Changes { session, hashes } => {
+            let changes = store.changes(document, hashes).map_err(failed)?;
+            let changes: Vec<(ChangeHash, _)> = hashes.iter().copied().zip(changes).collect();
+            Loaded::Changes { session: *session, changes }
+        }
+    })
+}
+
+fn failure_of(error: &StoreError) -> StoreFailure {
+    StoreFailure { message: error.to_string() }
+}

@@ -1,0 +1,94 @@
+//! What the server answers over HTTP, and the upgrade to a websocket.
+//!
+//! Owns: paths, status codes, content types. Must not: know the sync protocol.
+//! Next: `page.rs`, `server.rs`.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+
+use crate::page;
+use crate::server::Shared;
+
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+pub(crate) fn router(shared: Arc<Shared>) -> Router {
+    Router::new()
+        .route("/", get(root))
+        .route("/health", get(|| async { "ok\n" }))
+        .route("/metrics", get(metrics))
+        .fallback(|| async { (StatusCode::NOT_FOUND, "nothing here; the websocket and the status page are at /\n") })
+        .with_state(shared)
+}
+
+/// The websocket for those who ask to upgrade, the status page for everyone else.
+async fn root(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    if asks_for_websocket(request.headers()) {
+        upgrade(&shared, request)
+    } else {
+        axum::response::Html(page::status(&shared).into_string()).into_response()
+    }
+}
+
+async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
+    let mut text = String::new();
+    match prometheus_client::encoding::text::encode(&mut text, &shared.registry) {
+        Ok(()) => ([(header::CONTENT_TYPE, OPEN_METRICS)], text).into_response(),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
+fn asks_for_websocket(headers: &HeaderMap) -> bool {
+    let is_websocket = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"websocket");
+    headers.get(header::UPGRADE).is_some_and(is_websocket)
+}
+
+fn upgrade(shared: &Arc<Shared>, mut request: Request) -> Response {
+    let headers = request.headers();
+    if headers.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
+        let supported = [(header::SEC_WEBSOCKET_VERSION, "13")];
+        return (StatusCode::UPGRADE_REQUIRED, supported, "websocket version 13 is needed\n").into_response();
+    }
+    let Some(key) = headers.get(header::SEC_WEBSOCKET_KEY).cloned() else {
+        return (StatusCode::BAD_REQUEST, "the header Sec-WebSocket-Key is missing\n").into_response();
+    };
+    let replica = shared.replica.clone();
+    let upgrading = hyper::upgrade::on(&mut request);
+    tokio::spawn(async move {
+        match upgrading.await {
+            Ok(upgraded) => serve_upgraded(&replica, upgraded).await,
+            Err(error) => tracing::debug!("an upgrade to a websocket failed: {error}"),
+        }
+    });
+    let accept = derive_accept_key(key.as_bytes());
+    Response::builder()
+        .status(StatusCode::SWITCHING_PROTOCOLS)
+        .header(header::CONNECTION, "Upgrade")
+        .header(header::UPGRADE, "websocket")
+        .header(header::SEC_WEBSOCKET_ACCEPT, accept)
+        .body(Body::empty())
+        .unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())
+}
+
+/// Frees the HTTP layer's buffers: an idle websocket keeps nothing but its socket.
+async fn serve_upgraded(replica: &syncline_replica::Replica, upgraded: Upgraded) {
+    match upgraded.downcast::<TokioIo<TcpStream>>() {
+        Ok(parts) if parts.read_buf.is_empty() => replica.serve(parts.io.into_inner()).await,
+        Ok(parts) => {
+            let early = std::io::Cursor::new(parts.read_buf);
+            let (read, write) = parts.io.into_inner().into_split();
+            let read = tokio::io::AsyncReadExt::chain(early, read);
+            replica.serve(tokio::io::join(read, write)).await;
+        }
+        Err(upgraded) => replica.serve(TokioIo::new(upgraded)).await,
+    }
+}

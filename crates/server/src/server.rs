@@ -1,0 +1,142 @@
+//! A running server: its store, its replica, its listener.
+//!
+//! Owns: start and stop in order. Must not: know HTTP routes or the protocol.
+//! Next: `routes.rs`, the replica crate.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use prometheus_client::registry::Registry;
+use syncline_core::limits::Limits;
+use syncline_replica::{Options, Replica};
+use syncline_store::{Store, StoreError};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+
+use crate::routes;
+
+/// How a server is set up.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where to listen; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// The directory with the store; made if it is not there.
+    pub data: PathBuf,
+    /// Bounds on what peers may do.
+    pub limits: Limits,
+}
+
+/// A server that accepts connections until [`Server::stop`].
+#[derive(Debug)]
+pub struct Server {
+    address: SocketAddr,
+    replica: Replica,
+    accepting: JoinHandle<()>,
+}
+
+/// Why a server does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// The store cannot be opened. **State:** nothing was changed. **Do:** as the message says.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The address cannot be listened on. **State:** the store was opened and closed again.
+    /// **Do:** choose another address, or end what listens there.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// What the routes share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) replica: Replica,
+    pub(crate) registry: Registry,
+    pub(crate) address: SocketAddr,
+    pub(crate) data: PathBuf,
+}
+
+impl Server {
+    /// Opens the store and listens.
+    ///
+    /// # Errors
+    /// [`ServerError`] if either cannot be done.
+    pub async fn start(config: Config) -> Result<Self, ServerError> {
+        let Config { listen, data, limits } = config;
+        let listener =
+            TcpListener::bind(listen).await.map_err(|source| ServerError::Listen { address: listen, source })?;
+        let address = listener.local_addr().map_err(|source| ServerError::Listen { address: listen, source })?;
+        let store = open_store(data.clone()).await?;
+        let (replica, _) = Replica::start(store, Options { limits, ..Options::default() });
+        let mut registry = Registry::with_prefix("syncline");
+        replica.metrics().register(&mut registry);
+        let shared = Arc::new(Shared { replica: replica.clone(), registry, address, data });
+        let accepting = tokio::spawn(accept(listener, shared));
+        Ok(Self { address, replica, accepting })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The replica behind it.
+    #[must_use]
+    pub fn replica(&self) -> &Replica {
+        &self.replica
+    }
+
+    /// Accepts nothing more, makes durable what has come, acknowledges it, closes the connections and the store.
+    pub async fn stop(self) {
+        self.accepting.abort();
+        self.replica.stop().await;
+    }
+}
+
+async fn open_store(data: PathBuf) -> Result<Store, StoreError> {
+    let open = move || Store::open(&data, syncline_store::Options::default());
+    match tokio::task::spawn_blocking(open).await {
+        Ok(opened) => opened,
+        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+    }
+}
+
+async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                // The kernel's delay would hold back every small message.
+                let _ = stream.set_nodelay(true);
+                tokio::spawn(serve(stream, peer, Arc::clone(&shared)));
+            }
+            Err(error) => {
+                // Out of descriptors, most likely: connections that end make room.
+                tracing::error!("cannot accept a connection: {error}");
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn serve(stream: TcpStream, peer: SocketAddr, shared: Arc<Shared>) {
+    let header_timeout = shared.replica.limits().join_timeout;
+    let service = TowerToHyperService::new(routes::router(shared));
+    let served = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(header_timeout)
+        .max_buf_size(16 * 1024)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades()
+        .await;
+    if let Err(error) = served {
+        tracing::debug!(%peer, "an HTTP connection ended: {error}");
+    }
+}
