@@ -37,9 +37,13 @@ impl HonestPeer {
     /// A fresh document id.
     #[must_use]
     pub fn fresh_document_id() -> String {
-        let payload: [u8; 16] = rand::random();
-        let checksum = Sha256::digest(Sha256::digest(payload));
-        bs58::encode([&payload[..], &checksum[..4]].concat()).into_string()
+        base58_check(&rand::random::<[u8; 16]>())
+    }
+
+    /// A head as automerge-repo writes it.
+    #[must_use]
+    pub fn head_text(hash: &ChangeHash) -> String {
+        base58_check(&hash.0)
     }
 
     /// The document.
@@ -166,4 +170,9 @@ impl HonestPair {
         self.alice.until("bob", self.rounds);
         self.alice.until_acknowledged();
     }
+}
+
+fn base58_check(payload: &[u8]) -> String {
+    let checksum = Sha256::digest(Sha256::digest(payload));
+    bs58::encode([payload, &checksum[..4]].concat()).into_string()
 }

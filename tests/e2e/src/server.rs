@@ -10,7 +10,8 @@ use std::net::TcpStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::{Arc, Mutex, OnceLock, mpsc};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 use std::time::Instant;
 
@@ -103,16 +104,19 @@ impl Server {
         let stderr = child.stderr.take().expect("stderr is piped");
         let stdout = child.stdout.take().expect("stdout is piped");
         collect(stderr, Arc::clone(&log), None);
-        let listening = collect(stdout, Arc::clone(&log), Some(ready));
-        if let Ok(address) = address.recv_timeout(PATIENCE) {
-            return Ok(Self { child, address, log });
+        collect(stdout, Arc::clone(&log), Some(ready));
+        let hangs = match address.recv_timeout(PATIENCE) {
+            Ok(address) => return Ok(Self { child, address, log }),
+            Err(RecvTimeoutError::Timeout) => true,
+            // Its standard output is closed, as it is when it has ended.
+            Err(RecvTimeoutError::Disconnected) => false,
+        };
+        if hangs {
+            signal(&mut child, "KILL");
         }
-        // The stream is only at its end when the process is, so this waits for an exit, unless it hangs.
-        let ended = listening.is_finished();
-        signal(&mut child, "KILL");
         let status = child.wait().expect("the server was started");
         let printed = log.lock().expect("the log's writers do not panic").clone();
-        assert!(ended, "the server neither listens nor ends:\n{printed}");
+        assert!(!hangs, "the server neither listens nor ends:\n{printed}");
         Err(format!("{status}\n{printed}"))
     }
 
@@ -324,11 +328,7 @@ fn executable() -> &'static Path {
 }
 
 /// Copies a stream into the log line by line, and reports the address when a line announces it.
-fn collect(
-    stream: impl Read + Send + 'static,
-    log: Arc<Mutex<String>>,
-    ready: Option<mpsc::Sender<String>>,
-) -> thread::JoinHandle<()> {
+fn collect(stream: impl Read + Send + 'static, log: Arc<Mutex<String>>, ready: Option<mpsc::Sender<String>>) {
     thread::spawn(move || {
         let mut ready = ready;
         for line in BufReader::new(stream).lines().map_while(Result::ok) {
@@ -342,7 +342,7 @@ fn collect(
             log.push_str(&line);
             log.push('\n');
         }
-    })
+    });
 }
 
 /// Sends a signal to the process and all its helpers, unless it has ended.
