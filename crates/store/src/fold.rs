@@ -27,7 +27,7 @@ const PIECE_BYTES: usize = 8 * 1024;
 const SLICE_BYTES: u64 = 1024 * 1024;
 
 /// Log rows that one slice deletes.
-const SLICE_DELETED_ROWS: i64 = 8192;
+const SLICE_DELETED_ROWS: i64 = 1024;
 
 /// How large the log is, and where it ends.
 #[derive(Debug, Default)]

@@ -55,9 +55,6 @@ const CACHE_KIB: i32 = 8 * 1024;
 /// Bytes of the file that one connection may map.
 const MMAP_BYTES: i64 = 256 * 1024 * 1024;
 
-/// Pages in the write-ahead log after which a commit moves them into the database: 16 MiB.
-const CHECKPOINT_PAGES: i32 = 4096;
-
 /// Bits of a place that number the change within its document; the bits above are the document's key.
 const NUMBER_BITS: u32 = 28;
 
@@ -182,7 +179,7 @@ impl Home {
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
         configure(&connection)?;
-        connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
+        connection.pragma_update(None, "wal_autocheckpoint", 0)?;
         connection.pragma_update(None, "journal_size_limit", 64 * 1024 * 1024)?;
         connection.pragma_update(None, "synchronous", if durable { "FULL" } else { "OFF" })?;
         if let Some(pages) = pages_max {
@@ -201,6 +198,15 @@ pub(crate) fn open_reader(path: &Path) -> Result<Connection, StoreError> {
     connection.busy_timeout(Duration::from_secs(5))?;
     configure(&connection)?;
     connection.pragma_update(None, "query_only", true)?;
+    Ok(connection)
+}
+
+/// Opens the connection that only moves the write-ahead log into the database.
+pub(crate) fn open_checkpointer(path: &Path) -> Result<Connection, StoreError> {
+    let connection = Connection::open_with_flags(path, open_flags(OpenFlags::SQLITE_OPEN_READ_WRITE));
+    let connection = connection.map_err(|error| as_open_error(error, path))?;
+    configure(&connection)?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
     Ok(connection)
 }
 

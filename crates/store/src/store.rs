@@ -10,11 +10,13 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
+use rusqlite::Connection;
 use syncline_core::ChangeHash;
 use syncline_core::clock::{Clock, DriftError, Stamp};
 use syncline_core::id::{DocumentId, ReplicaId};
 use syncline_core::storage::{Commit, Payload, StoredChange, StoredGraph, Summary};
 
+use crate::checkpoint::Checkpointer;
 use crate::compact::{self, Backlog};
 use crate::error::StoreError;
 use crate::fold::Log;
@@ -271,6 +273,7 @@ struct Inner {
     shared: Arc<Shared>,
     readers: Arc<Readers>,
     backlog: Arc<Backlog>,
+    checkpointer: Arc<Checkpointer>,
     threads: Mutex<Option<Threads>>,
     temporary: Option<PathBuf>,
 }
@@ -278,6 +281,7 @@ struct Inner {
 struct Threads {
     writer: JoinHandle<Result<(), StoreError>>,
     compactor: JoinHandle<()>,
+    checkpointer: JoinHandle<()>,
 }
 
 impl Inner {
@@ -294,40 +298,57 @@ impl Inner {
         let shared = Arc::new(Shared::new(overlay, clock, folded + unfolded));
         let backlog = Arc::new(Backlog::default());
         let readers = Arc::new(Readers::new(home.database(), options.readers_max));
-        let writer = Writer::new(Arc::clone(&shared), Arc::clone(&backlog), connection, options.clone(), log);
-        let spawn_error = |source| StoreError::Io { path: directory.to_owned(), source: Arc::new(source) };
-        let writer = std::thread::Builder::new().name("store-writer".to_owned()).spawn(move || {
+        let checkpointer = Arc::new(Checkpointer::default());
+        let inner = Self { replica, shared, readers, backlog, checkpointer, threads: Mutex::new(None), temporary };
+        let threads = inner.spawn(home, (connection, log), options).map_err(|source| {
+            // What was started ends when `inner` is dropped without its handle: tell it here.
+            inner.shared.end(End::Stop);
+            inner.backlog.end();
+            StoreError::Io { path: directory.to_owned(), source: Arc::new(source) }
+        })?;
+        *inner.threads.lock().unwrap_or_else(PoisonError::into_inner) = Some(threads);
+        Ok(inner)
+    }
+
+    fn spawn(&self, home: Home, file: (Connection, Log), options: Options) -> std::io::Result<Threads> {
+        let start = |name: &str| std::thread::Builder::new().name(name.to_owned());
+        let path = home.database();
+        let (shared, backlog, checkpointer) = (&self.shared, &self.backlog, &self.checkpointer);
+        let writer = Writer::new(shared.clone(), backlog.clone(), checkpointer.clone(), file, options.clone());
+        let writer = start("store-writer").spawn(move || {
             // The lock is released last, when nothing here writes any more.
             let _home = home;
             writer.run()
-        });
-        let writer = writer.map_err(spawn_error)?;
-        let compactor = {
-            let (backlog, readers, shared) = (Arc::clone(&backlog), Arc::clone(&readers), Arc::clone(&shared));
-            let run = move || compact::run(&backlog, &readers, &shared, &options);
-            std::thread::Builder::new().name("store-compactor".to_owned()).spawn(run)
-        };
-        let compactor = compactor.map_err(|error| {
-            shared.end(End::Stop);
-            spawn_error(error)
         })?;
-        let threads = Mutex::new(Some(Threads { writer, compactor }));
-        Ok(Self { replica, shared, readers, backlog, threads, temporary })
+        let (backlog, readers, shared) = (backlog.clone(), self.readers.clone(), shared.clone());
+        let compactor = start("store-compactor").spawn(move || compact::run(&backlog, &readers, &shared, &options))?;
+        let checkpointer = checkpointer.clone();
+        let checkpointer = start("store-checkpointer").spawn(move || {
+            if let Err(error) = checkpointer.run(&path) {
+                tracing::warn!(%error, "checkpoints are left to the writer");
+            }
+        })?;
+        Ok(Threads { writer, compactor, checkpointer })
     }
 
     /// Ends the threads in the order in which they depend on each other.
     fn end(&self, how: End) -> Result<(), StoreError> {
         let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(threads) = threads else { return Err(StoreError::Closed) };
-        self.backlog.end();
         // A callback may drop the last clone, so this may run on one of the threads themselves.
-        let join_is_possible = |handle: &std::thread::Thread| handle.id() != std::thread::current().id();
-        if join_is_possible(threads.compactor.thread()) && threads.compactor.join().is_err() {
-            tracing::error!("the compaction thread panicked");
-        }
+        let join = |thread: JoinHandle<()>| {
+            let name = thread.thread().name().unwrap_or_default().to_owned();
+            if !is_current(thread.thread()) && thread.join().is_err() {
+                tracing::error!(name, "a thread of the store panicked");
+            }
+        };
+        self.backlog.end();
+        join(threads.compactor);
+        self.checkpointer.end();
+        join(threads.checkpointer);
         self.shared.end(how);
         self.readers.close();
-        if !join_is_possible(threads.writer.thread()) {
+        if is_current(threads.writer.thread()) {
             return Ok(());
         }
         threads.writer.join().unwrap_or_else(|_| {
@@ -335,6 +356,10 @@ impl Inner {
             Err(StoreError::Closed)
         })
     }
+}
+
+fn is_current(thread: &std::thread::Thread) -> bool {
+    thread.id() == std::thread::current().id()
 }
 
 impl Drop for Inner {

@@ -17,6 +17,7 @@ use syncline_core::clock::{Clock, Stamp};
 use syncline_core::id::DocumentId;
 use syncline_core::storage::Commit;
 
+use crate::checkpoint::Checkpointer;
 use crate::compact::{Backlog, Compaction};
 use crate::error::StoreError;
 use crate::fold::{Log, Round};
@@ -123,6 +124,7 @@ impl Shared {
 pub(crate) struct Writer {
     shared: Arc<Shared>,
     backlog: Arc<Backlog>,
+    checkpointer: Arc<Checkpointer>,
     connection: Connection,
     options: Options,
     log: Log,
@@ -144,11 +146,11 @@ impl Writer {
     pub(crate) fn new(
         shared: Arc<Shared>,
         backlog: Arc<Backlog>,
-        connection: Connection,
+        checkpointer: Arc<Checkpointer>,
+        (connection, log): (Connection, Log),
         options: Options,
-        log: Log,
     ) -> Self {
-        Self { shared, backlog, connection, options, log, round: None, fold_again: None, failed: None }
+        Self { shared, backlog, checkpointer, connection, options, log, round: None, fold_again: None, failed: None }
     }
 
     /// Works until told to end, and says whether the end was clean.
@@ -159,9 +161,13 @@ impl Writer {
                 Turn::Commits(units) => {
                     self.commit(units);
                     self.work_beside_commits();
+                    self.watch_checkpoint();
                 }
                 Turn::Job(job) => self.work(job),
-                Turn::Fold => self.fold(),
+                Turn::Fold => {
+                    self.fold();
+                    self.watch_checkpoint();
+                }
                 Turn::End(End::Stop) => return self.failed.map_or(Ok(()), Err),
                 Turn::End(End::Close) => return self.finish(),
             }
@@ -289,6 +295,16 @@ impl Writer {
                 self.fold_again = Some(Instant::now() + self.options.fold_retry);
                 tracing::warn!(%error, "the log could not be folded; it stays and is tried again");
             }
+        }
+    }
+
+    fn watch_checkpoint(&mut self) {
+        if self.failed.is_some() {
+            return;
+        }
+        if let Err(error) = self.checkpointer.watch(&self.connection) {
+            let error = self.note_failure(error);
+            tracing::warn!(%error, "the write-ahead log could not be moved into the database");
         }
     }
 

@@ -1,0 +1,91 @@
+//! Checkpoints: moving SQLite's write-ahead log into the database file while commits go on.
+//!
+//! Owns: when that happens, the thread that does the bulk of it, the short rest that only the writer can do.
+//! Must not: let a commit wait for more than that rest. Next: `writer.rs`; docs/store.md, "Checkpoints".
+//!
+//! The log can start over only when all of it has been moved at a moment in which nobody writes. So another thread
+//! moves what is there while the writer goes on, and the writer moves the little that has come since.
+
+use std::path::Path;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use rusqlite::Connection;
+
+use crate::error::StoreError;
+use crate::schema;
+
+/// Pages in the log from which on it is moved: 16 MiB.
+const PAGES: u32 = 4096;
+
+/// Pages that the writer moves itself, so that the log starts over: 4 MiB.
+const REST_PAGES: u32 = 1024;
+
+/// Pages in the log at which the writer moves them whatever it takes: 128 MiB.
+const PAGES_MAX: u32 = 32 * 1024;
+
+/// The checkpoint thread's orders.
+#[derive(Default)]
+pub(crate) struct Checkpointer {
+    state: Mutex<State>,
+    wake: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    asked: bool,
+    ended: bool,
+}
+
+impl Checkpointer {
+    /// Called by the writer after each transaction.
+    pub(crate) fn watch(&self, writer: &Connection) -> rusqlite::Result<()> {
+        let (log, moved) = checkpoint(writer, "NOOP")?;
+        if log < PAGES || moved == log {
+            return Ok(());
+        }
+        let asked = self.lock().asked;
+        if log >= PAGES_MAX || (!asked && log - moved <= REST_PAGES) {
+            checkpoint(writer, "PASSIVE")?;
+        } else if !asked {
+            self.lock().asked = true;
+            self.wake.notify_all();
+        }
+        Ok(())
+    }
+
+    pub(crate) fn end(&self) {
+        self.lock().ended = true;
+        self.wake.notify_all();
+    }
+
+    /// The thread: one checkpoint for each order, until told to end.
+    pub(crate) fn run(&self, path: &Path) -> Result<(), StoreError> {
+        let connection = schema::open_checkpointer(path)?;
+        loop {
+            let mut state = self.lock();
+            while !state.asked && !state.ended {
+                state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+            }
+            if state.ended {
+                return Ok(());
+            }
+            drop(state);
+            // A failure here loses nothing: the log keeps everything, and the writer meets the same disk.
+            if let Err(error) = checkpoint(&connection, "PASSIVE") {
+                tracing::warn!(%error, "the write-ahead log could not be moved into the database; it grows");
+            }
+            self.lock().asked = false;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Runs a checkpoint; the pages in the log, and how many of them have been moved. A busy one moves what it can.
+fn checkpoint(connection: &Connection, mode: &str) -> rusqlite::Result<(u32, u32)> {
+    let mut statement = connection.prepare_cached(&format!("PRAGMA wal_checkpoint({mode})"))?;
+    let (log, moved) = statement.query_row([], |row| Ok((row.get::<_, i64>(1)?, row.get::<_, i64>(2)?)))?;
+    Ok((u32::try_from(log).unwrap_or(0), u32::try_from(moved).unwrap_or(0)))
+}
