@@ -28,7 +28,7 @@ fn acknowledged_changes_survive_a_kill() {
     let mut random = StdRng::seed_from_u64(11);
     let mut acknowledged = [0usize; DOCUMENTS as usize];
     for round in 0..30 {
-        let commits = random.random_range(1..120);
+        let commits = random.random_range(1..60);
         let mut child = spawn(directory.path());
         collect(&mut child, commits, &mut acknowledged);
         let report = syncline_store::check(directory.path()).expect("readable after a kill");
@@ -49,7 +49,7 @@ fn acknowledged_changes_survive_a_kill() {
     let store = open(directory.path(), eager());
     for (document, count) in acknowledged.iter().enumerate() {
         let mut model = Model::new(document as u8, 1);
-        (0..*count).for_each(|_| drop(model.edit(0, 200)));
+        (0..*count).for_each(|_| drop(model.edit(0, 40)));
         model.assert_stored(&store);
     }
     store.close().expect("a healthy disk");
@@ -121,7 +121,7 @@ fn commit_until_killed(directory: &Path) {
     for model in &mut models {
         let before = store.summary(&model.id).expect("readable").map_or(0, |summary| summary.changes);
         // Equal seeds make equal changes, so the history so far is made again rather than read.
-        (0..before).for_each(|_| drop(model.edit(0, 200)));
+        (0..before).for_each(|_| drop(model.edit(0, 40)));
     }
     let mut random = StdRng::from_rng(&mut rand::rng());
     let (tell, told) = channel();
@@ -130,7 +130,7 @@ fn commit_until_killed(directory: &Path) {
         let document = random.random_range(0..models.len());
         let count = random.random_range(1..4);
         let model = &mut models[document];
-        (0..count).for_each(|_| drop(model.edit(0, 200)));
+        (0..count).for_each(|_| drop(model.edit(0, 40)));
         let (tell, length) = (tell.clone(), model.journal.len());
         let done = move |result: Result<(), StoreError>| {
             result.expect("a healthy disk");

@@ -88,9 +88,16 @@ fn a_flipped_byte_anywhere_in_an_index_is_found() {
 }
 
 #[test]
-fn a_flipped_byte_in_the_stamps_is_found() {
-    let found = faults_after(|file| flip(file, "node_index", "stamps", |_| 3));
-    is_fault(&found, |kind| matches!(kind, FaultKind::StampOrder { .. } | FaultKind::WrongCount { .. }));
+fn stamps_that_are_missing_or_fall_are_found() {
+    let found = faults_after(|file| {
+        file.execute("UPDATE node_index SET stamps = x'05' WHERE place = (SELECT min(place) FROM node_index)", [])
+            .expect("damage");
+    });
+    is_fault(&found, |kind| matches!(kind, FaultKind::WrongCount { what: "the number of changes with a stamp", .. }));
+    let found = faults_after(|file| {
+        file.execute("UPDATE node_index SET stamps = zeroblob(length(stamps))", []).expect("damage");
+    });
+    is_fault(&found, |kind| matches!(kind, FaultKind::StampOrder { .. }));
 }
 
 #[test]
@@ -229,6 +236,28 @@ fn an_interrupted_creation_is_completed() {
     drop(file);
     let mut model = Model::new(1, 1);
     model.grow(&open(directory.path(), lazy()), 3, 5);
+    model.assert_stored(&open(directory.path(), lazy()));
+}
+
+#[test]
+fn a_fold_that_was_cut_short_before_the_log_was_deleted_repeats_nothing() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let database = directory.path().join("syncline.db");
+    let mut model = Model::new(1, 2);
+    let store = open(directory.path(), lazy());
+    (0..4).for_each(|_| model.grow(&store, 3, 10));
+    drop(store);
+    let rows = "CREATE TABLE kept AS SELECT * FROM log";
+    Connection::open(&database).expect("nobody has it open").execute_batch(rows).expect("a copy");
+    open(directory.path(), lazy()).close().expect("a healthy disk");
+    let rows = "INSERT INTO log SELECT * FROM kept; DROP TABLE kept";
+    Connection::open(&database).expect("nobody has it open").execute_batch(rows).expect("the log as it was");
+    assert_clean(directory.path(), model.journal.len());
+    let store = open(directory.path(), lazy());
+    model.assert_stored(&store);
+    model.grow(&store, 2, 10);
+    store.close().expect("a healthy disk");
+    assert_clean(directory.path(), model.journal.len());
     model.assert_stored(&open(directory.path(), lazy()));
 }
 

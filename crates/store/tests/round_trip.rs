@@ -117,13 +117,15 @@ fn a_compacted_document_keeps_every_change() {
     let mut covered = 0;
     while covered < 100 {
         model.grow(&store, 10, 10);
+        // Settled first, so that each snapshot is compared with what it could have covered at most.
+        store.settle();
         while let Ok((id, now)) = told.try_recv() {
             assert_eq!(id, model.id);
             assert!(now > covered, "a snapshot only grows");
+            assert!(now as usize + 6 <= model.journal.len(), "the recent changes stay raw");
             covered = now;
             assert!(store.summary(&model.id).expect("readable").expect("it exists").snapshot_changes >= covered);
         }
-        store.settle();
     }
     model.assert_stored(&store);
     let payload = store.payload(&model.id).expect("readable").expect("it exists");
@@ -192,6 +194,20 @@ fn stamps_rise_through_restarts_and_past_what_was_observed() {
             store.close().expect("a healthy disk");
         }
     }
+}
+
+#[test]
+fn a_stamp_that_was_only_observed_survives_a_close() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let store = open(directory.path(), lazy());
+    Model::new(1, 1).grow(&store, 1, 5);
+    store.close().expect("a healthy disk");
+    // With nothing in the log, no fold writes the stamp down either.
+    let store = open(directory.path(), lazy());
+    let ahead = Stamp::from_u64(store.highest_stamp().as_u64() + (20_000 << 16));
+    store.observe(ahead).expect("within the drift bound");
+    store.close().expect("a healthy disk");
+    assert!(open(directory.path(), lazy()).highest_stamp() >= ahead);
 }
 
 #[test]
