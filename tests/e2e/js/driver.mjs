@@ -78,13 +78,15 @@ function until(emitter, events, test, timeoutMs = 60_000, describe = () => "") {
       try { value = test() } catch (error) { finish(() => reject(error)) }
       if (value) finish(() => resolve(value))
     }
+    // A handle that was unavailable tells of its new heads a moment before it calls itself ready.
+    const lookAndLookAgain = () => { look(); setImmediate(look) }
     const finish = (settle) => {
       clearTimeout(timer)
-      for (const event of events) emitter.off(event, look)
+      for (const event of events) emitter.off(event, lookAndLookAgain)
       settle()
     }
     const timer = setTimeout(() => finish(() => reject(new Error(`waited ${timeoutMs} ms in vain; ${describe()}`))), timeoutMs)
-    for (const event of events) emitter.on(event, look)
+    for (const event of events) emitter.on(event, lookAndLookAgain)
     look()
   })
 }

@@ -39,7 +39,8 @@ export function toTagged(Automerge, value) {
       ? { $bytes: Buffer.from(value).toString("hex") }
       : { $sha256: createHash("sha256").update(value).digest("hex"), length: value.length }
   }
-  if (typeof value === "bigint") return { $big: value.toString() }
+  // Which integers become bigint differs between releases of automerge-js; what fits a number is shown as one.
+  if (typeof value === "bigint") return Number.isSafeInteger(Number(value)) ? Number(value) : { $big: value.toString() }
   if (Array.isArray(value)) return value.map((item) => toTagged(Automerge, item))
   if (value === null || typeof value !== "object") return value
   return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, toTagged(Automerge, item)]))

@@ -62,7 +62,10 @@ impl PackageSet {
             .map_err(|error| error.to_string())?;
         if !output.status.success() {
             let said = String::from_utf8_lossy(&output.stderr).into_owned();
-            return Err(format!("npm ci failed; install the packages of {} by hand: {said}", directory.display()));
+            // Anything but a missing network is a fault of the lock file, and skipping would hide it for good.
+            let offline = ["ENOTFOUND", "EAI_AGAIN", "ECONNREFUSED", "ETIMEDOUT", "ENETUNREACH"];
+            assert!(offline.iter().any(|code| said.contains(code)), "npm ci failed in {}: {said}", directory.display());
+            return Err(format!("the packages of {} cannot be fetched; install them with npm ci", directory.display()));
         }
         fs::write(&stamp, wanted).map_err(|error| error.to_string())
     }

@@ -6,9 +6,10 @@
 
 use std::io::Write;
 
-use automerge::ChangeHash;
+use automerge::{Change, ChangeHash, ExpandedChange};
 use flate2::Compression;
 use flate2::write::DeflateEncoder;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 /// The first bytes of every chunk.
@@ -84,6 +85,21 @@ impl SyncMessage {
         }
         bytes
     }
+}
+
+/// One change with any contents, as automerge's JSON form of changes describes them: `actor`, `seq`, `startOp`, `deps`
+/// and `ops` as given, the rest empty.
+///
+/// # Panics
+/// When the JSON is not a change.
+#[must_use]
+pub fn forged_change(actor: &str, seq: u64, start_op: u64, deps: &[ChangeHash], operations: &Value) -> Change {
+    let deps: Vec<String> = deps.iter().map(ToString::to_string).collect();
+    let change = json!({
+        "actor": actor, "seq": seq, "startOp": start_op, "deps": deps, "ops": operations, "time": 0, "message": null,
+    });
+    let change: ExpandedChange = serde_json::from_value(change).expect("a change in JSON");
+    Change::from(change)
 }
 
 /// A chunk of this type around a body, with a true checksum.

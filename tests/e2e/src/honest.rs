@@ -37,7 +37,11 @@ impl HonestPeer {
     /// A fresh document id.
     #[must_use]
     pub fn fresh_document_id() -> String {
-        base58_check(&rand::random::<[u8; 16]>())
+        let mut payload: [u8; 16] = rand::random();
+        // The marks of a version 4 UUID, without which the oldest client refuses the id.
+        payload[6] = payload[6] & 0x0f | 0x40;
+        payload[8] = payload[8] & 0x3f | 0x80;
+        base58_check(&payload)
     }
 
     /// A head as automerge-repo writes it.
@@ -75,15 +79,26 @@ impl HonestPeer {
     /// Syncs until the server has said that it has all of our changes: durable, since it acknowledges nothing before.
     ///
     /// # Panics
-    /// When the connection ends or nothing more comes.
+    /// When the server refuses, the connection ends or nothing more comes.
     pub fn until_acknowledged(&mut self) {
+        self.acknowledged().unwrap_or_else(|told| panic!("an honest peer was told: {told}"));
+    }
+
+    /// Syncs until the server has said that it has all of our changes, or says that something is wrong.
+    ///
+    /// # Errors
+    /// What its error says; empty when the connection ended without one.
+    ///
+    /// # Panics
+    /// When nothing more comes.
+    pub fn acknowledged(&mut self) -> Result<(), String> {
         let ours: BTreeSet<ChangeHash> = self.doc.get_heads().into_iter().collect();
         loop {
             let theirs = self.state.their_heads.iter().flatten().copied().collect::<BTreeSet<_>>();
             if theirs.is_superset(&ours) {
-                return;
+                return Ok(());
             }
-            self.hear();
+            self.hear()?;
         }
     }
 
@@ -93,7 +108,7 @@ impl HonestPeer {
     /// When the connection ends or nothing more comes.
     pub fn until_holds(&mut self, test: impl Fn(&mut AutoCommit) -> bool) {
         while !test(&mut self.doc) {
-            self.hear();
+            self.hear().unwrap_or_else(|told| panic!("an honest peer was told: {told}"));
         }
     }
 
@@ -102,18 +117,17 @@ impl HonestPeer {
         self.doc.get_change_by_hash(hash).is_some()
     }
 
-    fn hear(&mut self) {
+    fn hear(&mut self) -> Result<(), String> {
         match self.raw.receive() {
             Received::Frame(frame) if matches!(frame.kind(), "sync" | "request") => {
                 assert_eq!(frame.text_of("documentId"), self.document, "we opened only one document");
                 self.apply(&frame);
                 self.speak();
+                Ok(())
             }
-            Received::Frame(frame) if frame.kind() == "error" => {
-                panic!("an honest peer was told: {}", frame.text_of("message"))
-            }
-            Received::Frame(_) => {}
-            Received::Closed => panic!("an honest peer's connection was closed"),
+            Received::Frame(frame) if frame.kind() == "error" => Err(frame.text_of("message").to_owned()),
+            Received::Frame(_) => Ok(()),
+            Received::Closed => Err(String::new()),
         }
     }
 

@@ -15,10 +15,10 @@ mod raw;
 mod server;
 
 pub use browser::{Browser, Document, Found, PackageSet, Page, Pending};
-pub use forge::{BloomFilter, SyncMessage, chunk, compressed_chunk, run_length_bomb};
+pub use forge::{BloomFilter, SyncMessage, chunk, compressed_chunk, forged_change, run_length_bomb};
 pub use frame::{Frame, FrameError, Item};
 pub use honest::{HonestPair, HonestPeer};
-pub use raw::{RawPeer, Received};
+pub use raw::{Aftermath, RawPeer, Received};
 pub use server::{DataDirectory, Response, Server};
 
 use std::time::Duration;

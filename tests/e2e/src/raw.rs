@@ -13,7 +13,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::Frame as WebSocketFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 use tokio_tungstenite::tungstenite::{Error, Message, WebSocket};
 
-use crate::{Frame, PATIENCE};
+use crate::{Frame, HonestPeer, PATIENCE, SyncMessage};
 
 /// What came from the server.
 #[derive(Debug)]
@@ -128,4 +128,35 @@ impl RawPeer {
         }
         messages
     }
+
+    /// Asks for a document that nobody has, to learn whether the connection still works, and reads what came before.
+    ///
+    /// # Panics
+    /// When the server neither answers nor closes.
+    pub fn aftermath(&mut self) -> Aftermath {
+        let probe = HonestPeer::fresh_document_id();
+        // What a stock client with an empty document asks.
+        let question = self.about("request", &probe).bytes("data", &SyncMessage::bringing(&[], Vec::new()).encode());
+        self.send(&question);
+        let mut told = Vec::new();
+        loop {
+            match self.receive() {
+                Received::Frame(frame) if frame.kind() == "error" => told.push(frame.text_of("message").to_owned()),
+                Received::Frame(frame) if frame.text_of("documentId") == probe => {
+                    return Aftermath { told, open: true };
+                }
+                Received::Frame(_) => {}
+                Received::Closed => return Aftermath { told, open: false },
+            }
+        }
+    }
+}
+
+/// What became of a connection after something was sent on it.
+#[derive(Debug)]
+pub struct Aftermath {
+    /// What the server's `error` frames said.
+    pub told: Vec<String>,
+    /// Whether the server still answers on it.
+    pub open: bool,
 }

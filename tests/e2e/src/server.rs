@@ -95,7 +95,7 @@ impl Server {
     /// # Panics
     /// When it neither listens nor ends.
     pub fn try_start(data: &Path, listen: &str, arguments: &[&str]) -> Result<Self, String> {
-        let mut command = server_command(&["run", "--listen", listen], data, arguments, listen);
+        let mut command = server_command(data, arguments, listen);
         // A group of its own, so that a helper process of the server ends with it.
         command.process_group(0).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the server's executable starts");
@@ -132,10 +132,16 @@ impl Server {
         format!("ws://{}", self.address)
     }
 
-    /// The process, for tests that look at its memory.
+    /// The most memory that the process has ever had resident, bytes.
+    ///
+    /// # Panics
+    /// Where there is no Linux `/proc`.
     #[must_use]
-    pub fn process_id(&self) -> u32 {
-        self.child.id()
+    pub fn memory_peak_bytes(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("the process runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("the kernel counts the peak");
+        let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number of KiB");
+        kib * 1024
     }
 
     /// What the server has printed.
@@ -289,7 +295,7 @@ fn reference() -> Option<String> {
     std::env::var("SYNCLINE_E2E_SERVER_COMMAND").ok()
 }
 
-fn server_command(syncline: &[&str], data: &Path, arguments: &[&str], listen: &str) -> Command {
+fn server_command(data: &Path, arguments: &[&str], listen: &str) -> Command {
     if let Some(template) = reference() {
         let line = template.replace("{listen}", listen).replace("{data}", &data.display().to_string());
         let mut command = Command::new("sh");
@@ -297,7 +303,7 @@ fn server_command(syncline: &[&str], data: &Path, arguments: &[&str], listen: &s
         return command;
     }
     let mut command = Command::new(executable());
-    command.args(syncline).arg("--data").arg(data).args(arguments);
+    command.args(["--listen", listen]).arg("--data").arg(data).args(arguments);
     command
 }
 
