@@ -221,6 +221,7 @@ fn references_must_point_back_and_to_something_fitting() {
     let wide = Forged { start_op: 5, ..forge::change() };
     let ahead = Forged { others: vec![vec![7]], ..wide.clone() };
     check_refused(&ahead.clone().rows(&[Row::put(KEY).after(&[(5, 1)])]), reference);
+    check_refused(&ahead.clone().rows(&[Row::put(KEY), Row::put(KEY).after(&[(5, 1)])]), reference);
     let change = decode(ahead.rows(&[Row::put(KEY).after(&[(3, 0), (4, 1)])]).bytes()).expect("earlier operations");
     assert_eq!(change.references.iter().map(|range| range.first).collect::<Vec<_>>(), [4, 3]);
 }
@@ -372,28 +373,35 @@ fn cut_and_flipped_documents_never_panic() {
     }
 }
 
+/// A document by one actor, with so many changes and operations by the actor with this index.
+fn counted_document(changes: i64, operations: i64, actor: u64) -> Chunk {
+    let ascending = |count| [forge::signed(count), forge::signed(1)].concat();
+    let change_columns = vec![(1, forge::repeat(changes, 0)), (3, ascending(changes)), (19, ascending(changes))];
+    let operation_columns =
+        vec![(33, forge::repeat(operations, actor)), (35, ascending(operations)), (66, forge::repeat(operations, 1))];
+    let mut body = [forge::unsigned(1), forge::prefixed(&[1; 16]), forge::unsigned(0)].concat();
+    for columns in [&change_columns, &operation_columns] {
+        body.extend(forge::unsigned(columns.len() as u64));
+        for (spec, data) in columns {
+            body.extend([forge::unsigned(*spec), forge::unsigned(data.len() as u64)].concat());
+        }
+    }
+    body.extend(change_columns.into_iter().chain(operation_columns).flat_map(|(_, data)| data));
+    Chunk::first(&forge::chunk(forge::DOCUMENT, &body).into()).expect("a whole chunk")
+}
+
 #[test]
 fn a_document_bomb_is_measured_before_it_is_built() {
-    let bomb = |changes: i64, operations: i64| {
-        let mut body = [forge::unsigned(1), forge::prefixed(&[1; 16]), forge::unsigned(0)].concat();
-        let delta = |count, step| [forge::signed(count), forge::signed(step)].concat();
-        let change_columns = [(1, forge::repeat(changes, 0)), (3, delta(changes, 1)), (19, delta(changes, 1))];
-        let operation_columns =
-            [(33, forge::repeat(operations, 0)), (35, delta(operations, 1)), (66, forge::repeat(operations, 1))];
-        for columns in [&change_columns, &operation_columns] {
-            body.extend(forge::unsigned(3));
-            columns.iter().for_each(|(spec, data)| {
-                body.extend([forge::unsigned(*spec), forge::unsigned(data.len() as u64)].concat())
-            });
-        }
-        change_columns.iter().chain(&operation_columns).for_each(|(_, data)| body.extend(data));
-        Chunk::first(&forge::chunk(forge::DOCUMENT, &body).into()).expect("a whole chunk")
-    };
+    let bomb = |changes, operations| counted_document(changes, operations, 0);
     let limits = Limits::default();
     assert_eq!(measure(&bomb(5, 5), &limits).map(|totals| (totals.changes, totals.operations)), Ok((5, 5)));
     for (changes, operations) in [(2, 10_000_000), (10_000_000, 2), (i64::MAX, 2), (2, i64::MAX)] {
         let error = expand(&bomb(changes, operations), &limits).expect_err("a bomb");
         assert_eq!(error.kind(), "document_too_many_rows", "{error}");
+    }
+    for actor in [1, u64::from(u32::MAX)] {
+        let error = measure(&counted_document(2, 2, actor), &limits).expect_err("an actor beyond the table");
+        assert_eq!(error.kind(), "document_damaged", "{error}");
     }
     let change = Chunk::first(&forge::change().bytes()).expect("a whole chunk");
     assert_eq!(measure(&change, &limits).expect_err("no document").kind(), "document_wrong_kind");
@@ -408,4 +416,10 @@ fn a_document_column_that_inflates_too_far_is_refused() {
     assert!(measure(&chunk, &Limits::default()).is_ok_and(|totals| totals.inflated_bytes > 3_000_000));
     let tight = Limits { inflate_bytes_max: 2_000_000, ..Limits::default() };
     assert_eq!(measure(&chunk, &tight).expect_err("above the limit").kind(), "chunk_inflates_too_large");
+    // Columns that are not deflated count as well.
+    let tiny = Limits { inflate_bytes_max: 10, ..Limits::default() };
+    assert_eq!(
+        measure(&counted_document(5, 5, 0), &tiny).expect_err("above the limit").kind(),
+        "chunk_inflates_too_large"
+    );
 }
