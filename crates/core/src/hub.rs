@@ -175,7 +175,7 @@ impl Hub {
                     self.enqueue(now, &document, Item::Message { session, message });
                 }
             }
-            PeerMessage::DocUnavailable { document } => self.notify_unavailable(session, document),
+            PeerMessage::DocUnavailable { document } => self.unavailable(now, session, document),
             PeerMessage::Ephemeral { .. } => self.relay_ephemeral(now, session, message),
             PeerMessage::RemoteSubscription { add, remove } => self.subscribe(session, add, &remove),
             PeerMessage::RemoteHeads { document, heads } => {
@@ -241,7 +241,19 @@ impl Hub {
         if let Some(document) = self.document(key) {
             document.watched = true;
         }
+        self.tell_what_peers_said(key);
         self.initiate_upstreams(now, key);
+    }
+
+    /// What peers have said before somebody listened: in agreement, they will not say it again.
+    fn tell_what_peers_said(&mut self, key: u32) {
+        let Some(document) = self.documents.get(key as usize).and_then(Option::as_ref) else { return };
+        let view = document.view();
+        for peer in document.peers.iter().filter(|peer| peer.sync.has_spoken()) {
+            let (document, session) = (document.id.clone(), peer.session);
+            let (heads, has_all) = (peer.sync.their_heads(), peer.sync.has_all(view));
+            self.outputs.push_back(Output::Notify(Event::PeerState { document, session, heads, has_all }));
+        }
     }
 
     fn unwatch(&mut self, id: &DocumentId) {
@@ -270,11 +282,17 @@ impl Hub {
         self.respond(now, key, session);
     }
 
-    fn notify_unavailable(&mut self, session: SessionId, document: DocumentId) {
-        let watched = self.keys.get(&document).and_then(|key| self.documents[*key as usize].as_ref());
-        if watched.is_some_and(|document| document.watched) {
-            self.outputs.push_back(Output::Notify(Event::Unavailable { document, session }));
+    /// The peer has nothing of the document, so that whatever is here can be sent to it, at once or once it is durable.
+    fn unavailable(&mut self, now: Now, session: SessionId, id: DocumentId) {
+        let Some(key) = self.keys.get(&id).copied() else { return };
+        let Some(document) = self.document(key) else { return };
+        if let Some(peer) = document.peer(session) {
+            peer.sync.has_nothing();
         }
+        if document.watched {
+            self.outputs.push_back(Output::Notify(Event::Unavailable { document: id, session }));
+        }
+        self.respond(now, key, session);
     }
 
     fn drained(&mut self, now: Now, session: SessionId) {

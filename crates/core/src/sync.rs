@@ -164,6 +164,23 @@ impl PeerSync {
         self.have = if self.unknown_heads.is_empty() { Vec::new() } else { statement.have };
     }
 
+    /// The peer answered our first words without a sync message of its own: it has nothing of the document.
+    pub fn has_nothing(&mut self) {
+        self.heard |= self.told.is_some();
+    }
+
+    /// Whether the peer has announced its heads.
+    #[must_use]
+    pub fn has_spoken(&self) -> bool {
+        self.heard
+    }
+
+    /// Whether the peer has spoken and announced no heads.
+    #[must_use]
+    pub fn said_it_has_nothing(&self) -> bool {
+        self.heard && self.known_heads.is_empty() && self.unknown_heads.is_empty()
+    }
+
     /// Remembers that a change of this peer will never be accepted.
     pub fn refuse(&mut self, hash: ChangeHash) {
         if self.refused.len() < REFUSED_MAX && !self.refused.contains(&hash) {

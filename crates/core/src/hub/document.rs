@@ -184,11 +184,17 @@ impl Document {
         &mut self.peers[at]
     }
 
-    /// Begins to speak with a peer, unless the conversation runs already.
+    /// Begins to speak with a peer, unless the conversation runs already. A peer that did not have the document is
+    /// asked once more: it may have it by now.
     pub(super) fn initiate(&mut self, session: SessionId) {
-        if let Err(at) = self.peers.binary_search_by_key(&session, |peer| peer.session) {
-            let peer = Peer { session, sync: PeerSync::initiate(), unanswered_request: false };
-            self.peers.insert(at, peer);
+        let absent = self.presence == Presence::Absent && self.persisting.is_empty();
+        match self.peers.binary_search_by_key(&session, |peer| peer.session) {
+            Err(at) => {
+                let peer = Peer { session, sync: PeerSync::initiate(), unanswered_request: false };
+                self.peers.insert(at, peer);
+            }
+            Ok(at) if absent && self.peers[at].sync.said_it_has_nothing() => self.peers[at].sync = PeerSync::initiate(),
+            Ok(_) => {}
         }
     }
 

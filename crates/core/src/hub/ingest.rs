@@ -309,13 +309,13 @@ fn wait_for_dependencies(
     missing: &[ChangeHash],
     limits: &crate::limits::Limits,
 ) -> Option<(Origin, ChangeHash, Remark)> {
-    // Local changes build on what is here; session 0 is never a connection.
-    let session = match from {
-        Origin::Peer(session) => session,
-        Origin::Local { .. } => SessionId(0),
-    };
     let hash = change.hash;
-    orphans.insert(session, change, missing, limits).err().map(|error| (from, hash, Remark::Orphan(error)))
+    let remark = match from {
+        Origin::Peer(session) => orphans.insert(session, change, missing, limits).err().map(Remark::Orphan),
+        // What it builds on failed to be stored. The application holds it and comes again with both.
+        Origin::Local { .. } => Some(Remark::LocalOrphan { hash }),
+    };
+    remark.map(|remark| (from, hash, remark))
 }
 
 fn payload_estimate(summary: &Summary) -> usize {

@@ -426,6 +426,12 @@ pub enum Remark {
     Change(Refusal),
     /// Too many changes wait for dependencies.
     Orphan(OrphanError),
+    /// A local change builds on one that is not stored: it is not kept for later, so that its author is not told that
+    /// it is saved.
+    LocalOrphan {
+        /// The change.
+        hash: ChangeHash,
+    },
     /// The connection has as many documents open as it may.
     TooManyDocuments {
         /// The limit.
@@ -449,6 +455,7 @@ impl Remark {
         match self {
             Self::Change(refusal) => refusal.kind(),
             Self::Orphan(_) => "change_orphans_full",
+            Self::LocalOrphan { .. } => "local_orphan",
             Self::TooManyDocuments { .. } => "session_documents",
             Self::Store(_) => "store",
             Self::TooLargeToSend { .. } => "document_too_large",
@@ -470,6 +477,7 @@ impl std::fmt::Display for Remark {
         match self {
             Self::Change(refusal) => refusal.fmt(f),
             Self::Orphan(error) => error.fmt(f),
+            Self::LocalOrphan { hash } => write!(f, "change {hash} builds on a change that is not stored"),
             Self::TooManyDocuments { documents_max } => {
                 write!(f, "this connection already has {documents_max} documents open, the most allowed")
             }

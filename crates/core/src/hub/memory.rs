@@ -86,7 +86,8 @@ impl Hub {
 
     /// Drops the graphs used longest ago until the rest fits; the one just used stays.
     fn evict_heaviest_idle(&mut self, keep: u32) {
-        let oldest_first: Vec<u32> = self.memory.by_use.iter().map(|(_, key)| *key).filter(|key| *key != keep).collect();
+        let oldest_first: Vec<u32> =
+            self.memory.by_use.iter().map(|(_, key)| *key).filter(|key| *key != keep).collect();
         for key in oldest_first {
             if self.memory.bytes <= self.limits.graph_cache_bytes {
                 return;

@@ -83,8 +83,7 @@ impl Hub {
         let Some(subscribers) = self.subscriptions.get(&news.storage_id) else { return };
         let Some(document) = self.documents.get(key as usize).and_then(Option::as_ref) else { return };
         let interested = document.peers.iter().map(|peer| peer.session);
-        let interested: Vec<_> =
-            interested.filter(|peer| subscribers.contains(peer) && Some(*peer) != from).collect();
+        let interested: Vec<_> = interested.filter(|peer| subscribers.contains(peer) && Some(*peer) != from).collect();
         for peer in interested {
             self.send(peer, Outgoing::RemoteHeads { document: id.clone(), heads: vec![news.clone()] });
         }

@@ -98,7 +98,8 @@ impl Hub {
         let Some(peer) = document.peer(session) else { return };
         let asks = absent && peer.sync.speaks_first();
         peer.sync.sent(length, draft.need, !draft.nodes.is_empty(), now.mono);
-        let message = if asks { Outgoing::Request { document: id, data } } else { Outgoing::Sync { document: text, data } };
+        let message =
+            if asks { Outgoing::Request { document: id, data } } else { Outgoing::Sync { document: text, data } };
         self.send(session, message);
     }
 
@@ -191,13 +192,7 @@ impl Hub {
     }
 
     /// Single changes have come from under the snapshot, for a peer that takes no snapshot.
-    pub(super) fn changes_loaded(
-        &mut self,
-        now: Now,
-        key: u32,
-        session: SessionId,
-        changes: Vec<(ChangeHash, Bytes)>,
-    ) {
+    pub(super) fn changes_loaded(&mut self, now: Now, key: u32, session: SessionId, changes: Vec<(ChangeHash, Bytes)>) {
         let Some(document) = self.documents.get_mut(key as usize).and_then(Option::as_mut) else { return };
         document.loading = None;
         let stored: BTreeMap<_, _> = changes.into_iter().collect();
@@ -205,9 +200,8 @@ impl Hub {
         let peer = document.peers.iter().find(|peer| peer.session == session);
         let draft = peer.zip(view.graph).map(|(peer, graph)| {
             let draft = peer.sync.draft(view, graph, document.orphans.as_deref(), &self.limits);
-            let complete = draft.nodes.iter().all(|node| {
-                *node >= graph.raw_from() || stored.contains_key(&graph.hash(*node))
-            });
+            let complete =
+                draft.nodes.iter().all(|node| *node >= graph.raw_from() || stored.contains_key(&graph.hash(*node)));
             (draft, complete)
         });
         if let Some((draft, true)) = draft {
