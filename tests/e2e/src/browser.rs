@@ -282,6 +282,12 @@ impl<'a> Page<'a> {
         self.call("until_heads", json!({ "url": url, "heads": heads }));
     }
 
+    /// Waits until the connected server has said that it has these heads, and so holds them on disk.
+    pub fn until_on_server(&self, url: &str, heads: &Value) {
+        let storage = self.call("server_storage", json!({}));
+        self.call("until_remote_heads", json!({ "url": url, "storage": storage, "heads": heads }));
+    }
+
     /// Waits until this value (tagged JSON) stands at this path.
     pub fn until_value(&self, url: &str, path: Value, value: Value) {
         self.call("until_value", json!({ "url": url, "path": path, "value": value }));

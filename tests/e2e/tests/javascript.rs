@@ -59,6 +59,7 @@ fn a_document_made_here_is_found_there(world: World) {
     let here = world.browser.open("here", &world.server.url());
     let there = world.browser.open("there", &world.server.url());
     let document = here.create(json!({ "title": "plan", "items": ["a", { "done": false }] }));
+    here.until_on_server(&document.url, &document.heads);
     assert_eq!(there.find(&document.url), Found::Ready);
     there.until_heads(&document.url, &document.heads);
     assert_eq!(there.read(&document.url), json!({ "title": "plan", "items": ["a", { "done": false }] }));
@@ -74,6 +75,7 @@ fn edits_made_at_the_same_time_all_stay(world: World) {
     const EDITS: u64 = 50;
     let pages = ["one", "two", "three"].map(|name| world.browser.open(name, &world.server.url()));
     let document = pages[0].create(json!({ "text": "", "count": { "$counter": 0 }, "of": {} }));
+    pages[0].until_on_server(&document.url, &document.heads);
     for page in &pages[1..] {
         assert_eq!(page.find(&document.url), Found::Ready);
     }
@@ -199,6 +201,7 @@ fn an_unknown_document_is_unavailable(world: World) {
     assert_eq!(page.find(&unknown), Found::Unavailable);
     // The connection is as good as before.
     let document = page.create(json!({ "still": "here" }));
+    page.until_on_server(&document.url, &document.heads);
     let other = world.browser.open("other", &world.server.url());
     assert_eq!(other.find(&document.url), Found::Ready);
 }
@@ -277,6 +280,7 @@ fn every_value_type_keeps_its_type(mut world: World) {
     let sets: Value = sets.map(|(key, value)| json!({ "op": "set", "path": [key], "value": value })).collect();
     document.heads = author.change(&document.url, sets);
     expected["empty"] = json!({});
+    author.until_on_server(&document.url, &document.heads);
     let reader = world.browser.open("reader", &world.server.url());
     assert_eq!(reader.find(&document.url), Found::Ready);
     reader.until_heads(&document.url, &document.heads);
@@ -365,6 +369,7 @@ fn newest_and_oldest_edit_one_document() {
     let left = newest.open("left", &server.url());
     let right = oldest.open("right", &server.url());
     let document = left.create(json!({ "text": "middle" }));
+    left.until_on_server(&document.url, &document.heads);
     assert_eq!(right.find(&document.url), Found::Ready);
     right.until_heads(&document.url, &document.heads);
     left.disconnect();

@@ -5,7 +5,7 @@
 //! Next: `../js/replay.mjs`; `../traces/ATTRIBUTION.md`.
 //!
 //! The authors waited for one another 882 times in a row, and automerge-repo sends a document at most every 100 ms,
-//! so the test takes about two minutes, most of them idle.
+//! so the test takes more than a minute, half of it idle.
 
 use std::fs;
 use std::path::PathBuf;
