@@ -25,6 +25,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig, frame::coding::CloseCode};
 use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 
+use crate::dial::ServerUrl;
 use crate::outbox::{Outbox, Queued};
 use crate::replica::Inner;
 use crate::shard::Allowance;
@@ -39,10 +40,10 @@ const TICK: Duration = Duration::from_secs(10);
 /// How websockets are set up, here and in the server that accepts them.
 #[must_use]
 pub fn websocket_config(limits: &Limits) -> WebSocketConfig {
-    // The queue before the socket is bounded, and it is taken up only when the last write is through.
+    // The write buffer needs no bound of its own: the queue before it is bounded, and is taken up only when the last
+    // write is through.
     WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER_BYTES)
-        .write_buffer_size(usize::MAX)
         .max_message_size(Some(limits.message_bytes_max))
         .max_frame_size(Some(limits.message_bytes_max))
 }
@@ -61,12 +62,17 @@ where
 }
 
 /// Speaks with a server that was dialled. Returns how long the peer was joined, if it was.
-pub(crate) async fn dialled<S>(replica: Arc<Inner>, socket: WebSocketStream<Counted<S>>) -> Option<Duration>
+pub(crate) async fn dialled<S>(
+    replica: Arc<Inner>,
+    socket: WebSocketStream<Counted<S>>,
+    server: ServerUrl,
+) -> Option<Duration>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (session, join) = Session::dial(replica.local.clone(), replica.limits.clone());
-    let connection = Connection::open(replica, socket, session);
+    let mut connection = Connection::open(replica, socket, session);
+    connection.server = Some(server);
     connection.outbox.push(Queued::Frame(join));
     connection.run().await
 }
@@ -77,6 +83,8 @@ struct Connection<S> {
     /// Away only while a heavy frame is decoded.
     session: Option<Session>,
     id: SessionId,
+    /// The address, if it was dialled.
+    server: Option<ServerUrl>,
     outbox: Arc<Outbox>,
     allowance: Arc<Allowance>,
     tick: Interval,
@@ -107,6 +115,13 @@ enum Turn {
     Close(String),
 }
 
+/// However the connection ends: its task is dropped in the middle when its dialling is given up.
+impl<S> Drop for Connection<S> {
+    fn drop(&mut self) {
+        self.replica.close_session(self.id, self.peer.as_ref());
+    }
+}
+
 impl<S> Connection<S>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -122,6 +137,7 @@ where
             socket,
             session: Some(session),
             id,
+            server: None,
             outbox,
             allowance: Arc::default(),
             tick,
@@ -141,7 +157,6 @@ where
         }
         tracing::debug!(session = self.id.0, peer = self.peer.as_ref().map(|p| p.peer.as_str()), "closed: {reason}");
         self.count_bytes();
-        self.replica.close_session(self.id, self.peer.as_ref());
         self.joined.map(|at| at.elapsed())
     }
 
@@ -286,7 +301,7 @@ where
                 Step::Joined(peer) => {
                     self.socket.get_mut().read_max = u64::MAX;
                     self.joined = Some(Instant::now());
-                    self.replica.join(self.id, &peer);
+                    self.replica.join(self.id, &peer, self.server.as_ref());
                     self.peer = Some(peer);
                 }
                 Step::Forward(message) => {

@@ -97,7 +97,11 @@ async fn keep_dialling(replica: Arc<Inner>, server: ServerUrl) {
     while !*replica.quiet.borrow() {
         match dial_once(&replica, &server).await {
             Ok(Some(joined)) if joined >= STABLE => wait = WAIT_MIN,
-            Ok(_) => {}
+            Ok(Some(_)) => {}
+            Ok(None) => {
+                let reason = "it closed the connection before the handshake was done".to_owned();
+                replica.tell(News::Unreachable { server: server.clone(), reason });
+            }
             Err(reason) => replica.tell(News::Unreachable { server: server.clone(), reason }),
         }
         // Half the wait for certain, half by chance: clients that lost one server do not come back all at once.
@@ -118,7 +122,7 @@ async fn dial_once(replica: &Arc<Inner>, server: &ServerUrl) -> Result<Option<Du
     };
     let connected = tokio::time::timeout(CONNECT_TIMEOUT, connect).await;
     let (socket, _) = connected.map_err(|_| format!("no answer within {CONNECT_TIMEOUT:?}"))??;
-    Ok(connection::dialled(Arc::clone(replica), socket).await)
+    Ok(connection::dialled(Arc::clone(replica), socket, server.clone()).await)
 }
 
 #[cfg(test)]

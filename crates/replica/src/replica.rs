@@ -61,6 +61,8 @@ pub enum News {
         session: SessionId,
         /// Who.
         peer: PeerInfo,
+        /// Its address, if it was dialled.
+        server: Option<ServerUrl>,
     },
     /// A peer that had joined is gone.
     Left {
@@ -290,7 +292,7 @@ impl Inner {
     }
 
     /// A peer has joined: an older connection of the same peer goes first.
-    pub(crate) fn join(&self, session: SessionId, peer: &PeerInfo) {
+    pub(crate) fn join(&self, session: SessionId, peer: &PeerInfo, server: Option<&ServerUrl>) {
         // The peers that we dial are told apart by connection; only those that dial us can come twice.
         let replaced = match peer.role {
             Role::Downstream => self.roster().join(&peer.peer, session),
@@ -305,7 +307,7 @@ impl Inner {
         for shard in self.shards() {
             shard.send(Input::Connected { session, peer: peer.clone() }, None);
         }
-        self.tell(News::Joined { session, peer: peer.clone() });
+        self.tell(News::Joined { session, peer: peer.clone(), server: server.cloned() });
     }
 
     /// A connection has ended.
