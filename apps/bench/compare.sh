@@ -28,8 +28,7 @@ bench="$target/release/syncline-bench"
 cargo build --release -p syncline-bench --bin syncline-bench
 for server in $servers; do
     case "$server" in
-        ours) cargo build --release -p syncline-server-app --bin syncline-server 2>/dev/null ||
-            cargo build --release --bin syncline-server ;;
+        ours) cargo build --release -p syncline-server-app ;;
         samod) cargo build --release -p syncline-bench --example samod_server ;;
         published | newest) (cd "apps/bench/npm/$server" && npm ci --no-audit --no-fund) ;;
         *) echo "unknown server $server" >&2; exit 2 ;;

@@ -53,12 +53,16 @@ pub(crate) trait Replica: Send {
     fn document(&self) -> &str;
     /// Takes a sync message that came at `at`.
     fn receive(&mut self, data: &[u8], at: Instant) -> anyhow::Result<()>;
+    /// Takes the server's word that it does not have the document.
+    fn receive_unavailable(&mut self);
     /// The next message to send, if there is one.
     fn generate(&mut self) -> Option<Outgoing>;
     /// Types one character.
     fn edit(&mut self) -> anyhow::Result<()>;
     /// Whether the server's heads are this replica's, and there are any.
     fn is_synced(&self) -> bool;
+    /// Whether the server has said anything about the document on this connection.
+    fn is_answered(&self) -> bool;
     /// Forgets what lasts only as long as a connection.
     fn disconnect(&mut self);
     /// The replica's heads, sorted.
@@ -283,7 +287,10 @@ impl Connection {
                     self.mark(slot);
                 }
             }
-            Incoming::Unavailable { .. } => {
+            Incoming::Unavailable { document } => {
+                if let Some(slot) = self.by_document.get(document) {
+                    self.slots[*slot].replica.receive_unavailable();
+                }
                 self.stats.unavailable.fetch_add(1, Relaxed);
             }
             Incoming::Error { message } => bail!("the server gave up: {message}"),

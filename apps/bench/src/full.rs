@@ -25,6 +25,7 @@ pub(crate) struct Full {
     document: Automerge,
     state: State,
     their_heads: Option<Vec<ChangeHash>>,
+    unavailable: bool,
     tracker: Tracker,
     receipts: Receipts,
 }
@@ -59,7 +60,17 @@ impl Full {
     fn new(ledger: Arc<Ledger>, stats: Arc<Stats>, document: Automerge, state: State, tracker: Tracker) -> Self {
         let actor = author::random_actor();
         let document = document.with_actor(actor.clone());
-        Self { ledger, stats, actor, document, state, their_heads: None, tracker, receipts: Receipts::default() }
+        Self {
+            ledger,
+            stats,
+            actor,
+            document,
+            state,
+            their_heads: None,
+            unavailable: false,
+            tracker,
+            receipts: Receipts::default(),
+        }
     }
 }
 
@@ -82,6 +93,10 @@ impl Replica for Full {
         }
         self.receipts.confirm(&book, &message.heads, applied, &self.stats);
         Ok(())
+    }
+
+    fn receive_unavailable(&mut self) {
+        self.unavailable = true;
     }
 
     fn generate(&mut self) -> Option<Outgoing> {
@@ -112,7 +127,12 @@ impl Replica for Full {
         !heads.is_empty() && self.their_heads.as_ref() == Some(&heads)
     }
 
+    fn is_answered(&self) -> bool {
+        self.unavailable || self.their_heads.is_some()
+    }
+
     fn disconnect(&mut self) {
+        self.unavailable = false;
         self.state = State::decode(&self.state.encode()).expect("automerge reads its own sync state");
         self.their_heads = None;
     }

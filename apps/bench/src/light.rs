@@ -33,6 +33,7 @@ struct Session {
     their_heads: Option<Vec<ChangeHash>>,
     their_need: Vec<ChangeHash>,
     their_have: Vec<Have>,
+    unavailable: bool,
     /// What the server showed to have.
     theirs: Clock,
     sent: Clock,
@@ -209,6 +210,10 @@ impl Replica for Light {
         Ok(())
     }
 
+    fn receive_unavailable(&mut self) {
+        self.session.unavailable = true;
+    }
+
     fn generate(&mut self) -> Option<Outgoing> {
         let asks = self.session.their_heads.is_none() && self.shared.is_empty() && self.tracker.heads().is_empty();
         let message = self.message()?;
@@ -232,6 +237,10 @@ impl Replica for Light {
     fn is_synced(&self) -> bool {
         let heads = self.ledger.book().hashes(self.tracker.heads());
         !heads.is_empty() && self.session.their_heads.as_ref() == Some(&heads)
+    }
+
+    fn is_answered(&self) -> bool {
+        self.session.unavailable || self.session.their_heads.is_some()
     }
 
     fn disconnect(&mut self) {

@@ -96,7 +96,16 @@ fn main() -> anyhow::Result<()> {
             print!("{}", report::table(&report::read(&file)?));
             Ok(())
         }
-        scenario => {
+        scenario @ (Scenario::Typing(_)
+        | Scenario::Fanout(_)
+        | Scenario::ManyDocs(_)
+        | Scenario::FanoutCpu(_)
+        | Scenario::ColdFetch(_)
+        | Scenario::LongText(_)
+        | Scenario::Reconnect(_)
+        | Scenario::ReconnectStorm(_)
+        | Scenario::Idle(_)
+        | Scenario::Kill(_)) => {
             let report = runtime.block_on(measure(&cli, &scenario));
             runtime.shutdown_timeout(std::time::Duration::from_secs(2));
             report.publish(cli.out.as_deref())?;

@@ -136,13 +136,17 @@ impl Target {
     }
 
     async fn wait_for_answer(&self, deadline: Instant, mut server: Option<&mut Server>) -> anyhow::Result<()> {
+        // A server that listens before it is ready may drop the first join, and then answers only the next one.
+        let mut patience = Duration::from_millis(100);
         loop {
             if server.as_deref_mut().is_some_and(Server::has_ended) {
                 bail!("the server ended: {}", self.log_tail());
             }
             let endpoint = self.endpoint.clone();
             let options = Options { endpoint, source: None, storage_id: None, own_thread: false, stats: Stats::new() };
-            match Client::connect(options).await {
+            let answer = tokio::time::timeout(patience, Client::connect(options)).await;
+            patience = (patience * 2).min(Duration::from_secs(10));
+            match answer.context("no answer to the join").flatten() {
                 Ok(client) => {
                     client.stop().await;
                     return Ok(());

@@ -6,8 +6,8 @@
 use std::collections::HashMap;
 use std::sync::Mutex;
 
+use automerge::Automerge;
 use automerge::sync::{Message as SyncMessage, State, SyncDoc};
-use automerge::{Automerge, ReadDoc};
 use futures_util::stream::SplitSink;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::WebSocketStream;

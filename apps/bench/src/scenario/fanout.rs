@@ -70,17 +70,16 @@ pub(crate) async fn run(args: &FanoutArgs, target: &Target) -> anyhow::Result<Ou
 
     let meter = target.meter();
     let (began, messages) = (Instant::now(), stats.messages_in.load(Relaxed));
-    if args.saturate {
-        write_when_confirmed(&clients[0], &stats, args.window, args.seconds).await;
+    let edits = if args.saturate {
+        write_when_confirmed(&clients[0], &stats, args.window, args.seconds).await
     } else {
-        type_on_schedule(&clients[..1], 1, args.rate, args.seconds).await;
-    }
+        type_on_schedule(&clients[..1], 1, args.rate, args.seconds).await
+    };
     let elapsed = began.elapsed().as_secs_f64();
     let (in_time, messages) = (stats.deliveries.load(Relaxed), stats.messages_in.load(Relaxed) - messages);
-    let due = stats.edits.load(Relaxed) * args.subscribers as u64;
+    let due = edits * args.subscribers as u64;
     wait_for(&stats.deliveries, due, Duration::from_secs(args.grace)).await;
     let cost = meter.finish();
-    let edits = stats.edits.load(Relaxed);
     let delivered_per_s = in_time as f64 / elapsed;
     let results = results(json!({
         "subscribed": subscribed,
@@ -88,7 +87,7 @@ pub(crate) async fn run(args: &FanoutArgs, target: &Target) -> anyhow::Result<Ou
         "edits_per_s": round(edits as f64 / elapsed),
         "delivered_per_s": delivered_per_s.round(),
         "messages_in_per_s": (messages as f64 / elapsed).round(),
-        "delivered_percent": percent(stats.deliveries.load(Relaxed), edits * args.subscribers as u64),
+        "delivered_percent": percent(stats.deliveries.load(Relaxed), due),
         "delivery_ms": stats.delivery_ms(),
         "acknowledgement_ms": stats.acknowledgement_ms(),
         "generator_lag_ms": stats.lag_ms(),
@@ -100,7 +99,7 @@ pub(crate) async fn run(args: &FanoutArgs, target: &Target) -> anyhow::Result<Ou
     Ok(Outcome { results, cost })
 }
 
-async fn write_when_confirmed(writer: &Client, stats: &Stats, window: u64, seconds: f64) {
+async fn write_when_confirmed(writer: &Client, stats: &Stats, window: u64, seconds: f64) -> u64 {
     let (began, length) = (Instant::now(), Duration::from_secs_f64(seconds));
     let mut written = 0;
     while began.elapsed() < length {
@@ -112,6 +111,7 @@ async fn write_when_confirmed(writer: &Client, stats: &Stats, window: u64, secon
             let _ = tokio::time::timeout(Duration::from_millis(100), stats.progress.notified()).await;
         }
     }
+    written
 }
 
 async fn measure_relay(args: &FanoutArgs) -> anyhow::Result<f64> {

@@ -73,9 +73,8 @@ async fn measure(
         joined?;
     }
     let meter = target.meter();
-    type_on_schedule(&clients[..1], 1, args.rate, args.seconds).await;
+    let edits = type_on_schedule(&clients[..1], 1, args.rate, args.seconds).await;
     let within = Duration::from_secs(args.grace);
-    let edits = stats.edits.load(Relaxed);
     wait_for(&stats.deliveries, edits * args.fan_out as u64, within).await;
     let cost = meter.finish();
     let delivered = stats.deliveries.load(Relaxed);

@@ -21,6 +21,9 @@ use crate::light::Light;
 use crate::stats::Stats;
 use crate::target::Target;
 
+/// How often a silent server is asked.
+const COUNTS_MAX: usize = 3;
+
 /// Flags of `kill`.
 #[derive(Debug, Clone, Args, Serialize)]
 pub(crate) struct KillArgs {
@@ -46,6 +49,7 @@ pub(crate) struct KillArgs {
 
 #[derive(Default)]
 struct Tally {
+    unanswered: u64,
     edits: u64,
     confirmed: u64,
     lost: u64,
@@ -63,10 +67,12 @@ pub(crate) async fn run(args: &KillArgs, target: &mut Target) -> anyhow::Result<
     let mut everything: Vec<(Arc<Ledger>, Box<dyn Replica>)> = Vec::new();
     for _ in 0..args.rounds {
         let written = round_of_load(args, target, &mut tally).await?;
-        tally.lost += count_lost(target, &written).await?;
+        let missing = count_missing(target, &written).await?;
+        tally.lost += missing.lost;
+        tally.unanswered += missing.unanswered;
         everything.extend(written);
     }
-    let lost_at_the_end = count_lost(target, &everything).await?;
+    let at_the_end = count_missing(target, &everything).await?;
     let mut cost = meter.finish();
     // The process that the meter began with is long dead.
     cost.server = None;
@@ -77,7 +83,9 @@ pub(crate) async fn run(args: &KillArgs, target: &mut Target) -> anyhow::Result<
         "edits": tally.edits,
         "confirmed": tally.confirmed,
         "lost": tally.lost,
-        "lost_at_the_end": lost_at_the_end,
+        "unanswered": tally.unanswered,
+        "lost_at_the_end": at_the_end.lost,
+        "unanswered_at_the_end": at_the_end.unanswered,
         "restart_p50_ms": tally.restarts_ms.get(tally.restarts_ms.len() / 2),
         "restart_max_ms": tally.restarts_ms.last(),
         "crashes": tally.crashes,
@@ -124,23 +132,44 @@ async fn round_of_load(
     Ok(replicas.into_iter().filter_map(|replica| Some((ledger_of(replica.document())?, replica))).collect())
 }
 
-/// Fetches every document with a client that has nothing, and counts confirmed edits that it does not get.
-async fn count_lost(target: &Target, written: &[(Arc<Ledger>, Box<dyn Replica>)]) -> anyhow::Result<u64> {
-    let stats = Stats::new();
-    let client = Client::connect(target.options(&stats)).await?;
-    for (ledger, _) in written {
-        client.open(Light::subscriber(Arc::clone(ledger), Arc::clone(&stats)));
+/// What a client that has nothing did not get of what had been confirmed.
+#[derive(Debug, Clone, Copy, Default)]
+struct Missing {
+    /// Edits of documents about which the server answered without them.
+    lost: u64,
+    /// Edits of documents about which the server never answered: unknown, not lost.
+    unanswered: u64,
+}
+
+/// Fetches every document with a client that has nothing. A server that has just started may drop what it is asked
+/// before it is ready, so one that stays silent is asked again.
+async fn count_missing(target: &Target, written: &[(Arc<Ledger>, Box<dyn Replica>)]) -> anyhow::Result<Missing> {
+    let mut missing = Missing::default();
+    for _ in 0..COUNTS_MAX {
+        let stats = Stats::new();
+        let client = Client::connect(target.options(&stats)).await?;
+        for (ledger, _) in written {
+            client.open(Light::subscriber(Arc::clone(ledger), Arc::clone(&stats)));
+        }
+        // Documents that the server lost whole never get in sync; a server that answers at all answers sooner.
+        let _ = client.synced(Duration::from_secs(10)).await;
+        let fetched = client.stop().await;
+        ensure!(fetched.len() == written.len(), "the connection for the count was lost");
+        missing = Missing::default();
+        for ((_, writer), reader) in written.iter().zip(&fetched) {
+            let (author, confirmed) = writer.confirmed();
+            let absent = u64::from(confirmed.saturating_sub(reader.known().seq(author)));
+            if reader.is_answered() {
+                missing.lost += absent;
+            } else {
+                missing.unanswered += absent;
+            }
+        }
+        if missing.unanswered == 0 {
+            break;
+        }
     }
-    // Documents that the server lost whole never get in sync; a server that answers at all answers sooner than this.
-    let _ = client.synced(Duration::from_secs(10)).await;
-    let fetched = client.stop().await;
-    ensure!(fetched.len() == written.len(), "the connection for the count was lost");
-    let mut lost = 0;
-    for ((_, writer), reader) in written.iter().zip(&fetched) {
-        let (author, confirmed) = writer.confirmed();
-        lost += u64::from(confirmed.saturating_sub(reader.known().seq(author)));
-    }
-    Ok(lost)
+    Ok(missing)
 }
 
 fn check(target: &Target, command: &str) -> anyhow::Result<String> {

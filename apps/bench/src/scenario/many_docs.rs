@@ -62,11 +62,9 @@ pub(crate) async fn run(args: &ManyDocsArgs, target: &Target) -> anyhow::Result<
 
     let meter = target.meter();
     let began = Instant::now();
-    type_on_schedule(&clients, args.documents, args.rate * clients.len() as f64, args.seconds).await;
-    let edits = stats.edits.load(Relaxed);
+    let edits = type_on_schedule(&clients, args.documents, args.rate * clients.len() as f64, args.seconds).await;
     let in_time = stats.acknowledgements.load(Relaxed) as f64 / began.elapsed().as_secs_f64();
     wait_for(&stats.acknowledgements, edits, Duration::from_secs(args.grace)).await;
-    let edits = stats.edits.load(Relaxed);
     let cost = meter.finish();
     let cpu_us = cost.server.as_ref().map(|server| round(server.cpu_s * 1e6 / edits.max(1) as f64));
     let results = results(json!({

@@ -112,14 +112,15 @@ pub(crate) async fn upload_all(
     done.into_iter().flatten().flat_map(|(synced, _)| synced).collect()
 }
 
-/// Types `per_second` characters for `seconds`, clients in turn, each into its documents in turn.
-pub(crate) async fn type_on_schedule(clients: &[Client], documents_each: usize, per_second: f64, seconds: f64) {
+/// Types `per_second` characters for `seconds`, clients in turn, each into its documents in turn; how many. The last
+/// ones may still wait for their client when this returns.
+pub(crate) async fn type_on_schedule(clients: &[Client], documents_each: usize, per_second: f64, seconds: f64) -> u64 {
     let began = Instant::now();
     let mut typed = 0_usize;
     loop {
         let after = typed as f64 / per_second;
         if after >= seconds || clients.is_empty() {
-            return;
+            return typed as u64;
         }
         let due = began + Duration::from_secs_f64(after);
         tokio::time::sleep_until(due.into()).await;

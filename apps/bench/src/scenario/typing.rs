@@ -12,7 +12,7 @@ use clap::Args;
 use serde::Serialize;
 use serde_json::json;
 
-use super::{Outcome, losses, percent, results, type_on_schedule, wait_for};
+use super::{Outcome, losses, on_all, percent, results, type_on_schedule, wait_for};
 use crate::author;
 use crate::client::{Client, Options, Replica};
 use crate::full::Full;
@@ -50,17 +50,21 @@ pub(crate) async fn run(args: &TypingArgs, target: &Target) -> anyhow::Result<Ou
     let (ledger, users) = join_document(args, target.options(&stats), &stats).await?;
     let meter = target.meter();
     stats.late_from(Instant::now() + Duration::from_secs_f64(args.seconds * 2.0 / 3.0));
-    type_on_schedule(&users, 1, args.rate * args.users as f64, args.seconds).await;
-    let due = stats.edits.load(Relaxed) * (users.len() as u64 - 1);
+    let edits = type_on_schedule(&users, 1, args.rate * args.users as f64, args.seconds).await;
+    let due = edits * (users.len() as u64 - 1);
     let complete = wait_for(&stats.deliveries, due, Duration::from_secs(args.grace)).await;
-    let (edits, delivered) = (stats.edits.load(Relaxed), stats.deliveries.load(Relaxed));
+    let delivered = stats.deliveries.load(Relaxed);
     let cost = meter.finish();
     let lost = losses(&stats);
+    if complete {
+        // The last acknowledgements may still be on their way; heads are compared below.
+        let within = Duration::from_secs(args.grace);
+        on_all(&users, |at| users[at].synced(within)).await;
+    }
     let mut replicas = Vec::new();
     for user in users {
         replicas.extend(user.stop().await);
     }
-    let due = edits * (args.users as u64 - 1);
     let results = results(json!({
         "edits": edits,
         "delivered_percent": percent(delivered, due),
