@@ -11,8 +11,9 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use hyper::upgrade::Upgraded;
+use hyper::upgrade::{Parts, Upgraded};
 use hyper_util::rt::TokioIo;
+use syncline_replica::Replica;
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
@@ -80,15 +81,24 @@ fn upgrade(shared: &Arc<Shared>, mut request: Request) -> Response {
 }
 
 /// Frees the HTTP layer's buffers: an idle websocket keeps nothing but its socket.
-async fn serve_upgraded(replica: &syncline_replica::Replica, upgraded: Upgraded) {
+async fn serve_upgraded(replica: &Replica, upgraded: Upgraded) {
     match upgraded.downcast::<TokioIo<TcpStream>>() {
-        Ok(parts) if parts.read_buf.is_empty() => replica.serve(parts.io.into_inner()).await,
-        Ok(parts) => {
-            let early = std::io::Cursor::new(parts.read_buf);
-            let (read, write) = parts.io.into_inner().into_split();
-            let read = tokio::io::AsyncReadExt::chain(early, read);
-            replica.serve(tokio::io::join(read, write)).await;
+        Ok(Parts { io, read_buf, .. }) => {
+            // An empty view of the buffer would keep all of it.
+            let early = (!read_buf.is_empty()).then(|| read_buf.to_vec());
+            drop(read_buf);
+            match early {
+                None => replica.serve(io.into_inner()).await,
+                Some(early) => Box::pin(serve_after(replica, early, io.into_inner())).await,
+            }
         }
-        Err(upgraded) => replica.serve(TokioIo::new(upgraded)).await,
+        Err(upgraded) => Box::pin(replica.serve(TokioIo::new(upgraded))).await,
     }
+}
+
+/// For a peer that did not wait for the upgrade before it sent frames.
+async fn serve_after(replica: &Replica, early: Vec<u8>, stream: TcpStream) {
+    let (read, write) = stream.into_split();
+    let read = tokio::io::AsyncReadExt::chain(std::io::Cursor::new(early), read);
+    replica.serve(tokio::io::join(read, write)).await;
 }

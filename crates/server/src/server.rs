@@ -6,7 +6,9 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
+use axum::Router;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use prometheus_client::registry::Registry;
@@ -110,25 +112,26 @@ async fn open_store(data: PathBuf) -> Result<Store, StoreError> {
 }
 
 async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+    let header_timeout = shared.replica.limits().join_timeout;
+    let router = routes::router(shared);
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
                 // The kernel's delay would hold back every small message.
                 let _ = stream.set_nodelay(true);
-                tokio::spawn(serve(stream, peer, Arc::clone(&shared)));
+                tokio::spawn(serve(stream, peer, router.clone(), header_timeout));
             }
             Err(error) => {
                 // Out of descriptors, most likely: connections that end make room.
                 tracing::error!("cannot accept a connection: {error}");
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
     }
 }
 
-async fn serve(stream: TcpStream, peer: SocketAddr, shared: Arc<Shared>) {
-    let header_timeout = shared.replica.limits().join_timeout;
-    let service = TowerToHyperService::new(routes::router(shared));
+async fn serve(stream: TcpStream, peer: SocketAddr, router: Router, header_timeout: Duration) {
+    let service = TowerToHyperService::new(router);
     let served = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(header_timeout)
