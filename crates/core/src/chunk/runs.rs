@@ -1,7 +1,7 @@
 //! automerge's column encodings: run-length, delta and boolean.
 //!
 //! Owns: reading one column row by row, and counting its rows without expanding them. Must not: know what columns mean.
-//! Next: `change/columns.rs`, `document.rs`.
+//! Next: `change/operations.rs`, `document.rs`.
 //!
 //! A run-length column is a sequence of runs, each behind a signed count: positive, one value that often; negative,
 //! that many literal values; zero, an unsigned count of nulls. Source: the automerge binary format specification,

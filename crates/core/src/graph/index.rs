@@ -1,6 +1,6 @@
 //! The stored form of graph nodes that lie under a snapshot.
 //!
-//! Owns: the record format, docs/store.md "Index records". Must not: hold what can be computed (sequence numbers, bases).
+//! Owns: the record format, docs/store.md "Records". Must not: hold what can be computed (sequence numbers, bases).
 //! Next: `graph.rs`.
 //!
 //! A record: 32 bytes of hash; varint count of dependencies, each as varint distance back from this node; varint actor
