@@ -81,7 +81,7 @@ pub(crate) fn new_document() -> (Arc<Ledger>, Index) {
 pub(crate) struct Seed {
     /// automerge's `save`.
     pub(crate) bytes: Bytes,
-    head: Change,
+    changes: Arc<[Change]>,
     text: OpId,
 }
 
@@ -103,15 +103,14 @@ impl Seed {
             transaction.splice_text(&text, at, 0, &typed)?;
             transaction.commit();
         }
-        let heads = document.get_heads();
-        let head = document.get_change_by_hash(&heads[0]).context("a document has its own head")?;
-        Ok(Self { bytes: document.save().into(), head, text: OpId(1, actor) })
+        let changes = document.get_changes(&[]).into();
+        Ok(Self { bytes: document.save().into(), changes, text: OpId(1, actor) })
     }
 
     /// A document of these contents under a fresh id.
     pub(crate) fn document(&self) -> (Arc<Ledger>, Index) {
         let ledger = Ledger::new(frame::random_document_id(), self.text.clone());
-        let index = ledger.book().insert_seed(&self.head, self.bytes.clone());
+        let index = ledger.book().insert_seed(&self.changes, self.bytes.clone());
         (ledger, index)
     }
 }
@@ -171,6 +170,6 @@ mod tests {
         let seed = Seed::typed(20, 100).unwrap();
         let document = Automerge::load(&seed.bytes).unwrap();
         assert_eq!(text_of(&document).unwrap().len(), 1_900);
-        assert_eq!(document.get_heads(), vec![seed.head.hash()]);
+        assert_eq!(document.get_heads(), vec![seed.changes[19].hash()]);
     }
 }

@@ -4,8 +4,11 @@
 //! Must not: keep anything; `tracker.rs` decides what a client makes of the changes.
 //! Next: `tracker.rs`.
 
+use std::io::Read;
+
 use anyhow::{Context, bail, ensure};
 use automerge::{Automerge, Bundle, Change, ChangeHash};
+use flate2::read::DeflateDecoder;
 use sha2::{Digest, Sha256};
 
 const MAGIC: [u8; 4] = [0x85, 0x6f, 0x4a, 0x83];
@@ -15,8 +18,8 @@ const MAGIC: [u8; 4] = [0x85, 0x6f, 0x4a, 0x83];
 pub(crate) enum Chunk<'a> {
     /// A change as it was written; its hash is the hash of these bytes.
     Change(&'a [u8]),
-    /// A deflated change.
-    Deflated(&'a [u8]),
+    /// The header and the deflated contents of a change.
+    Deflated { whole: &'a [u8], data: &'a [u8] },
     /// A whole document.
     Document { whole: &'a [u8], data: &'a [u8] },
     /// Several changes in one compressed block.
@@ -40,7 +43,7 @@ impl<'a> Chunk<'a> {
         Ok(match bytes[8] {
             0 => Self::Document { whole, data },
             1 => Self::Change(whole),
-            2 => Self::Deflated(whole),
+            2 => Self::Deflated { whole, data },
             3 => Self::Bundle(whole),
             kind => bail!("unknown chunk type {kind}"),
         })
@@ -52,7 +55,7 @@ impl<'a> Chunk<'a> {
     /// When automerge cannot read them.
     pub(crate) fn changes(self) -> anyhow::Result<Vec<Change>> {
         Ok(match self {
-            Self::Change(whole) | Self::Deflated(whole) => vec![Change::try_from(whole)?],
+            Self::Change(whole) | Self::Deflated { whole, .. } => vec![Change::try_from(whole)?],
             Self::Document { whole, .. } => Automerge::load(whole)?.get_changes(&[]),
             Self::Bundle(whole) => Bundle::try_from(whole).context("bundle")?.to_changes()?,
         })
@@ -62,6 +65,25 @@ impl<'a> Chunk<'a> {
 /// The hash of an undeflated change chunk.
 pub(crate) fn change_hash(whole: &[u8]) -> ChangeHash {
     ChangeHash(Sha256::digest(&whole[8..]).into())
+}
+
+/// The change chunk that a deflated one stands for; its checksum is that of what it stands for.
+///
+/// # Errors
+/// When the contents do not inflate.
+pub(crate) fn inflate(whole: &[u8], data: &[u8]) -> anyhow::Result<Vec<u8>> {
+    let mut contents = Vec::new();
+    DeflateDecoder::new(data).read_to_end(&mut contents)?;
+    let mut change = whole[..8].to_vec();
+    change.push(1);
+    let mut length = contents.len();
+    while length > 0x7f {
+        change.push((length & 0x7f) as u8 | 0x80);
+        length >>= 7;
+    }
+    change.push(length as u8);
+    change.extend_from_slice(&contents);
+    Ok(change)
 }
 
 /// The heads that a document chunk declares, once its checksum has been verified.
@@ -125,5 +147,14 @@ mod tests {
             assert_eq!(change_hash(whole), change.hash());
         }
         assert!(rest.is_empty());
+    }
+    #[test]
+    fn a_deflated_change_inflates_to_its_raw_bytes() {
+        let seed = Seed::typed(2, 2_000).unwrap();
+        let mut change = Automerge::load(&seed.bytes).unwrap().get_changes(&[]).remove(1);
+        let deflated = change.bytes().into_owned();
+        let mut rest = &deflated[..];
+        let Chunk::Deflated { whole, data } = Chunk::next(&mut rest).unwrap() else { panic!("long changes deflate") };
+        assert_eq!(inflate(whole, data).unwrap(), change.raw_bytes());
     }
 }

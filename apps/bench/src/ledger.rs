@@ -61,7 +61,7 @@ pub(crate) struct Node {
     pub(crate) clock: Clock,
     /// When this process wrote it; none for what came from elsewhere or before.
     pub(crate) sent: Option<Instant>,
-    /// Its bytes on the wire: a change chunk, or a document chunk for a seed.
+    /// Its bytes on the wire: a change chunk, or a document chunk for a seed's last; empty for what that includes.
     pub(crate) bytes: Bytes,
 }
 
@@ -145,13 +145,20 @@ impl Book {
         Some(self.push(Node { hash: change.hash(), author, seq, max_op: change.max_op(), clock, sent, bytes }))
     }
 
-    /// Enters a stored document as the one change that is its head.
-    pub(crate) fn insert_seed(&mut self, head: &Change, document: Bytes) -> Index {
-        let author = self.author(head.actor_id());
-        let seq = u32::try_from(head.seq()).expect("seeds have fewer than 2^32 changes");
-        let mut clock = Clock::default();
-        clock.raise(author, seq);
-        self.push(Node { hash: head.hash(), author, seq, max_op: head.max_op(), clock, sent: None, bytes: document })
+    /// Enters a stored document: all changes of one author, one on the other. They are known by hash, so that a
+    /// client recognises them however a server sends them; only the last has bytes, and they are the whole document.
+    pub(crate) fn insert_seed(&mut self, changes: &[Change], document: Bytes) -> Index {
+        let mut last = 0;
+        for change in changes {
+            let author = self.author(change.actor_id());
+            let seq = u32::try_from(change.seq()).expect("seeds have fewer than 2^32 changes");
+            let mut clock = Clock::default();
+            clock.raise(author, seq);
+            let (hash, max_op) = (change.hash(), change.max_op());
+            last = self.push(Node { hash, author, seq, max_op, clock, sent: None, bytes: Bytes::new() });
+        }
+        self.nodes[last as usize].bytes = document;
+        last
     }
 
     /// Drops every index that another one includes.

@@ -3,7 +3,7 @@
 //! Owns: one document's side of the conversation with one server. Must not: apply an operation or touch a socket.
 //! Next: `full.rs`, the replica that does hold the document; `client.rs`, which carries the messages.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -36,7 +36,8 @@ struct Session {
     unavailable: bool,
     /// What the server showed to have.
     theirs: Clock,
-    sent: Clock,
+    /// Exactly what was sent and not shown to have arrived: a filter may hold back a change whose successors were sent.
+    sent: BTreeSet<Index>,
     last_sent_heads: Vec<Index>,
     peer_takes_v2: bool,
     have_responded: bool,
@@ -91,8 +92,10 @@ impl Light {
         let mut elements = Vec::new();
         for index in outgoing {
             let node = book.node(index);
-            session.sent.raise(node.author, node.seq);
-            elements.push(node.bytes.to_vec());
+            session.sent.insert(index);
+            if !node.bytes.is_empty() {
+                elements.push(node.bytes.to_vec());
+            }
         }
         let v2 = session.peer_takes_v2 && !elements.is_empty();
         let (version, changes) = if v2 {
@@ -120,9 +123,9 @@ impl Light {
         let session = &self.session;
         let mut missing: Vec<Index> = Vec::new();
         for (author, seq) in self.tracker.known().iter() {
-            let from = session.theirs.seq(author).max(session.sent.seq(author));
-            missing.extend(book.chain(author, from, seq));
+            missing.extend(book.chain(author, session.theirs.seq(author), seq));
         }
+        missing.retain(|index| !session.sent.contains(index));
         missing.sort_unstable();
         let mut certain: HashSet<Index> = HashSet::new();
         missing.retain(|index| {
@@ -141,7 +144,7 @@ impl Light {
         });
         for hash in &session.their_need {
             let needed = book.index_of(hash).filter(|index| self.tracker.has(book.node(*index)));
-            missing.extend(needed.filter(|index| session.sent.seq(book.node(*index).author) < book.node(*index).seq));
+            missing.extend(needed.filter(|index| !session.sent.contains(index)));
         }
         missing.sort_unstable();
         missing.dedup();
@@ -164,7 +167,7 @@ impl Light {
         if heads.is_empty() {
             // The peer has lost its data, or never had any: everything counts as not sent.
             self.session.theirs = Clock::default();
-            self.session.sent = Clock::default();
+            self.session.sent.clear();
             self.session.last_sent_heads.clear();
         }
     }
@@ -182,7 +185,7 @@ impl Replica for Light {
         self.session.in_flight = false;
         self.session.peer_takes_v2 |= message.flags.is_some();
         if message.flags.is_some_and(|flags| flags.contains(MessageFlags::SYNC_RESET)) {
-            self.session.sent = Clock::default();
+            self.session.sent.clear();
         }
         let mut new = Vec::new();
         self.tracker.receive(&mut book, message.changes.iter(), &mut new)?;
@@ -204,6 +207,11 @@ impl Replica for Light {
             let known: Vec<Index> = have.last_sync.iter().filter_map(|hash| book.index_of(hash)).collect();
             self.session.theirs.merge(&book.clock_of(&known));
         }
+        let theirs = &self.session.theirs;
+        self.session.sent.retain(|index| {
+            let node = book.node(*index);
+            theirs.seq(node.author) < node.seq
+        });
         self.session.their_heads = Some(message.heads);
         self.session.their_need = message.need;
         self.session.their_have = message.have;
@@ -279,5 +287,64 @@ fn reset(heads: Vec<ChangeHash>) -> Message {
         changes: ChunkList::empty(),
         flags: Some(flags()),
         version: MessageVersion::V1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::author;
+
+    fn message(heads: Vec<ChangeHash>, need: Vec<ChangeHash>, bloom: BloomFilter) -> Vec<u8> {
+        let have = vec![Have { last_sync: Vec::new(), bloom }];
+        let (changes, version) = (ChunkList::empty(), MessageVersion::V1);
+        Message { heads, need, have, changes, flags: Some(flags()), version }.encode()
+    }
+
+    fn changes_of(outgoing: Option<Outgoing>) -> Vec<ChangeHash> {
+        let message = Message::decode(&outgoing.expect("a message").data).expect("our own message");
+        let stream: Vec<u8> = message.changes.iter().flatten().copied().collect();
+        let mut rest = &stream[..];
+        let mut hashes = Vec::new();
+        while !rest.is_empty() {
+            let chunk = crate::chunk::Chunk::next(&mut rest).expect("a chunk");
+            hashes.extend(chunk.changes().expect("changes").iter().map(automerge::Change::hash));
+        }
+        hashes
+    }
+
+    /// A server's Bloom filter claims one change in a hundred by mistake; its successors went out, it never did.
+    #[test]
+    fn a_change_held_back_by_a_filter_is_sent_when_asked_for() {
+        let (ledger, first) = author::new_document();
+        let root = ledger.book().node(first).hash;
+        let mut light = Light::returning(ledger, Stats::new(), first);
+        light.edit().unwrap();
+        let held_back = light.heads()[0];
+        let claiming = BloomFilter::from_hashes([root, held_back].iter());
+        light.receive(&message(vec![root], Vec::new(), claiming), Instant::now()).unwrap();
+        assert_eq!(changes_of(light.generate()), []);
+        light.edit().unwrap();
+        let successor = light.heads()[0];
+        let claiming = BloomFilter::from_hashes([root, held_back].iter());
+        assert_eq!(changes_of(light.generate()), [successor]);
+        light.receive(&message(vec![root], vec![held_back], claiming), Instant::now()).unwrap();
+        assert_eq!(changes_of(light.generate()), [held_back]);
+    }
+
+    #[test]
+    fn nothing_is_sent_twice_on_one_connection() {
+        let (ledger, first) = author::new_document();
+        let root = ledger.book().node(first).hash;
+        let mut light = Light::returning(ledger, Stats::new(), first);
+        light
+            .receive(&message(vec![root], Vec::new(), BloomFilter::from_hashes([root].iter())), Instant::now())
+            .unwrap();
+        light.edit().unwrap();
+        let typed = light.heads();
+        assert_eq!(changes_of(light.generate()), typed);
+        light.receive(&message(vec![root], typed, BloomFilter::from_hashes([root].iter())), Instant::now()).unwrap();
+        light.edit().unwrap();
+        assert_eq!(changes_of(light.generate()), light.heads());
     }
 }

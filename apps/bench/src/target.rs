@@ -145,7 +145,9 @@ impl Target {
             let endpoint = self.endpoint.clone();
             let options = Options { endpoint, source: None, storage_id: None, own_thread: false, stats: Stats::new() };
             let answer = tokio::time::timeout(patience, Client::connect(options)).await;
-            patience = (patience * 2).min(Duration::from_secs(10));
+            if answer.is_err() {
+                patience = (patience * 2).min(Duration::from_secs(10));
+            }
             match answer.context("no answer to the join").flatten() {
                 Ok(client) => {
                     client.stop().await;

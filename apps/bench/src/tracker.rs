@@ -69,8 +69,11 @@ impl Tracker {
                 match Chunk::next(&mut rest)? {
                     Chunk::Change(whole) => self.receive_change(book, whole, new)?,
                     Chunk::Document { whole, data } => self.receive_document(book, whole, data, new)?,
-                    other @ (Chunk::Deflated(_) | Chunk::Bundle(_)) => {
-                        for change in other.changes()? {
+                    Chunk::Deflated { whole, data } => {
+                        self.receive_change(book, &chunk::inflate(whole, data)?, new)?;
+                    }
+                    bundle @ Chunk::Bundle(_) => {
+                        for change in bundle.changes()? {
                             self.receive_change(book, change.raw_bytes(), new)?;
                         }
                     }

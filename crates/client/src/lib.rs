@@ -1,1 +1,34 @@
-//! placeholder
+//! Offline-first automerge documents that keep themselves in sync.
+//!
+//! A [`Repo`] is a directory of documents. Reading and changing them works on this machine alone, at its speed; a
+//! server that can be reached is kept in sync with, and one that cannot is caught up with later.
+//!
+//! ```no_run
+#![doc = include_str!("../examples/quickstart.rs")]
+//! ```
+//!
+//! A change is in three places, one after the other: in memory when [`Document::change`] returns, on this disk when
+//! [`Document::saved`] does, on a server's disk when [`Document::on_server`] does. [`Document::status`] says at any
+//! time which of these are true.
+//!
+//! Reading order: [`repo`] opens and finds, [`document`] reads, changes and watches, [`status`] and [`server`] name what
+//! is known, [`url`] is how documents are passed on, [`error`] what can go wrong; `engine` runs behind a repo, `live` is
+//! one document in memory, `journal` its changes that are not saved.
+
+pub mod document;
+mod engine;
+pub mod error;
+mod journal;
+mod live;
+pub mod repo;
+pub mod server;
+pub mod status;
+pub mod url;
+
+pub use automerge;
+pub use document::{Document, Watch};
+pub use error::Error;
+pub use repo::{Options, Repo};
+pub use server::{Connection, Server};
+pub use status::{OnServer, Saved, Status};
+pub use url::DocumentUrl;

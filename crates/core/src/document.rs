@@ -7,7 +7,6 @@
 //! memory in proportion to counts which a few bytes of run lengths can claim, so the counts are read first. Source: the
 //! automerge binary format specification, "Document chunks".
 
-
 use std::collections::BTreeSet;
 
 use automerge::Automerge;

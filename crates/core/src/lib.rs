@@ -8,17 +8,17 @@
 //! for all documents and peers, [`session`] speaks with one socket, [`wire`] is the byte format of that speech,
 //! [`storage`] is the seam to a store, and [`limits`] bounds all of it.
 
-pub mod id;
-pub mod clock;
-pub mod limits;
-pub mod chunk;
 pub mod change;
+pub mod chunk;
+pub mod clock;
 pub mod document;
 pub mod graph;
-pub mod storage;
-pub mod wire;
-pub mod sync;
-pub mod session;
 pub mod hub;
+pub mod id;
+pub mod limits;
+pub mod session;
+pub mod storage;
+pub mod sync;
+pub mod wire;
 
 pub use automerge::ChangeHash;

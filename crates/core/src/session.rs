@@ -221,7 +221,8 @@ impl Session {
                     return self.refuse(Offence::EphemeralTooLarge { bytes, bytes_max });
                 }
                 if !self.ephemeral.take(now.mono) {
-                    return self.refuse(Offence::EphemeralRate { per_second_max: self.limits.ephemeral_per_second_max });
+                    return self
+                        .refuse(Offence::EphemeralRate { per_second_max: self.limits.ephemeral_per_second_max });
                 }
                 let session = std::sync::Arc::from(session);
                 vec![Step::Forward(PeerMessage::Ephemeral { document, sender, count, session, data })]

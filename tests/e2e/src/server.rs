@@ -103,8 +103,7 @@ impl Server {
         let (ready, address) = mpsc::channel();
         let stderr = child.stderr.take().expect("stderr is piped");
         let stdout = child.stdout.take().expect("stdout is piped");
-        collect(stderr, Arc::clone(&log), None);
-        collect(stdout, Arc::clone(&log), Some(ready));
+        let readers = [collect(stderr, Arc::clone(&log), None), collect(stdout, Arc::clone(&log), Some(ready))];
         let hangs = match address.recv_timeout(PATIENCE) {
             Ok(address) => return Ok(Self { child, address, log }),
             Err(RecvTimeoutError::Timeout) => true,
@@ -115,6 +114,9 @@ impl Server {
             signal(&mut child, "KILL");
         }
         let status = child.wait().expect("the server was started");
+        for reader in readers {
+            reader.join().expect("the log's writers do not panic");
+        }
         let printed = log.lock().expect("the log's writers do not panic").clone();
         assert!(!hangs, "the server neither listens nor ends:\n{printed}");
         Err(format!("{status}\n{printed}"))
@@ -302,8 +304,24 @@ fn server_command(data: &Path, arguments: &[&str], listen: &str) -> Command {
         command.arg("-c").arg(format!("exec {line}")).current_dir(env!("CARGO_MANIFEST_DIR"));
         return command;
     }
-    let mut command = Command::new(executable());
+    let mut command = ends_with_us(executable());
     command.args(["--listen", listen]).arg("--data").arg(data).args(arguments);
+    command
+}
+
+/// A command whose process the kernel kills when the test's thread is gone: a test that is killed, or that aborts,
+/// drops nothing. Where util-linux lacks `setpriv`, such a test leaves its server behind.
+fn ends_with_us(program: &Path) -> Command {
+    static SETPRIV: OnceLock<bool> = OnceLock::new();
+    let has_setpriv = *SETPRIV.get_or_init(|| {
+        let tried = Command::new("setpriv").args(["--pdeathsig", "KILL", "true"]).output();
+        tried.is_ok_and(|output| output.status.success())
+    });
+    if !has_setpriv {
+        return Command::new(program);
+    }
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL"]).arg(program);
     command
 }
 
@@ -334,7 +352,11 @@ fn executable() -> &'static Path {
 }
 
 /// Copies a stream into the log line by line, and reports the address when a line announces it.
-fn collect(stream: impl Read + Send + 'static, log: Arc<Mutex<String>>, ready: Option<mpsc::Sender<String>>) {
+fn collect(
+    stream: impl Read + Send + 'static,
+    log: Arc<Mutex<String>>,
+    ready: Option<mpsc::Sender<String>>,
+) -> thread::JoinHandle<()> {
     thread::spawn(move || {
         let mut ready = ready;
         for line in BufReader::new(stream).lines().map_while(Result::ok) {
@@ -348,7 +370,7 @@ fn collect(stream: impl Read + Send + 'static, log: Arc<Mutex<String>>, ready: O
             log.push_str(&line);
             log.push('\n');
         }
-    });
+    })
 }
 
 /// Sends a signal to the process and all its helpers, unless it has ended.

@@ -34,7 +34,9 @@ pub enum Admission {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// Another change already has this actor and sequence number: a copied device, a restored backup, or a lie.
-    #[error("change {hash} by actor {actor} has sequence number {seq}, which {existing} has: a copied or restored device?")]
+    #[error(
+        "change {hash} by actor {actor} has sequence number {seq}, which {existing} has: a copied or restored device?"
+    )]
     DuplicateSequence {
         /// The refused change.
         hash: ChangeHash,
@@ -68,7 +70,9 @@ pub enum Refusal {
         previous: ChangeHash,
     },
     /// The first operation id is one that an ancestor has used.
-    #[error("change {hash} starts at operation {start_op}, but its dependencies reach {max_op}: operation ids are reused")]
+    #[error(
+        "change {hash} starts at operation {start_op}, but its dependencies reach {max_op}: operation ids are reused"
+    )]
     ReusedOperations {
         /// The refused change.
         hash: ChangeHash,

@@ -421,7 +421,8 @@ impl Store {
             })),
             Load::Changes { session, hashes } => {
                 let find = |hash: &ChangeHash| {
-                    let same = |bytes: &&Bytes| automerge::Change::try_from(bytes.as_ref()).is_ok_and(|c| c.hash() == *hash);
+                    let same =
+                        |bytes: &&Bytes| automerge::Change::try_from(bytes.as_ref()).is_ok_and(|c| c.hash() == *hash);
                     self.changes.iter().find(same).cloned()
                 };
                 let changes = hashes.iter().filter_map(|hash| Some((*hash, find(hash)?))).collect();

@@ -1,0 +1,217 @@
+//! A document in the hands of an application.
+//!
+//! Owns: the handle, the waiting futures, watching. Must not: need a tokio runtime of the caller's.
+//! Next: `live.rs`, `status.rs`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use automerge::transaction::Transaction;
+use automerge::{Automerge, AutomergeError, ChangeHash};
+use tokio::sync::watch;
+
+use crate::live::{Latest, Live};
+use crate::repo::Background;
+use crate::status::Status;
+use crate::{DocumentUrl, Error};
+
+/// An open document. Clones are handles of the same one; while one lives, the repo behind it stays open.
+///
+/// Reads and changes work on the copy in memory, with or without a network. The closures that are passed to
+/// [`Document::read`] and [`Document::change`] hold the document: they must not call its methods, or they wait for ever.
+#[derive(Debug, Clone)]
+pub struct Document {
+    lease: Arc<Lease>,
+}
+
+/// What keeps a document in memory.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    pub(crate) live: Arc<Live>,
+    pub(crate) background: Arc<Background>,
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.background.engine.release(&self.live.id);
+    }
+}
+
+impl Document {
+    pub(crate) fn new(lease: Arc<Lease>) -> Self {
+        Self { lease }
+    }
+
+    /// The address under which others find it.
+    #[must_use]
+    pub fn url(&self) -> DocumentUrl {
+        DocumentUrl::from(self.live().id.clone())
+    }
+
+    /// Reads the document as it is in memory.
+    ///
+    /// # Errors
+    /// [`Error::Broken`] when automerge cannot show it.
+    pub fn read<R>(&self, read: impl FnOnce(&Automerge) -> R) -> Result<R, Error> {
+        self.live().read(read)
+    }
+
+    /// Changes the document in one automerge transaction, which becomes one change. It returns as soon as the change is
+    /// applied in memory; [`Document::saved`] and [`Document::on_server`] tell when it is where.
+    ///
+    /// ```
+    /// # use automerge::{ReadDoc, ROOT, transaction::Transactable};
+    /// # let directory = tempfile::tempdir().expect("a directory");
+    /// # let repo = syncline::Repo::open(directory.path())?;
+    /// let list = repo.create(|tx| tx.put(ROOT, "title", "Groceries"))?;
+    /// list.change(|tx| tx.put(ROOT, "title", "Shopping"))?;
+    /// let title = list.read(|doc| doc.get(ROOT, "title").map(|found| found.map(|(value, _)| value.to_string())))??;
+    /// assert_eq!(title.as_deref(), Some("\"Shopping\""));
+    /// # Ok::<(), anyhow::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Edit`] with the closure's own error, [`Error::TooManyOperations`], [`Error::Refused`]: the document is
+    /// then as it was. [`Error::Broken`], [`Error::Closed`].
+    pub fn change<T>(
+        &self,
+        change: impl FnOnce(&mut Transaction<'_>) -> Result<T, AutomergeError>,
+    ) -> Result<T, Error> {
+        self.live().change(&self.lease.background.engine, false, change)
+    }
+
+    /// Hashes of the changes that no other change in the document builds on, sorted.
+    #[must_use]
+    pub fn heads(&self) -> Vec<ChangeHash> {
+        self.live().heads()
+    }
+
+    /// Follows the document: what is changed from here on, here or elsewhere.
+    #[must_use]
+    pub fn watch(&self) -> Watch {
+        let mut latest = self.live().latest.subscribe();
+        latest.mark_unchanged();
+        Watch { latest, document: self.clone() }
+    }
+
+    /// Where the document's changes are at this moment.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        self.live().status(&self.lease.background.engine)
+    }
+
+    /// Follows [`Document::status`]: yields when it may have changed. Only the latest is kept for a slow reader.
+    pub async fn status_changed(&self, before: &Status) -> Status {
+        let engine = &self.lease.background.engine;
+        let (mut progress, mut latest) = (self.live().progress.subscribe(), self.live().latest.subscribe());
+        let mut servers = engine.servers.changed.subscribe();
+        loop {
+            let status = self.status();
+            if status != *before || engine.has_stopped() {
+                return status;
+            }
+            let changed = tokio::select! {
+                changed = progress.changed() => changed,
+                changed = latest.changed() => changed,
+                changed = servers.changed() => changed,
+            };
+            if changed.is_err() {
+                return self.status();
+            }
+        }
+    }
+
+    /// Waits until everything that is in the document at this moment is on this disk. From then on no crash loses it.
+    ///
+    /// # Errors
+    /// [`Error::NotSaved`] when the last try failed: it is tried again, so this may be called again.
+    /// [`Error::Closed`] when the repo was closed before it was saved.
+    pub async fn saved(&self) -> Result<(), Error> {
+        let live = self.live();
+        let mark = live.mark();
+        let mut progress = live.progress.subscribe();
+        loop {
+            // In this order: what is saved when the repo has stopped, is saved.
+            let stopped = self.lease.background.engine.has_stopped();
+            if live.saved_up_to(mark)? {
+                return Ok(());
+            }
+            if stopped || progress.changed().await.is_err() {
+                return Err(Error::Closed);
+            }
+        }
+    }
+
+    /// Waits until a server has announced everything that is in the document at this moment. A Syncline server announces
+    /// only what is durable on its own disk.
+    ///
+    /// While no server can be reached, this waits; whoever does not want to, puts a bound around it.
+    ///
+    /// # Errors
+    /// [`Error::Closed`] when the repo was closed before that.
+    pub async fn on_server(&self) -> Result<(), Error> {
+        let live = self.live();
+        let (mut progress, mut latest) = (live.progress.subscribe(), live.latest.subscribe());
+        let wanted = live.read(automerge_heads)?;
+        loop {
+            let stopped = self.lease.background.engine.has_stopped();
+            if live.is_confirmed(&wanted) {
+                return Ok(());
+            }
+            if stopped {
+                return Err(Error::Closed);
+            }
+            let changed = tokio::select! {
+                changed = progress.changed() => changed,
+                changed = latest.changed() => changed,
+            };
+            if changed.is_err() {
+                return Err(Error::Closed);
+            }
+        }
+    }
+
+    /// The heads that each server announced last, by the server's address, whether it is connected or not. Changes up to
+    /// these are on that server.
+    #[must_use]
+    pub fn announced_heads(&self) -> BTreeMap<String, Vec<ChangeHash>> {
+        self.live().announced()
+    }
+
+    pub(crate) fn live(&self) -> &Arc<Live> {
+        &self.lease.live
+    }
+}
+
+fn automerge_heads(document: &Automerge) -> Vec<ChangeHash> {
+    document.get_heads()
+}
+
+/// Follows one document. A slow follower misses states, never the latest, and costs no memory.
+#[derive(Debug)]
+pub struct Watch {
+    latest: watch::Receiver<Latest>,
+    document: Document,
+}
+
+impl Watch {
+    /// Waits until the document has changed since the last call, and returns its heads.
+    ///
+    /// # Errors
+    /// [`Error::Closed`] when the repo is closed, [`Error::Broken`] when the document can no longer be shown.
+    pub async fn changed(&mut self) -> Result<Vec<ChangeHash>, Error> {
+        let ended = self.latest.borrow().ended;
+        if ended || self.latest.changed().await.is_err() {
+            return Err(Error::Closed);
+        }
+        self.document.read(|_| ())?;
+        let latest = self.latest.borrow_and_update();
+        if latest.ended { Err(Error::Closed) } else { Ok(latest.heads.clone()) }
+    }
+
+    /// The document that is followed.
+    #[must_use]
+    pub fn document(&self) -> &Document {
+        &self.document
+    }
+}

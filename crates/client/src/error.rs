@@ -1,0 +1,101 @@
+//! Everything that can go wrong for an application.
+//!
+//! Owns: the error type. Must not: hide which document or server it is about.
+//! Next: `repo.rs`, `document.rs`.
+
+use std::time::Duration;
+
+use syncline_core::change::ChangeError;
+use syncline_core::id::DocumentId;
+use syncline_replica::DialError;
+use syncline_store::StoreError;
+
+/// Why a call did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The store in the directory cannot be opened or read: another process has it open, the disk is full or damaged.
+    /// **State:** as the message says; nothing acknowledged is lost. **Do:** as the message says.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The threads behind the repo could not be started. **State:** nothing was opened. **Do:** free memory or threads.
+    #[error("cannot start the threads of the repo: {0}")]
+    Threads(std::io::Error),
+    /// The text is not the URL of a document. **State:** nothing was looked for. **Do:** copy the URL again.
+    #[error("{text:?} is not the URL of a document: {reason}")]
+    Url {
+        /// The text.
+        text: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The text is not the address of a server. **State:** nothing was dialled. **Do:** write `ws://host:port`.
+    #[error(transparent)]
+    Address(#[from] DialError),
+    /// The closure that was to change or make a document returned an error. **State:** the document is as it was.
+    /// **Do:** mend the closure; the error is automerge's.
+    #[error("the document was not changed: {0}")]
+    Edit(#[from] automerge::AutomergeError),
+    /// One call of `change` made more operations than a change may have. **State:** the document is as it was.
+    /// **Do:** spread the work over several changes.
+    #[error("a change of {operations} operations is too large; at most {operations_max} are accepted")]
+    TooManyOperations {
+        /// Operations made.
+        operations: u64,
+        /// Operations accepted in one change.
+        operations_max: u64,
+    },
+    /// The change is one that no replica would take: a value that is too long, mostly. **State:** the document is as it
+    /// was. **Do:** make a smaller change.
+    #[error("the change cannot be stored: {0}")]
+    Refused(#[from] ChangeError),
+    /// automerge could not load the document or apply a change of another replica to it. **State:** what was saved is
+    /// kept and synced; this process cannot show it. **Do:** report it with the URL; other documents work.
+    #[error("document {document} cannot be shown: {reason}")]
+    Broken {
+        /// The document.
+        document: DocumentId,
+        /// What automerge said.
+        reason: String,
+    },
+    /// Changes are not on this disk. **State:** they are in memory, in sight of this process only, and are tried again
+    /// until they are saved. **Do:** free space or mend the disk; do not end the process before `saved` says so.
+    #[error("changes of document {document} are not saved: {reason}")]
+    NotSaved {
+        /// The document.
+        document: DocumentId,
+        /// What the store said.
+        reason: String,
+    },
+    /// The document is not stored here, and the repo connects to no server. **State:** nothing was changed.
+    /// **Do:** connect to a server that has it.
+    #[error("document {document} is not stored here, and no server is connected to")]
+    NoServer {
+        /// The document.
+        document: DocumentId,
+    },
+    /// The document is not stored here, and every connected server says that it has not got it either.
+    /// **State:** nothing was changed. **Do:** check the URL, or try again once its author has been online.
+    #[error("document {document} is neither stored here nor on a connected server")]
+    Unavailable {
+        /// The document.
+        document: DocumentId,
+    },
+    /// The document is not stored here and no server answered in time. **State:** nothing was changed.
+    /// **Do:** try again when a server can be reached.
+    #[error("document {document} is not stored here, and no server has sent it within {waited:?}")]
+    FindTimeout {
+        /// The document.
+        document: DocumentId,
+        /// How long was waited.
+        waited: Duration,
+    },
+    /// The document is not stored here. **State:** nothing was changed. **Do:** use `find`, which asks servers.
+    #[error("document {document} is not stored here")]
+    NotHere {
+        /// The document.
+        document: DocumentId,
+    },
+    /// The repo was closed. **State:** what was saved is kept; this call did nothing. **Do:** open it again.
+    #[error("the repo is closed")]
+    Closed,
+}

@@ -1,0 +1,455 @@
+//! One document in memory: automerge's side of it, and what is known of where its changes are.
+//!
+//! Owns: the automerge document, the changes on their way in and out, what servers announced.
+//! Must not: wait for an application's closure while it holds `state`. Next: `journal.rs`, `engine.rs`.
+//!
+//! Two locks, always taken in this order: `document`, which an application's closure holds as long as it runs, and
+//! `state`, held for moments only. What comes from elsewhere waits in the inbox until the document is free.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
+
+use automerge::transaction::{CommitOptions, Transactable, Transaction};
+use automerge::{ActorId, Automerge, AutomergeError, ChangeHash};
+use bytes::Bytes;
+use syncline_core::change::Change;
+use syncline_core::id::{DocumentId, SessionId};
+use syncline_core::storage::Payload;
+use tokio::sync::watch;
+
+use crate::Error;
+use crate::engine::Engine;
+use crate::journal::Journal;
+use crate::status::{OnServer, Saved, Status};
+
+/// Bytes of changes of others that wait in memory for a busy document; beyond it they are read from the store again.
+const INBOX_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// A document that is open.
+#[derive(Debug)]
+pub(crate) struct Live {
+    pub(crate) id: DocumentId,
+    document: RwLock<Automerge>,
+    state: Mutex<State>,
+    /// What the document was last seen to be.
+    pub(crate) latest: watch::Sender<Latest>,
+    /// Ticks when something is known anew of where changes are.
+    pub(crate) progress: watch::Sender<u64>,
+}
+
+/// What watchers hear of.
+#[derive(Debug, Default)]
+pub(crate) struct Latest {
+    pub(crate) heads: Vec<ChangeHash>,
+    /// The repo is closed: nothing will change any more.
+    pub(crate) ended: bool,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    journal: Journal,
+    inbox: Inbox,
+    /// Comes back once everything after it is told: what the store got before is then read from there.
+    opening: Option<u64>,
+    /// By server address.
+    announced: BTreeMap<Arc<str>, Announcement>,
+    /// Connections whose server does not have the document.
+    denied: BTreeSet<SessionId>,
+    broken: Option<Arc<str>>,
+}
+
+#[derive(Debug, Default)]
+struct Inbox {
+    changes: Vec<Bytes>,
+    bytes: usize,
+    /// What the document's heads include once the changes are in.
+    heads: Vec<ChangeHash>,
+    reload: bool,
+    /// Somebody is at it.
+    at_work: bool,
+}
+
+/// What a server said last.
+#[derive(Debug, Clone)]
+struct Announcement {
+    session: SessionId,
+    heads: Vec<ChangeHash>,
+}
+
+/// What a find waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Arrival {
+    Here,
+    Expected,
+    Denied,
+}
+
+impl Live {
+    /// Reads a document from the store, or begins one that the store does not have. Blocks on the disk.
+    pub(crate) fn load(engine: &Engine, id: &DocumentId) -> Result<Self, Error> {
+        let document = load(engine, id)?.with_actor(engine.actor.clone());
+        let latest = Latest { heads: document.get_heads(), ended: false };
+        Ok(Self {
+            id: id.clone(),
+            document: RwLock::new(document),
+            state: Mutex::default(),
+            latest: watch::Sender::new(latest),
+            progress: watch::Sender::new(0),
+        })
+    }
+
+    /// Asks for news from here on. What was stored between [`Live::load`] and this is found by the barrier's answer.
+    pub(crate) fn listen(&self, engine: &Engine) {
+        let mut state = self.state();
+        engine.replica.watch(&self.id);
+        state.opening = Some(engine.replica.change(self.id.clone(), Vec::new()));
+    }
+
+    /// Asks the servers anew.
+    pub(crate) fn ask_again(&self, engine: &Engine) {
+        self.state().denied.clear();
+        engine.replica.watch(&self.id);
+    }
+
+    pub(crate) fn read<R>(&self, read: impl FnOnce(&Automerge) -> R) -> Result<R, Error> {
+        let document = self.document();
+        self.check_not_broken()?;
+        Ok(read(&document))
+    }
+
+    /// Runs one transaction and hands its change over. `anyway`: also if it did nothing.
+    pub(crate) fn change<T>(
+        &self,
+        engine: &Engine,
+        anyway: bool,
+        change: impl FnOnce(&mut Transaction<'_>) -> Result<T, AutomergeError>,
+    ) -> Result<T, Error> {
+        let mut document = self.document_mut();
+        self.check_not_broken()?;
+        engine.check_open()?;
+        let mut transaction = document.transaction();
+        let result = change(&mut transaction)?;
+        let operations = transaction.pending_ops() as u64;
+        let operations_max = engine.replica.limits().change_operations_max;
+        if operations > operations_max {
+            return Err(Error::TooManyOperations { operations, operations_max });
+        }
+        let options = || CommitOptions::default().with_time(engine.change_time());
+        let (hash, _) = transaction.commit_with(options());
+        if hash.is_none() && !anyway {
+            return Ok(result);
+        }
+        if hash.is_none() {
+            document.empty_commit(options());
+        }
+        self.hand_over(engine, &mut document)?;
+        self.show(&document);
+        Ok(result)
+    }
+
+    /// Waits for closures that run, so that what they change is handed over.
+    pub(crate) fn wait_until_idle(&self) {
+        drop(self.document_mut());
+    }
+
+    pub(crate) fn heads(&self) -> Vec<ChangeHash> {
+        self.latest.borrow().heads.clone()
+    }
+
+    pub(crate) fn status(&self, engine: &Engine) -> Status {
+        let document = self.document();
+        let sessions = engine.servers.sessions();
+        let state = self.state();
+        let changes = state.journal.unsaved();
+        let saved = match state.journal.failure() {
+            _ if changes == 0 => Saved::Here,
+            Some(reason) => Saved::Failed { changes, reason: Arc::clone(reason) },
+            None => Saved::Pending { changes },
+        };
+        let announced = state.announced.clone();
+        drop(state);
+        let wanted = document.get_heads();
+        let has_all = |announcement: &&Announcement| covers(&document, &announcement.heads, &wanted);
+        let current = |announcement: &&Announcement| sessions.contains(&announcement.session);
+        let server = if sessions.is_empty() {
+            OnServer::Offline { confirmed: announced.values().any(|announcement| has_all(&announcement)) }
+        } else if announced.values().filter(current).any(|announcement| has_all(&announcement)) {
+            OnServer::InSync
+        } else {
+            OnServer::Behind
+        };
+        Status { saved, server }
+    }
+
+    /// Whether some server has announced, at any time, everything that these heads stand for.
+    pub(crate) fn is_confirmed(&self, wanted: &[ChangeHash]) -> bool {
+        let document = self.document();
+        let announced: Vec<_> = self.state().announced.values().cloned().collect();
+        announced.iter().any(|announcement| covers(&document, &announcement.heads, wanted))
+    }
+
+    /// The heads that each server announced last, by its address.
+    pub(crate) fn announced(&self) -> BTreeMap<String, Vec<ChangeHash>> {
+        let state = self.state();
+        state.announced.iter().map(|(address, said)| (address.to_string(), said.heads.clone())).collect()
+    }
+
+    /// A mark for [`Live::saved_up_to`]: every change so far.
+    pub(crate) fn mark(&self) -> u64 {
+        self.state().journal.mark()
+    }
+
+    /// Whether everything before the mark is durable; an error if the last try failed.
+    pub(crate) fn saved_up_to(&self, mark: u64) -> Result<bool, Error> {
+        let state = self.state();
+        match state.journal.failure() {
+            _ if state.journal.is_saved_up_to(mark) => Ok(true),
+            Some(reason) => Err(Error::NotSaved { document: self.id.clone(), reason: reason.to_string() }),
+            None => Ok(false),
+        }
+    }
+
+    /// Whether the document has come, will come, or is denied by all of these connections.
+    pub(crate) fn arrival(&self, sessions: &[SessionId]) -> Arrival {
+        let state = self.state();
+        if !self.latest.borrow().heads.is_empty() || state.broken.is_some() {
+            return Arrival::Here;
+        }
+        let denied = !sessions.is_empty() && sessions.iter().all(|session| state.denied.contains(session));
+        if denied { Arrival::Denied } else { Arrival::Expected }
+    }
+
+    /// Whether it can leave memory without a loss.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.state().journal.unsaved() == 0
+    }
+
+    pub(crate) fn is_under_way(&self) -> bool {
+        self.state().journal.is_under_way()
+    }
+
+    /// Takes in that a ticket is durable. Returns whether the inbox wants work.
+    pub(crate) fn saved(&self, ticket: u64) -> bool {
+        let mut state = self.state();
+        if state.opening == Some(ticket) {
+            state.opening = None;
+            state.inbox.reload = true;
+            return state.inbox.start();
+        }
+        state.journal.saved(ticket);
+        drop(state);
+        self.tick();
+        false
+    }
+
+    /// Takes in that a ticket failed. Returns how long to wait before handing over again.
+    pub(crate) fn not_saved(&self, ticket: u64, reason: &str) -> Option<Duration> {
+        let wait = self.state().journal.not_saved(ticket, reason);
+        if wait.is_some() {
+            tracing::error!(document = %self.id, "changes are not saved: {reason}");
+        }
+        self.tick();
+        wait
+    }
+
+    /// Hands over again what could not be saved.
+    pub(crate) fn hand_over_again(&self, engine: &Engine) {
+        let hand_over = |change: Change| engine.replica.change(self.id.clone(), vec![change]);
+        self.state().journal.hand_over_again(hand_over);
+    }
+
+    /// Takes in changes of others. Returns whether the inbox wants work.
+    pub(crate) fn arrived(&self, changes: Vec<Bytes>, heads: Vec<ChangeHash>) -> bool {
+        let mut state = self.state();
+        state.inbox.add(changes, heads);
+        state.inbox.start()
+    }
+
+    pub(crate) fn server_announced(&self, address: Arc<str>, session: SessionId, heads: Vec<ChangeHash>) {
+        let mut state = self.state();
+        state.denied.remove(&session);
+        state.announced.insert(address, Announcement { session, heads });
+        drop(state);
+        self.tick();
+    }
+
+    pub(crate) fn server_denied(&self, session: SessionId) {
+        self.state().denied.insert(session);
+        self.tick();
+    }
+
+    /// Puts what is in the inbox into the document, until it is empty. Blocks while a closure runs.
+    pub(crate) fn work(&self, engine: &Engine) {
+        while let Some(inbox) = self.state().inbox.take() {
+            let mut document = self.document_mut();
+            if self.check_not_broken().is_err() {
+                continue;
+            }
+            let applied = catch_unwind(AssertUnwindSafe(|| self.apply(engine, &mut document, inbox)));
+            match applied {
+                Ok(Ok(())) => self.show(&document),
+                // The heads still differ when the next change comes, and the store is read again.
+                Ok(Err(Error::Store(error))) => tracing::warn!(document = %self.id, "cannot catch up: {error}"),
+                Ok(Err(error)) => self.break_down(&error.to_string()),
+                Err(_) => self.break_down("automerge panicked while it applied changes of another replica"),
+            }
+            self.tick();
+        }
+    }
+
+    /// The repo is closed.
+    pub(crate) fn end(&self) {
+        self.latest.send_modify(|latest| latest.ended = true);
+        self.tick();
+    }
+
+    fn apply(&self, engine: &Engine, document: &mut Automerge, inbox: Inbox) -> Result<(), Error> {
+        let changes: Result<Vec<_>, _> =
+            inbox.changes.iter().map(|bytes| automerge::Change::try_from(&bytes[..])).collect();
+        document.apply_changes(changes.map_err(|error| self.broken(&error.to_string()))?)?;
+        let lacks = |hashes: &[ChangeHash]| hashes.iter().any(|hash| !knows(document, hash));
+        let behind = if inbox.reload {
+            engine.replica.store().summary(&self.id)?.is_some_and(|summary| lacks(&summary.heads))
+        } else {
+            lacks(&inbox.heads)
+        };
+        if behind && let Some(payload) = engine.replica.store().payload(&self.id)? {
+            document.load_incremental(&bytes_of(&payload))?;
+            document.set_actor(engine.actor.clone());
+        }
+        Ok(())
+    }
+
+    /// Hands the change just made to the replica. One that no replica would take is taken back.
+    fn hand_over(&self, engine: &Engine, document: &mut Automerge) -> Result<(), Error> {
+        let Some(change) = document.get_last_local_change() else { return Ok(()) };
+        let bytes = Bytes::copy_from_slice(change.raw_bytes());
+        match Change::decode(bytes, engine.replica.limits()) {
+            Ok(change) => {
+                let hand_over = |change: Change| engine.replica.change(self.id.clone(), vec![change]);
+                self.state().journal.push(change, hand_over);
+                Ok(())
+            }
+            Err(error) => {
+                let rebuilt = self.rebuild(engine);
+                *document = rebuilt.inspect_err(|error| self.break_down(&error.to_string()))?;
+                Err(Error::Refused(error))
+            }
+        }
+    }
+
+    /// The document as the store and the journal have it, under an actor that has written nothing.
+    fn rebuild(&self, engine: &Engine) -> Result<Automerge, Error> {
+        let mut document = load(engine, &self.id)?;
+        let unsaved: Vec<Bytes> = self.state().journal.unsaved_changes().map(|change| change.bytes.clone()).collect();
+        let changes: Result<Vec<_>, _> = unsaved.iter().map(|bytes| automerge::Change::try_from(&bytes[..])).collect();
+        document.apply_changes(changes.map_err(|error| self.broken(&error.to_string()))?)?;
+        document.set_actor(ActorId::random());
+        Ok(document)
+    }
+
+    fn show(&self, document: &Automerge) {
+        let heads = document.get_heads();
+        self.latest.send_if_modified(|latest| {
+            let changed = latest.heads != heads;
+            latest.heads = heads;
+            changed
+        });
+    }
+
+    fn break_down(&self, reason: &str) {
+        tracing::error!(document = %self.id, "a document cannot be shown: {reason}");
+        self.state().broken = Some(Arc::from(reason));
+        // Watchers find out when they look.
+        self.latest.send_modify(|_| {});
+    }
+
+    fn check_not_broken(&self) -> Result<(), Error> {
+        match &self.state().broken {
+            Some(reason) => Err(self.broken(reason)),
+            None => Ok(()),
+        }
+    }
+
+    fn broken(&self, reason: &str) -> Error {
+        Error::Broken { document: self.id.clone(), reason: reason.to_owned() }
+    }
+
+    fn tick(&self) {
+        self.progress.send_modify(|ticks| *ticks += 1);
+    }
+
+    fn document(&self) -> RwLockReadGuard<'_, Automerge> {
+        // A closure that panicked in a transaction has had it rolled back.
+        self.document.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn document_mut(&self) -> RwLockWriteGuard<'_, Automerge> {
+        self.document.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inbox {
+    fn add(&mut self, changes: Vec<Bytes>, heads: Vec<ChangeHash>) {
+        self.heads = heads;
+        self.bytes += changes.iter().map(Bytes::len).sum::<usize>();
+        if self.bytes > INBOX_BYTES_MAX {
+            self.changes = Vec::new();
+            self.reload = true;
+        }
+        if !self.reload {
+            self.changes.extend(changes);
+        }
+    }
+
+    /// Whether the caller has to put somebody to work.
+    fn start(&mut self) -> bool {
+        !std::mem::replace(&mut self.at_work, true)
+    }
+
+    /// What is in, or `None`, and the work is over.
+    fn take(&mut self) -> Option<Self> {
+        let empty = self.changes.is_empty() && self.heads.is_empty() && !self.reload;
+        let taken = std::mem::take(self);
+        self.at_work = !empty;
+        (!empty).then_some(taken)
+    }
+}
+
+/// Whether announced heads include everything that the wanted ones, which the document has, stand for.
+fn covers(document: &Automerge, announced: &[ChangeHash], wanted: &[ChangeHash]) -> bool {
+    if wanted.iter().all(|hash| announced.contains(hash)) {
+        return true;
+    }
+    let known: Vec<_> = announced.iter().filter(|hash| knows(document, hash)).copied().collect();
+    !document.get_changes_meta(&known).iter().any(|change| wanted.contains(&change.hash))
+}
+
+fn knows(document: &Automerge, hash: &ChangeHash) -> bool {
+    document.get_change_meta_by_hash(hash).is_some()
+}
+
+/// The document as the store has it; an empty one if it has not.
+fn load(engine: &Engine, id: &DocumentId) -> Result<Automerge, Error> {
+    let Some(payload) = engine.replica.store().payload(id)? else { return Ok(Automerge::new()) };
+    let bytes = bytes_of(&payload);
+    let broken = |reason: String| Error::Broken { document: id.clone(), reason };
+    match catch_unwind(|| Automerge::load(&bytes)) {
+        Ok(loaded) => loaded.map_err(|error| broken(error.to_string())),
+        Err(_) => Err(broken("automerge panicked while it loaded the document".to_owned())),
+    }
+}
+
+fn bytes_of(payload: &Payload) -> Vec<u8> {
+    let mut bytes = payload.snapshot.as_deref().unwrap_or_default().to_vec();
+    for change in &payload.tail {
+        bytes.extend_from_slice(&change.bytes);
+    }
+    bytes
+}

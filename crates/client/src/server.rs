@@ -1,0 +1,209 @@
+//! The servers that a repo connects to.
+//!
+//! Owns: one link per address, which connection belongs to which address, what is known of each.
+//! Must not: dial; the replica does. Next: `engine.rs`; the replica crate's `dial.rs`.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use syncline_core::id::SessionId;
+use syncline_replica::{Dialling, ServerUrl};
+use tokio::sync::watch;
+
+use crate::Error;
+use crate::repo::Background;
+
+/// A connection to a server that is kept up, and dialled again, until this and all its clones are dropped.
+#[derive(Debug, Clone)]
+pub struct Server {
+    link: Arc<Link>,
+    // The link's tasks run on the repo's threads.
+    _background: Arc<Background>,
+}
+
+/// Whether a server can be reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Connection {
+    /// It is being dialled for the first time.
+    Connecting,
+    /// It has answered, and documents are in sync with it or on their way.
+    Connected,
+    /// It could not be reached, or is gone again; it is dialled again after a while.
+    Offline {
+        /// Why, in words for a person.
+        reason: Arc<str>,
+    },
+}
+
+impl Server {
+    pub(crate) fn new(link: Arc<Link>, background: Arc<Background>) -> Self {
+        Self { link, _background: background }
+    }
+
+    /// The address as it was given.
+    #[must_use]
+    pub fn address(&self) -> String {
+        self.link.address.to_string()
+    }
+
+    /// Whether it can be reached, at this moment.
+    #[must_use]
+    pub fn status(&self) -> Connection {
+        self.link.state.borrow().connection.clone()
+    }
+
+    /// Waits until [`Server::status`] is another one than `before`, and returns it. A slow caller misses those between.
+    pub async fn status_changed(&self, before: &Connection) -> Connection {
+        let mut state = self.link.state.subscribe();
+        // The link that is borrowed here holds the other end.
+        let _ = state.wait_for(|state| state.connection != *before || state.ended).await;
+        self.status()
+    }
+
+    /// Waits until the server has answered.
+    ///
+    /// # Errors
+    /// [`Error::Closed`] when the repo is closed before that.
+    pub async fn connected(&self) -> Result<(), Error> {
+        let mut state = self.link.state.subscribe();
+        loop {
+            let (connection, ended) = {
+                let state = state.borrow_and_update();
+                (state.connection.clone(), state.ended)
+            };
+            if connection == Connection::Connected {
+                return Ok(());
+            }
+            if ended || state.changed().await.is_err() {
+                return Err(Error::Closed);
+            }
+        }
+    }
+}
+
+/// One address that is dialled.
+#[derive(Debug)]
+pub(crate) struct Link {
+    address: ServerUrl,
+    state: watch::Sender<LinkState>,
+    _dialling: Dialling,
+}
+
+#[derive(Debug)]
+struct LinkState {
+    connection: Connection,
+    session: Option<SessionId>,
+    ended: bool,
+}
+
+/// All links and connections of a repo.
+#[derive(Debug)]
+pub(crate) struct Servers {
+    state: Mutex<State>,
+    /// Ticks when a connection comes or goes.
+    pub(crate) changed: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    links: BTreeMap<String, Weak<Link>>,
+    sessions: BTreeMap<SessionId, Arc<str>>,
+}
+
+impl Servers {
+    pub(crate) fn new() -> Self {
+        Self { state: Mutex::default(), changed: watch::Sender::new(0) }
+    }
+
+    /// The link to an address: the one that there is, or a new one.
+    pub(crate) fn link(&self, address: ServerUrl, dial: impl FnOnce(ServerUrl) -> Dialling) -> Arc<Link> {
+        let mut state = self.lock();
+        state.links.retain(|_, link| link.strong_count() > 0);
+        let text = address.to_string();
+        if let Some(link) = state.links.get(&text).and_then(Weak::upgrade) {
+            return link;
+        }
+        let connecting = LinkState { connection: Connection::Connecting, session: None, ended: false };
+        let dialling = dial(address.clone());
+        let link = Arc::new(Link { address, state: watch::Sender::new(connecting), _dialling: dialling });
+        state.links.insert(text, Arc::downgrade(&link));
+        link
+    }
+
+    /// A server has answered.
+    pub(crate) fn joined(&self, session: SessionId, address: &ServerUrl) {
+        let text = address.to_string();
+        let link = {
+            let mut state = self.lock();
+            state.sessions.insert(session, Arc::from(&*text));
+            state.links.get(&text).and_then(Weak::upgrade)
+        };
+        if let Some(link) = link {
+            link.turn(Connection::Connected, Some(session));
+        }
+        self.tick();
+    }
+
+    /// A connection is gone. A newer one to the same address is not concerned.
+    pub(crate) fn left(&self, session: SessionId) {
+        let link = {
+            let mut state = self.lock();
+            let text = state.sessions.remove(&session);
+            text.and_then(|text| state.links.get(&*text).and_then(Weak::upgrade))
+        };
+        if let Some(link) = link.filter(|link| link.state.borrow().session == Some(session)) {
+            link.turn(Connection::Offline { reason: Arc::from("the connection was lost") }, None);
+        }
+        self.tick();
+    }
+
+    pub(crate) fn unreachable(&self, address: &ServerUrl, reason: &str) {
+        let link = self.lock().links.get(&address.to_string()).and_then(Weak::upgrade);
+        if let Some(link) = link {
+            link.turn(Connection::Offline { reason: Arc::from(reason) }, None);
+        }
+    }
+
+    /// The address behind a connection.
+    pub(crate) fn address_of(&self, session: SessionId) -> Option<Arc<str>> {
+        self.lock().sessions.get(&session).cloned()
+    }
+
+    /// The connections that there are.
+    pub(crate) fn sessions(&self) -> Vec<SessionId> {
+        self.lock().sessions.keys().copied().collect()
+    }
+
+    /// Whether any address is dialled.
+    pub(crate) fn are_dialled(&self) -> bool {
+        self.lock().links.values().any(|link| link.strong_count() > 0)
+    }
+
+    /// The repo is closed: nobody will be connected any more.
+    pub(crate) fn end(&self) {
+        let links: Vec<_> = self.lock().links.values().filter_map(Weak::upgrade).collect();
+        for link in links {
+            link.turn(Connection::Offline { reason: Arc::from("the repo is closed") }, None);
+            link.state.send_modify(|state| state.ended = true);
+        }
+        self.lock().sessions.clear();
+        self.tick();
+    }
+
+    fn tick(&self) {
+        self.changed.send_modify(|ticks| *ticks += 1);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Link {
+    fn turn(&self, connection: Connection, session: Option<SessionId>) {
+        self.state.send_modify(|state| {
+            state.connection = connection;
+            state.session = session;
+        });
+    }
+}

@@ -1,0 +1,226 @@
+//! Repos and a real server, in one process.
+//!
+//! Owns: what "on the server" means. Must not: assert times.
+//! Next: `local.rs`.
+
+mod support;
+
+use std::time::Duration;
+
+use support::{address, becomes, is_ready, note, put, serve, value, within};
+use syncline::automerge::ROOT;
+use syncline::automerge::transaction::Transactable;
+use syncline::{Connection, Document, DocumentUrl, Error, OnServer, Options, Repo, Status};
+use tempfile::TempDir;
+
+fn directory() -> TempDir {
+    tempfile::tempdir().expect("a directory")
+}
+
+fn repo(directory: &TempDir) -> Repo {
+    Repo::open(directory.path()).expect("a repo")
+}
+
+async fn on_server(document: &Document) {
+    within("it is on the server", document.on_server()).await.expect("an open repo");
+}
+
+async fn until(document: &Document, wanted: impl Fn(&Status) -> bool) {
+    let mut status = document.status();
+    while !wanted(&status) {
+        status = within("the status is as it should be", document.status_changed(&status)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_two_repos_changed_offline_converges() {
+    let (data, here, there) = (directory(), directory(), directory());
+    let server = serve(data.path(), None).await;
+    let (one, two) = (repo(&here), repo(&there));
+    let mine = note(&one, "start");
+    let link = one.connect(&address(&server)).expect("an address");
+    on_server(&mine).await;
+    drop(link);
+    let link = two.connect(&address(&server)).expect("an address");
+    let theirs = within("it is found", two.find(&mine.url())).await.expect("on the server");
+    drop(link);
+    until(&mine, |status| status.server == OnServer::Offline { confirmed: true }).await;
+    for n in 0..10 {
+        put(&mine, &format!("mine {n}"), "1");
+        put(&theirs, &format!("theirs {n}"), "2");
+    }
+    until(&mine, |status| status.server == OnServer::Offline { confirmed: false }).await;
+    let _links = (one.connect(&address(&server)), two.connect(&address(&server)));
+    becomes(&mine, "theirs 9", "2").await;
+    becomes(&theirs, "mine 9", "1").await;
+    assert_eq!(mine.heads(), theirs.heads());
+    until(&mine, |status| status.server == OnServer::InSync).await;
+    // Live, in both directions.
+    put(&theirs, "text", "there");
+    becomes(&mine, "text", "there").await;
+    put(&mine, "text", "here");
+    becomes(&theirs, "text", "here").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_the_server_is_not_said_before_it_is_true_and_stays_true() {
+    let (data, here) = (directory(), directory());
+    let server = serve(data.path(), None).await;
+    let listen = server.address();
+    server.stop().await;
+    let repo = repo(&here);
+    let document = note(&repo, "made offline");
+    let link = repo.connect(&format!("ws://{listen}")).expect("an address");
+    let status = within("the try failed", link.status_changed(&Connection::Connecting)).await;
+    assert!(matches!(&status, Connection::Offline { reason } if !reason.is_empty()), "{status:?}");
+    within("it is saved", document.saved()).await.expect("room on the disk");
+    assert!(!is_ready(document.on_server()), "nobody listens");
+
+    let server = serve(data.path(), Some(listen)).await;
+    on_server(&document).await;
+    let stored = server.replica().store().summary(document.url().id()).expect("readable").expect("stored");
+    assert_eq!(stored.heads, document.heads());
+    server.stop().await;
+    until(&document, |status| status.server == OnServer::Offline { confirmed: true }).await;
+    assert!(is_ready(document.on_server()), "what was confirmed stays confirmed");
+    assert_eq!(document.announced_heads().into_values().collect::<Vec<_>>(), [document.heads()]);
+    put(&document, "text", "changed while it was down");
+    assert!(!is_ready(document.on_server()));
+
+    let server = serve(data.path(), Some(listen)).await;
+    assert_eq!(server.replica().store().summary(document.url().id()).expect("readable"), Some(stored));
+    on_server(&document).await;
+    let stored = server.replica().store().summary(document.url().id()).expect("readable").expect("stored");
+    assert_eq!(stored.heads, document.heads());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_document_opened_late_learns_that_it_is_on_the_server() {
+    let (data, here) = (directory(), directory());
+    let server = serve(data.path(), None).await;
+    let repo = repo(&here);
+    let _link = repo.connect(&address(&server)).expect("an address");
+    let document = note(&repo, "early");
+    on_server(&document).await;
+    let url = document.url();
+    drop(document);
+    let document = repo.find_local(&url).expect("stored");
+    on_server(&document).await;
+    until(&document, |status| status.server == OnServer::InSync).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_document_that_nobody_has_is_an_error_until_somebody_makes_it() {
+    let (data, here, there) = (directory(), directory(), directory());
+    let server = serve(data.path(), None).await;
+    let (one, two) = (repo(&here), repo(&there));
+    let document = note(&one, "late");
+    within("it is saved", document.saved()).await.expect("saved");
+    let link = two.connect(&address(&server)).expect("an address");
+    within("the server answers", link.connected()).await.expect("an open repo");
+    let error = within("it is denied", two.find(&document.url())).await.expect_err("nobody has it yet");
+    assert!(matches!(error, Error::Unavailable { .. }), "{error:?}");
+    assert!(two.list().expect("a list").is_empty());
+
+    let _link = one.connect(&address(&server)).expect("an address");
+    on_server(&document).await;
+    let found = within("it is found", two.find(&document.url())).await.expect("on the server by now");
+    assert_eq!(value(&found, "text").as_deref(), Some("late"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_find_waits_for_a_server_and_says_when_it_gives_up() {
+    let (data, here, there) = (directory(), directory(), directory());
+    let server = serve(data.path(), None).await;
+    let listen = server.address();
+    let author = repo(&here);
+    let document = note(&author, "on the server");
+    let link = author.connect(&address(&server)).expect("an address");
+    on_server(&document).await;
+    drop(link);
+    server.stop().await;
+
+    let options = Options { find_timeout: Duration::from_millis(10), ..Options::default() };
+    let hasty = Repo::open_with(there.path(), options).expect("a repo");
+    let _link = hasty.connect(&format!("ws://{listen}")).expect("an address");
+    let error = within("it gives up", hasty.find(&document.url())).await.expect_err("nobody listens");
+    assert!(matches!(error, Error::FindTimeout { .. }), "{error:?}");
+    hasty.close().await.expect("a clean close");
+    drop(_link);
+
+    let patient = repo(&there);
+    let _link = patient.connect(&format!("ws://{listen}")).expect("an address");
+    let url = document.url();
+    let find = patient.find(&url);
+    let (found, _server) = tokio::join!(within("it is found", find), serve(data.path(), Some(listen)));
+    assert_eq!(value(&found.expect("found"), "text").as_deref(), Some("on the server"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_made_offline_in_an_earlier_run_goes_up_unopened() {
+    let (data, here) = (directory(), directory());
+    let urls: Vec<DocumentUrl> = {
+        let repo = repo(&here);
+        let urls = (0..100).map(|n| note(&repo, &n.to_string()).url()).collect();
+        repo.close().await.expect("a clean close");
+        urls
+    };
+    let server = serve(data.path(), None).await;
+    let earlier = repo(&here);
+    let _link = earlier.connect(&address(&server)).expect("an address");
+    // Nothing is opened here, so another repo tells when all have come.
+    let there = directory();
+    let other = repo(&there);
+    let _link = other.connect(&address(&server)).expect("an address");
+    for (n, url) in urls.iter().enumerate() {
+        let found = loop {
+            match within("it is found", other.find(url)).await {
+                Ok(found) => break found,
+                Err(Error::Unavailable { .. }) => tokio::task::yield_now().await,
+                Err(error) => panic!("{error}"),
+            }
+        };
+        assert_eq!(value(&found, "text"), Some(n.to_string()));
+    }
+    assert_eq!(server.replica().store().count(), 100);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_same_server_twice_is_one_connection_until_both_handles_are_gone() {
+    let (data, here) = (directory(), directory());
+    let server = serve(data.path(), None).await;
+    let repo = repo(&here);
+    let first = repo.connect(&address(&server)).expect("an address");
+    let second = repo.connect(&address(&server)).expect("an address");
+    within("it is connected", first.connected()).await.expect("open");
+    assert_eq!((second.status(), server.replica().peers()), (Connection::Connected, 1));
+    drop(first);
+    let document = note(&repo, "through the second");
+    on_server(&document).await;
+    drop(second);
+    until(&document, |status| matches!(status.server, OnServer::Offline { confirmed: true })).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_large_history_arrives_whole_while_it_is_being_changed() {
+    let (data, here, there) = (directory(), directory(), directory());
+    let server = serve(data.path(), None).await;
+    let (one, two) = (repo(&here), repo(&there));
+    let _links = (one.connect(&address(&server)).expect("one"), two.connect(&address(&server)).expect("two"));
+    let document = note(&one, "start");
+    on_server(&document).await;
+    let found = within("it is found", two.find(&document.url())).await.expect("on the server");
+    for n in 0..2_000i64 {
+        document.change(|tx| tx.put(ROOT, "n", n)).expect("a change");
+        if n % 100 == 0 {
+            found.change(|tx| tx.put(ROOT, format!("there {n}"), n)).expect("a change");
+            // Leaving and coming back in the middle misses nothing.
+            drop(two.find_local(&document.url()).expect("stored"));
+        }
+    }
+    put(&document, "end", "here");
+    put(&found, "end there", "here");
+    becomes(&found, "end", "here").await;
+    becomes(&document, "end there", "here").await;
+    assert_eq!(document.heads(), found.heads());
+}
