@@ -1,3 +1,5 @@
+//! A document on disk and on a server: what the README shows.
+
 use syncline::{
     Repo,
     automerge::{ROOT, transaction::Transactable},

@@ -90,7 +90,10 @@ impl Client {
                 Outgoing::Sync { data, .. } => {
                     changes += Message::decode(data, &Limits::default()).expect("own message").changes.len();
                 }
-                other => panic!("unexpected: {other:?}"),
+                other @ (Outgoing::DocUnavailable { .. }
+                | Outgoing::Ephemeral { .. }
+                | Outgoing::RemoteHeads { .. }
+                | Outgoing::Error { .. }) => panic!("unexpected: {other:?}"),
             }
         }
         (requests, changes)

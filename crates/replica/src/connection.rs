@@ -326,11 +326,9 @@ where
 
     /// A frame over the limit, or bytes that are no websocket: said to the peer before the end.
     fn read_failed(&mut self, error: &WsError) -> Result<(), String> {
-        let too_large = match error {
-            WsError::Capacity(_) => true,
-            WsError::Io(error) => error.kind() == std::io::ErrorKind::QuotaExceeded,
-            _ => false,
-        };
+        let over_quota = |error: &std::io::Error| error.kind() == std::io::ErrorKind::QuotaExceeded;
+        let too_large =
+            matches!(error, WsError::Capacity(_)) || matches!(error, WsError::Io(error) if over_quota(error));
         if too_large {
             let bytes_max = self.session.as_ref().map_or(0, Session::frame_bytes_max);
             let offence = Offence::FrameTooLarge { bytes: bytes_max + 1, bytes_max };

@@ -18,35 +18,35 @@ use syncline::{Document, Repo};
 use syncline_server::{Config, Server};
 
 /// A server over this directory, on this port or a free one.
-pub async fn serve(data: &Path, listen: Option<SocketAddr>) -> Server {
+pub(crate) async fn serve(data: &Path, listen: Option<SocketAddr>) -> Server {
     let listen = listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)));
     let config = Config { listen, data: data.to_owned(), limits: Default::default() };
     Server::start(config).await.expect("a server")
 }
 
-pub fn address(server: &Server) -> String {
+pub(crate) fn address(server: &Server) -> String {
     format!("ws://{}", server.address())
 }
 
 /// The future's result; a test that waits for ever fails instead.
-pub async fn within<F: Future>(what: &str, future: F) -> F::Output {
+pub(crate) async fn within<F: Future>(what: &str, future: F) -> F::Output {
     let bounded = tokio::time::timeout(Duration::from_secs(60), future).await;
     bounded.unwrap_or_else(|_| panic!("waited too long until {what}"))
 }
 
-pub fn is_ready<F: Future>(future: F) -> bool {
+pub(crate) fn is_ready<F: Future>(future: F) -> bool {
     pin!(future).poll(&mut Context::from_waker(Waker::noop())).is_ready()
 }
 
-pub fn note(repo: &Repo, text: &str) -> Document {
+pub(crate) fn note(repo: &Repo, text: &str) -> Document {
     repo.create(|tx| tx.put(ROOT, "text", text)).expect("a document")
 }
 
-pub fn put(document: &Document, key: &str, value: &str) {
+pub(crate) fn put(document: &Document, key: &str, value: &str) {
     document.change(|tx| tx.put(ROOT, key, value)).expect("a change");
 }
 
-pub fn value(document: &Document, key: &str) -> Option<String> {
+pub(crate) fn value(document: &Document, key: &str) -> Option<String> {
     let read = document.read(|doc| {
         let found = doc.get(ROOT, key).expect("a readable document");
         found.and_then(|(value, _)| value.as_str().map(str::to_owned))
@@ -55,7 +55,7 @@ pub fn value(document: &Document, key: &str) -> Option<String> {
 }
 
 /// Waits until the field has the value, by watching.
-pub async fn becomes(document: &Document, key: &str, wanted: &str) {
+pub(crate) async fn becomes(document: &Document, key: &str, wanted: &str) {
     let mut watch = document.watch();
     while value(document, key).as_deref() != Some(wanted) {
         within(&format!("{key} is {wanted}"), watch.changed()).await.expect("an open repo");
@@ -63,7 +63,7 @@ pub async fn becomes(document: &Document, key: &str, wanted: &str) {
 }
 
 /// Runs a future on this thread, with no runtime around it.
-pub fn block_on<F: Future>(future: F) -> F::Output {
+pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
     struct Thread(std::thread::Thread);
     impl Wake for Thread {
         fn wake(self: Arc<Self>) {

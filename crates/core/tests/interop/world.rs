@@ -25,8 +25,8 @@ use syncline_core::wire::{self, Body, PeerMetadata};
 
 const HASH_KEY: u64 = 7;
 
-pub struct World {
-    pub clients: Vec<Client>,
+pub(crate) struct World {
+    pub(crate) clients: Vec<Client>,
     hub: Hub,
     store: Store,
     document: DocumentId,
@@ -37,7 +37,7 @@ pub struct World {
     now: Duration,
 }
 
-pub struct Client {
+pub(crate) struct Client {
     document: AutoCommit,
     state: sync::State,
     session: Option<SessionId>,
@@ -64,7 +64,7 @@ struct Store {
 }
 
 impl World {
-    pub fn new(seed: u64, clients: usize, some_only_v1: bool) -> Self {
+    pub(crate) fn new(seed: u64, clients: usize, some_only_v1: bool) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed ^ 0x5eed);
         let mut base = AutoCommit::new();
         let shared_start = rng.random_bool(0.5);
@@ -91,7 +91,7 @@ impl World {
         }
     }
 
-    pub fn connect(&mut self, who: usize) {
+    pub(crate) fn connect(&mut self, who: usize) {
         if self.clients[who].session.is_some() {
             return;
         }
@@ -119,21 +119,21 @@ impl World {
         self.client_speaks(who);
     }
 
-    pub fn disconnect(&mut self, who: usize) {
+    pub(crate) fn disconnect(&mut self, who: usize) {
         if let Some(session) = self.clients[who].session.take() {
             self.sessions.remove(&session);
             self.handle(Input::Disconnected { session });
         }
     }
 
-    pub fn lose_sync_state(&mut self, who: usize) {
+    pub(crate) fn lose_sync_state(&mut self, who: usize) {
         self.disconnect(who);
         self.clients[who].state = sync::State::new();
         self.connect(who);
     }
 
     /// The hub and all that was not committed are gone; clients notice.
-    pub fn restart_server(&mut self) {
+    pub(crate) fn restart_server(&mut self) {
         for who in 0..self.clients.len() {
             if let Some(session) = self.clients[who].session.take() {
                 self.sessions.remove(&session);
@@ -143,7 +143,7 @@ impl World {
         self.hub = Hub::new(Limits::default(), [3; 32]);
     }
 
-    pub fn compact(&mut self, random: u64) {
+    pub(crate) fn compact(&mut self, random: u64) {
         let length = self.store.changes.len() as u32;
         if length == 0 {
             return;
@@ -154,11 +154,11 @@ impl World {
         }
     }
 
-    pub fn evict(&mut self) {
+    pub(crate) fn evict(&mut self) {
         self.advance(120_000);
     }
 
-    pub fn advance(&mut self, millis: u64) {
+    pub(crate) fn advance(&mut self, millis: u64) {
         self.now += Duration::from_millis(millis);
         if self.hub.poll_timeout().is_some_and(|(at, _)| at <= self.now) {
             self.handle(Input::Timeout);
@@ -166,7 +166,7 @@ impl World {
     }
 
     /// Lets one thing arrive: a frame at either end, or an answer of the store. False if nothing is under way.
-    pub fn deliver_one(&mut self, random: u64) -> bool {
+    pub(crate) fn deliver_one(&mut self, random: u64) -> bool {
         for who in 0..self.clients.len() {
             if self.clients[who].edited {
                 self.client_speaks(who);
@@ -196,7 +196,7 @@ impl World {
     }
 
     /// Connects everyone and delivers until nothing moves.
-    pub fn heal(&mut self) {
+    pub(crate) fn heal(&mut self) {
         let mut rng = ChaCha8Rng::seed_from_u64(1);
         for who in 0..self.clients.len() {
             self.connect(who);
@@ -214,7 +214,7 @@ impl World {
         panic!("no silence after 20,000 deliveries");
     }
 
-    pub fn assert_converged(&mut self) {
+    pub(crate) fn assert_converged(&mut self) {
         let stored = self.store.heads.clone();
         for (who, client) in self.clients.iter_mut().enumerate() {
             assert_eq!(client.document.get_heads(), stored, "client {who} differs from the store");
@@ -225,7 +225,7 @@ impl World {
         assert_eq!(client, canonical(&mut reloaded.clone()), "canonical bytes differ");
     }
 
-    pub fn assert_silent(&mut self) {
+    pub(crate) fn assert_silent(&mut self) {
         let before = self.sent();
         for _ in 0..10 {
             self.advance(60_000);
@@ -330,13 +330,17 @@ impl World {
                 let loaded = self.store.load(&what);
                 self.handle(Input::Loaded { document, loaded });
             }
-            _ => unreachable!("only store calls are under way"),
+            Output::Send { .. }
+            | Output::AwaitDrain { .. }
+            | Output::Notify(_)
+            | Output::Refused { .. }
+            | Output::Close { .. } => unreachable!("only store calls are under way"),
         }
     }
 }
 
 impl Client {
-    pub fn edit(&mut self, random: u64) {
+    pub(crate) fn edit(&mut self, random: u64) {
         let mut rng = ChaCha8Rng::seed_from_u64(random);
         let key = format!("key-{}", rng.random_range(0..4));
         match self.document.get(ROOT, "text").expect("readable") {
@@ -353,7 +357,7 @@ impl Client {
     }
 
     /// Somebody carries another client's changes over by hand.
-    pub fn merge_out_of_band(clients: &mut [Self], who: usize) -> Self {
+    pub(crate) fn merge_out_of_band(clients: &mut [Self], who: usize) -> Self {
         let other = (who + 1) % clients.len();
         let mut theirs = clients[other].document.clone();
         let client = &mut clients[who];
