@@ -7,7 +7,7 @@
 //!
 //! Reading order: [`store`] is the interface, `schema` the tables and how a file is opened, `record` the byte forms in
 //! them, `overlay` the part of the log that is not folded yet, `writer` and `fold` the one thread that writes, `read`
-//! the readers, `checkpoint` and `compact` the threads in the background, [`check`] the verification of a whole file.
+//! the readers, `checkpoint` and `compact` the threads in the background, [`check()`] the verification of a whole file.
 //! docs/store.md says what is durable when.
 
 pub mod check;
