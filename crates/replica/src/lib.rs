@@ -1,6 +1,6 @@
 //! Drives Syncline's engine over tokio: the only place where the pure parts meet sockets, the store and the clock.
 //!
-//! Reading order: [`replica`] is the interface, [`shard`] runs one hub, [`connection`] one socket, [`outbox`] the
+//! Reading order: [`replica`] is the interface, `shard` runs one hub, `connection` one socket, `outbox` the
 //! queue between the two, [`dial`] keeps a connection to a server alive, [`metrics`] counts.
 //!
 //! Nothing here decides about the protocol: bytes go into a session, its messages into a hub, the hub's outputs are
