@@ -23,6 +23,9 @@ pub struct Commit {
     pub heads: Vec<ChangeHash>,
     /// How many changes the document has before these: a guard against a commit on top of another history.
     pub changes_before: u32,
+    /// The same changes, all of them and no others, as one automerge document chunk, if they came as one and the
+    /// document has no earlier changes. A store may keep it in place of the raw chunks.
+    pub snapshot: Option<Bytes>,
 }
 
 /// One change as the journal holds it.

@@ -161,5 +161,6 @@ fn written(document: DocumentId, random: &mut StdRng) -> Commit {
         changes: changes.iter().map(|change| Bytes::copy_from_slice(change.raw_bytes())).collect(),
         heads: author.get_heads(),
         changes_before: 0,
+        snapshot: None,
     }
 }

@@ -16,9 +16,10 @@ use syncline_core::id::DocumentId;
 use syncline_core::storage::{StoredChange, StoredGraph, Summary};
 
 use crate::compact;
+use crate::cover::Cover;
 use crate::error::StoreError;
 use crate::read;
-use crate::record::{self, LogRow};
+use crate::record::{self, Content, LogRow};
 use crate::schema::{self, DocumentKey, DocumentRow, change_at, document_at};
 
 /// Faults after which no more are listed; they are still counted.
@@ -81,6 +82,13 @@ pub enum FaultKind {
     /// A record cannot be decoded. **State:** its changes cannot be read. **Do:** fetch the document again.
     #[error("{0} cannot be decoded")]
     Undecodable(&'static str),
+    /// A start found a row of the log that cannot be used, and put this document's rows beside it. **State:** the
+    /// document is not served; the others are. **Do:** fetch the document again into another store.
+    #[error("{rows} rows of the log are set aside because one of them is damaged")]
+    SetAside {
+        /// How many.
+        rows: u64,
+    },
     /// A raw change is not what its hash and checksum say. **State:** peers refuse it. **Do:** fetch the document again.
     #[error("change {number} is damaged")]
     DamagedChange {
@@ -138,11 +146,11 @@ pub enum FaultKind {
 /// [`StoreError::NotAStore`], [`StoreError::NewerFormat`], [`StoreError::Io`] and [`StoreError::Corrupt`] when the file
 /// cannot be read at all. What is wrong inside is in the report instead.
 pub fn check(directory: &Path) -> Result<CheckReport, StoreError> {
-    let connection = schema::open_for_check(directory)?;
+    let (connection, log_rows) = schema::open_for_check(directory)?;
     let read = connection.unchecked_transaction()?;
     let mut report = CheckReport::default();
     check_structure(&read, &mut report)?;
-    let mut log = read_log(&read, &mut report)?;
+    let mut log = read_log(&read, log_rows, &mut report)?;
     let mut keys = BTreeSet::new();
     let mut after = None;
     loop {
@@ -174,17 +182,30 @@ fn check_structure(read: &Connection, report: &mut CheckReport) -> Result<(), St
     Ok(())
 }
 
-fn read_log(read: &Connection, report: &mut CheckReport) -> Result<BTreeMap<DocumentId, Vec<LogRow>>, StoreError> {
+/// The rows of the log by document; those that were set aside are counted, not examined.
+fn read_log(
+    read: &Connection,
+    sql: &str,
+    report: &mut CheckReport,
+) -> Result<BTreeMap<DocumentId, Vec<LogRow>>, StoreError> {
     let mut log: BTreeMap<DocumentId, Vec<LogRow>> = BTreeMap::new();
-    let mut statement = read.prepare("SELECT document, data FROM log ORDER BY seq")?;
+    let mut aside: BTreeMap<Option<DocumentId>, u64> = BTreeMap::new();
+    let mut statement = read.prepare(sql)?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
-        let id = read::document_id(row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?)?;
-        let data = Bytes::copy_from_slice(row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?);
-        match LogRow::decode(&data) {
-            Some(row) => log.entry(id).or_default().push(row),
-            None => report.add(Some(&id), FaultKind::Undecodable("a row of the log")),
+        let id = DocumentId::from_bytes(row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?).ok();
+        let data = Bytes::copy_from_slice(row.get_ref(2)?.as_blob().map_err(rusqlite::Error::from)?);
+        if row.get(3)? {
+            *aside.entry(id).or_default() += 1;
+            continue;
         }
+        match (id, LogRow::decode(row.get(1)?, &data)) {
+            (Some(id), Some(row)) => log.entry(id).or_default().push(row),
+            (id, _) => report.add(id.as_ref(), FaultKind::Undecodable("a row of the log")),
+        }
+    }
+    for (id, rows) in aside {
+        report.add(id.as_ref(), FaultKind::SetAside { rows });
     }
     Ok(log)
 }
@@ -241,7 +262,10 @@ impl<'a> Examination<'a> {
                     u64::from(self.changes),
                 );
             }
-            self.batch(&row.batch, "a row of the log");
+            match &row.content {
+                Content::Batch(batch) => self.batch(batch, "a row of the log"),
+                Content::Whole(cover) => self.whole(row, cover),
+            }
             self.compare_heads(&row.heads);
         }
         self.report.documents += 1;
@@ -252,7 +276,7 @@ impl<'a> Examination<'a> {
 
     /// The snapshot, the index over it and the stamps beside it.
     fn covered(&mut self, read: &Connection, row: &DocumentRow) -> Result<(), StoreError> {
-        self.stamps(read, row)?;
+        self.folded_stamps(read, row)?;
         if row.snapshot_changes == 0 {
             return Ok(());
         }
@@ -265,33 +289,44 @@ impl<'a> Examination<'a> {
             Err(error) => return Err(error),
         };
         self.count("the size of the snapshot", row.snapshot_bytes, snapshot.len() as u64);
-        let index = read::index_pieces(read, row.key)?;
-        match compact::list(&snapshot) {
-            Ok(changes) => {
-                let covered = u64::from(row.snapshot_changes);
-                self.count("the number of changes in the snapshot", covered, changes.len() as u64);
-                self.bytes += changes.values().map(|bytes| bytes.len() as u64).sum::<u64>();
-                self.index(row, index, &changes);
-            }
-            Err(what) => self.fault(FaultKind::BadSnapshot(what)),
-        }
-        self.changes = row.snapshot_changes;
+        self.snapshot(&snapshot, read::index_pieces(read, row.key)?, row.snapshot_changes);
         Ok(())
     }
 
+    /// A chunk that is still in the log. Its row was decoded, so its stamps were too, and are as many as its changes.
+    fn whole(&mut self, row: &LogRow, cover: &Cover) {
+        let before = self.bytes;
+        self.stamps(&record::decode_stamps(&cover.stamps).unwrap_or_default());
+        self.snapshot(&cover.snapshot, vec![cover.index.clone()], row.changes);
+        self.count("the size of the changes in a row of the log", row.bytes, self.bytes - before);
+    }
+
+    /// A chunk of the document's first changes, with the index over it.
+    fn snapshot(&mut self, snapshot: &[u8], index: Vec<Bytes>, covered: u32) {
+        match compact::list(snapshot) {
+            Ok(changes) => {
+                self.count("the number of changes in the snapshot", u64::from(covered), changes.len() as u64);
+                self.bytes += changes.values().map(|bytes| bytes.len() as u64).sum::<u64>();
+                self.index(covered, index, &changes);
+            }
+            Err(what) => self.fault(FaultKind::BadSnapshot(what)),
+        }
+        self.changes = covered;
+    }
+
     /// The index says in which order the snapshot's changes were committed; made again from them, it must be the same.
-    fn index(&mut self, row: &DocumentRow, index: Vec<Bytes>, changes: &HashMap<ChangeHash, Bytes>) {
+    fn index(&mut self, covered: u32, index: Vec<Bytes>, changes: &HashMap<ChangeHash, Bytes>) {
         changes.values().for_each(|bytes| self.enter_snapshot_change(bytes));
         let heads: Vec<ChangeHash> = self.heads.iter().copied().collect();
         let stored = index.concat();
-        let graph = load_graph(heads.clone(), row.snapshot_changes, index, Vec::new());
+        let graph = load_graph(heads.clone(), covered, index, Vec::new());
         let Some(graph) = graph else { return self.fault(FaultKind::BadIndex("it does not load")) };
         let order = (0..graph.len()).map(|node| changes.get(&graph.hash(node)).cloned());
         let Some(ordered) = order.collect::<Option<Vec<Bytes>>>() else {
             return self.fault(FaultKind::BadIndex("it names a change that the snapshot does not hold"));
         };
         let again = load_graph(heads, 0, Vec::new(), ordered);
-        if again.is_none_or(|graph| graph.encode_index(0, row.snapshot_changes) != stored) {
+        if again.is_none_or(|graph| graph.encode_index(0, covered) != stored) {
             self.fault(FaultKind::BadIndex("it is not the index of the snapshot's changes"));
         }
     }
@@ -312,7 +347,7 @@ impl<'a> Examination<'a> {
     }
 
     /// The stamps of the changes under the snapshot.
-    fn stamps(&mut self, read: &Connection, row: &DocumentRow) -> Result<(), StoreError> {
+    fn folded_stamps(&mut self, read: &Connection, row: &DocumentRow) -> Result<(), StoreError> {
         const SQL: &str = "SELECT stamps FROM node_index WHERE place BETWEEN ?1 AND ?2 ORDER BY place";
         let mut statement = read.prepare_cached(SQL)?;
         let pieces = statement.query_map((row.key.place(0), row.key.last_place()), |row| row.get::<_, Vec<u8>>(0))?;
@@ -324,10 +359,12 @@ impl<'a> Examination<'a> {
             }
         }
         self.count("the number of changes with a stamp", u64::from(row.snapshot_changes), stamps.len() as u64);
-        for (number, stamp) in stamps.into_iter().enumerate() {
-            self.stamp(number as u32, stamp);
-        }
+        self.stamps(&stamps);
         Ok(())
+    }
+
+    fn stamps(&mut self, stamps: &[Stamp]) {
+        stamps.iter().enumerate().for_each(|(number, stamp)| self.stamp(number as u32, *stamp));
     }
 
     fn tail(&mut self, read: &Connection, row: &DocumentRow) -> Result<(), StoreError> {

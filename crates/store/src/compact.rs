@@ -20,6 +20,7 @@ use syncline_core::graph::Graph;
 use syncline_core::id::DocumentId;
 use syncline_core::storage::{StoredChange, StoredGraph, Summary};
 
+use crate::cover::Cover;
 use crate::error::StoreError;
 use crate::read::{self, Readers};
 use crate::record;
@@ -130,9 +131,7 @@ pub(crate) struct Compaction {
     covered_before: u32,
     covered: u32,
     covered_bytes: u64,
-    snapshot: Vec<u8>,
-    index: Vec<u8>,
-    stamps: Vec<u8>,
+    cover: Cover,
 }
 
 impl Compaction {
@@ -144,19 +143,12 @@ impl Compaction {
         let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
         const DOCUMENT: &str = "UPDATE document SET snapshot_changes = ?3, snapshot_bytes = ?4, \
                                 tail_bytes = tail_bytes - ?5, refused_changes = 0 WHERE key = ?1 AND snapshot_changes = ?2";
-        let size = self.snapshot.len() as u64;
+        let size = self.cover.snapshot.len() as u64;
         let values = (self.key.0, self.covered_before, self.covered, size, self.covered_bytes);
         if transaction.prepare_cached(DOCUMENT)?.execute(values)? == 0 {
             return Ok(false);
         }
-        transaction
-            .prepare_cached("INSERT OR REPLACE INTO snapshot (document, data) VALUES (?1, ?2)")?
-            .execute((self.key.0, &self.snapshot))?;
-        transaction.prepare_cached("INSERT INTO node_index (place, stamps, data) VALUES (?1, ?2, ?3)")?.execute((
-            self.key.place(self.covered_before),
-            &self.stamps,
-            &self.index,
-        ))?;
+        self.cover.write(&transaction, self.key, self.covered_before)?;
         self.keep_rest_of_last_piece(&transaction)?;
         transaction
             .prepare_cached("DELETE FROM tail WHERE place BETWEEN ?1 AND ?2")?
@@ -244,9 +236,7 @@ fn prepare(readers: &Readers, id: &DocumentId, options: &Options) -> Result<Opti
         covered_before: row.snapshot_changes,
         covered,
         covered_bytes: stored.tail.iter().map(|change| change.bytes.len() as u64).sum(),
-        snapshot,
-        index,
-        stamps,
+        cover: Cover { snapshot: Bytes::from(snapshot), index: Bytes::from(index), stamps: Bytes::from(stamps) },
     }))
 }
 
@@ -312,7 +302,12 @@ fn encode_index(stored: &StoredGraph, from: u32, to: u32) -> Result<Vec<u8>, &'s
 
 /// The change graph of a document, under a hash key that nobody outside knows.
 pub(crate) fn load_graph(stored: &StoredGraph) -> Result<Graph, syncline_core::graph::GraphError> {
-    Graph::from_stored(stored, RandomState::new().hash_one(0u8))
+    Graph::from_stored(stored, hash_key())
+}
+
+/// A key for the hash table of one graph.
+pub(crate) fn hash_key() -> u64 {
+    RandomState::new().hash_one(0u8)
 }
 
 /// The hash of a raw change chunk, unless it is damaged.

@@ -46,8 +46,8 @@ pub enum StoreError {
         /// What SQLite reported.
         source: Arc<rusqlite::Error>,
     },
-    /// A record of a document cannot be decoded. **State:** the document's other records and all other documents are
-    /// served. **Do:** run the check; restore the document from another replica.
+    /// A record of a document cannot be decoded, or rows of it in the log were set aside because one of them could not.
+    /// **State:** nothing was changed; all other documents are served. **Do:** run the check; restore the document from another replica.
     #[error("a stored record of document {document} is damaged: {what}")]
     Damaged {
         /// The document.

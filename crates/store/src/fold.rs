@@ -8,15 +8,12 @@ use std::collections::VecDeque;
 use std::sync::{PoisonError, RwLock};
 use std::time::Instant;
 
-use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 use syncline_core::clock::Stamp;
 use syncline_core::id::DocumentId;
 
-use crate::error::StoreError;
 use crate::overlay::{Overlay, State, Unfolded};
-use crate::read;
-use crate::record::{self, LogRow};
+use crate::record::{self, Content};
 use crate::schema::{self, DocumentKey, DocumentRow};
 use crate::store::Options;
 
@@ -43,42 +40,6 @@ pub(crate) struct Log {
 }
 
 impl Log {
-    /// Reads the log at the start: what is not folded yet, and how large it is.
-    ///
-    /// A row is folded when its document already has more changes than came before the row.
-    pub(crate) fn replay(read: &Connection, overlay: &mut Overlay) -> Result<(Self, Stamp), StoreError> {
-        let mut log = Self { first_seq: 1, next_seq: 1, ..Self::default() };
-        let mut highest = Stamp::ZERO;
-        let mut statement = read.prepare("SELECT seq, document, data FROM log ORDER BY seq")?;
-        let mut rows = statement.query([])?;
-        while let Some(row) = rows.next()? {
-            let seq: i64 = row.get(0)?;
-            let id = read::document_id(row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?)?;
-            let data = Bytes::copy_from_slice(row.get_ref(2)?.as_blob().map_err(rusqlite::Error::from)?);
-            if log.rows == 0 {
-                log.first_seq = seq;
-            }
-            log.rows += 1;
-            log.bytes += data.len();
-            log.next_seq = seq + 1;
-            let damaged = |what| StoreError::Damaged { document: id.clone(), what };
-            let row = LogRow::decode(&data).ok_or_else(|| damaged("a row of the log"))?;
-            highest = highest.max(row.last_stamp);
-            let base = match overlay.find(&id) {
-                Some(unfolded) => unfolded.state.clone(),
-                None => DocumentRow::find(read, id.as_bytes())?.map_or_else(State::empty, State::from),
-            };
-            if row.after() <= base.changes {
-                continue;
-            }
-            if row.before != base.changes {
-                return Err(damaged("the log does not continue the document"));
-            }
-            overlay.add(id, &base, vec![row]);
-        }
-        Ok((log, highest))
-    }
-
     pub(crate) fn is_empty(&self) -> bool {
         self.rows == 0
     }
@@ -187,35 +148,55 @@ struct Part {
 /// Appends a document's first unfolded rows to its tail: whole rows, at least one, about as many bytes as allowed.
 fn fold_document(write: &Connection, id: &DocumentId, unfolded: &Unfolded, bytes_max: u64) -> rusqlite::Result<Part> {
     let mut state = State::empty();
-    let mut batches = Vec::new();
-    let mut rows = 0;
+    let (mut batches, mut first, mut cover) = (Vec::new(), None, None);
+    let (mut rows, mut bytes, mut tail_bytes) = (0, 0, 0);
     for row in &unfolded.rows {
-        if rows > 0 && state.bytes + row.bytes > bytes_max {
+        if rows > 0 && bytes + row.folded_bytes() > bytes_max {
             break;
         }
         rows += 1;
+        bytes += row.folded_bytes();
         state.advance(row);
-        batches.extend_from_slice(&row.batch);
+        match &row.content {
+            Content::Batch(batch) => {
+                first.get_or_insert(row.before);
+                tail_bytes += row.bytes;
+                batches.extend_from_slice(batch);
+            }
+            Content::Whole(whole) => cover = Some(whole),
+        }
     }
-    let first = unfolded.rows.front().map_or(0, |row| row.before);
     let row = match unfolded.key {
         Some(key) => update_document(write, key, &state)?,
-        None => insert_document(write, id, &state)?,
+        None => insert_document(write, id, &state, tail_bytes)?,
     };
-    append_piece(write, row.key, first, first > row.snapshot_changes, &batches)?;
-    Ok(Part { rows, bytes: state.bytes, row })
+    // Only a document's first row is a chunk, so there is no snapshot yet that it could replace.
+    if let Some(cover) = cover {
+        cover.write(write, row.key, 0)?;
+    }
+    if let Some(first) = first {
+        append_piece(write, row.key, first, first > row.snapshot_changes, &batches)?;
+    }
+    Ok(Part { rows, bytes, row })
 }
 
-fn insert_document(write: &Connection, id: &DocumentId, state: &State) -> rusqlite::Result<DocumentRow> {
-    const SQL: &str = "INSERT INTO document (id, heads, changes, bytes, last_stamp, tail_bytes) \
-                       VALUES (?1, ?2, ?3, ?4, ?5, ?4) RETURNING key, heads, changes, bytes, last_stamp, \
-                       snapshot_changes, snapshot_bytes, tail_bytes, refused_changes";
+fn insert_document(
+    write: &Connection,
+    id: &DocumentId,
+    state: &State,
+    tail_bytes: u64,
+) -> rusqlite::Result<DocumentRow> {
+    const SQL: &str = "INSERT INTO document (id, heads, changes, bytes, last_stamp, snapshot_changes, snapshot_bytes, \
+                       tail_bytes) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) RETURNING key, heads, changes, bytes, \
+                       last_stamp, snapshot_changes, snapshot_bytes, tail_bytes, refused_changes";
     let heads = record::encode_heads(&state.heads);
     let stamp = state.last_stamp.as_u64().cast_signed();
-    let values = (id.as_bytes(), heads, state.changes, state.bytes, stamp);
+    let snapshot = (state.snapshot_changes, state.snapshot_bytes);
+    let values = (id.as_bytes(), heads, state.changes, state.bytes, stamp, snapshot.0, snapshot.1, tail_bytes);
     write.prepare_cached(SQL)?.query_row(values, DocumentRow::from_row)
 }
 
+/// Rows after a document's first hold raw changes, so all their bytes are the tail's.
 fn update_document(write: &Connection, key: DocumentKey, state: &State) -> rusqlite::Result<DocumentRow> {
     const SQL: &str = "UPDATE document SET heads = ?2, changes = ?3, bytes = bytes + ?4, last_stamp = ?5, \
                        tail_bytes = tail_bytes + ?4 WHERE key = ?1 RETURNING key, heads, changes, bytes, last_stamp, \

@@ -6,18 +6,20 @@
 //! when its commit's callback says so, and from then on every read sees it.
 //!
 //! Reading order: [`store`] is the interface, `schema` the tables and how a file is opened, `record` the byte forms in
-//! them, `overlay` the part of the log that is not folded yet, `writer` and `fold` the one thread that writes, `read`
-//! the readers, `checkpoint` and `compact` the threads in the background, [`check()`] the verification of a whole file.
+//! them, `cover` documents that come and stay as one chunk, `overlay` the part of the log that is not folded yet,
+//! `writer` and `fold` the one thread that writes, `recover` what a start makes of the log, `read` the readers, `checkpoint` and `compact` the threads in the background, [`check()`] the verification of a whole file.
 //! docs/store.md says what is durable when.
 
 pub mod check;
 mod checkpoint;
 mod compact;
+mod cover;
 mod error;
 mod fold;
 mod overlay;
 mod read;
 mod record;
+mod recover;
 mod schema;
 pub mod store;
 mod writer;

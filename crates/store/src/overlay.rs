@@ -12,7 +12,8 @@ use syncline_core::clock::Stamp;
 use syncline_core::id::DocumentId;
 use syncline_core::storage::StoredChange;
 
-use crate::record::{self, LogRow};
+use crate::cover::Cover;
+use crate::record::{self, Content, LogRow};
 use crate::schema::{DocumentKey, DocumentRow};
 
 /// Every document that has rows in the log which are not folded.
@@ -75,15 +76,27 @@ pub(crate) struct Unfolded {
 }
 
 impl Unfolded {
-    /// Appends the changes that come after the first `have` of the document.
+    /// Appends the raw changes that come after the first `have` of the document.
     ///
     /// The database may have folded some or all of these rows since they were taken: the number of a change in its
     /// document never changes, so the ends fit whatever happened in between.
     pub(crate) fn append_after(&self, have: u32, out: &mut Vec<StoredChange>) -> Option<()> {
         for row in self.rows.iter().filter(|row| row.before >= have) {
-            record::decode_batches(&row.batch, out)?;
+            if let Content::Batch(batch) = &row.content {
+                record::decode_batches(batch, out)?;
+            }
         }
         Some(())
+    }
+
+    /// The chunk that the document begins with and the number of changes in it, for a reader who found nothing of the
+    /// document in the database.
+    pub(crate) fn cover(&self) -> Option<(&Cover, u32)> {
+        let first = self.rows.front()?;
+        match &first.content {
+            Content::Whole(cover) => Some((cover, first.changes)),
+            Content::Batch(_) => None,
+        }
     }
 }
 
@@ -95,12 +108,23 @@ pub(crate) struct State {
     pub changes: u32,
     pub bytes: u64,
     pub last_stamp: Stamp,
+    /// As the snapshot was when the first of the unfolded rows came; compaction may have replaced it since.
+    pub snapshot_changes: u32,
+    pub snapshot_bytes: u64,
 }
 
 impl State {
     /// A document that has no change yet.
     pub(crate) fn empty() -> Self {
-        Self { key: None, heads: Vec::new(), changes: 0, bytes: 0, last_stamp: Stamp::ZERO }
+        Self {
+            key: None,
+            heads: Vec::new(),
+            changes: 0,
+            bytes: 0,
+            last_stamp: Stamp::ZERO,
+            snapshot_changes: 0,
+            snapshot_bytes: 0,
+        }
     }
 
     pub(crate) fn advance(&mut self, row: &LogRow) {
@@ -108,6 +132,10 @@ impl State {
         self.changes = row.after();
         self.bytes += row.bytes;
         self.last_stamp = row.last_stamp;
+        if let Content::Whole(cover) = &row.content {
+            self.snapshot_changes = row.after();
+            self.snapshot_bytes = cover.snapshot.len() as u64;
+        }
     }
 }
 
@@ -119,6 +147,35 @@ impl From<DocumentRow> for State {
             changes: row.changes,
             bytes: row.bytes,
             last_stamp: row.last_stamp,
+            snapshot_changes: row.snapshot_changes,
+            snapshot_bytes: row.snapshot_bytes,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    /// A read that began before a fold sees the same changes in the database and here.
+    #[test]
+    fn what_the_database_has_is_not_appended_again() {
+        let id = DocumentId::from_bytes(&[1]).expect("one byte");
+        let stamps: Vec<Stamp> = (1..=4).map(Stamp::from_u64).collect();
+        let part = Bytes::from_static(b"part");
+        let (_, _, whole) = LogRow::encode_whole(&[], 9, (&part, &part), &stamps[..2]);
+        let (_, _, third) = LogRow::encode(2, &[], std::slice::from_ref(&part), &stamps[2..3]);
+        let (_, _, fourth) = LogRow::encode(3, &[], std::slice::from_ref(&part), &stamps[3..]);
+        let mut overlay = Overlay::default();
+        overlay.add(id.clone(), &State::empty(), vec![whole, third, fourth]);
+        let unfolded = overlay.find(&id).expect("just added");
+        assert_eq!(unfolded.cover().map(|(_, changes)| changes), Some(2));
+        for (have, appended) in [(0, 2..4), (2, 2..4), (3, 3..4), (4, 4..4)] {
+            let mut tail = Vec::new();
+            unfolded.append_after(have, &mut tail).expect("just encoded");
+            assert!(tail.iter().map(|change| change.stamp).eq(stamps[appended].iter().copied()), "after {have}");
         }
     }
 }

@@ -107,22 +107,25 @@ impl Drop for Lease<'_> {
 
 /// The summary of a document from its row and from what is not folded yet, whichever is later.
 pub(crate) fn join_summary(row: Option<DocumentRow>, unfolded: Option<State>) -> Option<Summary> {
-    let (snapshot_changes, snapshot_bytes) =
-        row.as_ref().map_or((0, 0), |row| (row.snapshot_changes, row.snapshot_bytes));
+    // A row in the database knows of compactions that the state beside the log has not heard of.
+    let snapshot = match (&row, &unfolded) {
+        (Some(row), _) => (row.snapshot_changes, row.snapshot_bytes),
+        (None, Some(state)) => (state.snapshot_changes, state.snapshot_bytes),
+        (None, None) => return None,
+    };
     let folded = row.map(State::from);
     let state = match (folded, unfolded) {
         (Some(folded), Some(unfolded)) if folded.changes >= unfolded.changes => folded,
         (_, Some(unfolded)) => unfolded,
-        (Some(folded), None) => folded,
-        (None, None) => return None,
+        (folded, None) => folded?,
     };
     Some(Summary {
         heads: state.heads,
         changes: state.changes,
         bytes: state.bytes,
         last_stamp: state.last_stamp,
-        snapshot_changes,
-        snapshot_bytes,
+        snapshot_changes: snapshot.0,
+        snapshot_bytes: snapshot.1,
     })
 }
 
@@ -138,6 +141,8 @@ pub(crate) fn graph(
     if let Some(row) = &row {
         index = index_pieces(read, row.key)?;
         tail = stored_tail(read, id, row.key)?;
+    } else if let Some((cover, _)) = unfolded.and_then(Unfolded::cover) {
+        index.push(cover.index.clone());
     }
     append_unfolded(id, row.as_ref(), unfolded, &mut tail)?;
     let summary = join_summary(row, unfolded.map(|unfolded| unfolded.state.clone()));
@@ -154,14 +159,17 @@ pub(crate) fn payload(
     if row.is_none() && unfolded.is_none() {
         return Ok(None);
     }
-    let mut snapshot = None;
+    let (mut snapshot, mut covered) = (None, 0);
     let mut tail = Vec::new();
     if let Some(row) = &row {
         snapshot = if row.snapshot_changes > 0 { Some(snapshot_bytes(read, id, row.key)?) } else { None };
         tail = stored_tail(read, id, row.key)?;
+        covered = row.snapshot_changes;
+    } else if let Some((cover, changes)) = unfolded.and_then(Unfolded::cover) {
+        snapshot = Some(cover.snapshot.clone());
+        covered = changes;
     }
     append_unfolded(id, row.as_ref(), unfolded, &mut tail)?;
-    let covered = row.map_or(0, |row| row.snapshot_changes);
     let changes = covered + tail.len() as u32;
     Ok(Some(Payload { snapshot, tail, changes }))
 }

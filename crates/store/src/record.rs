@@ -9,9 +9,9 @@ use syncline_core::ChangeHash;
 use syncline_core::clock::Stamp;
 use syncline_core::storage::StoredChange;
 
+use crate::cover::Cover;
+
 /// One commit of one document as a log row holds it.
-///
-/// The row is `before`, the heads, then one batch; the batch is moved into the document's tail as it is.
 #[derive(Debug, Clone)]
 pub(crate) struct LogRow {
     /// Changes that the document had before.
@@ -24,18 +24,29 @@ pub(crate) struct LogRow {
     pub last_stamp: Stamp,
     /// The document's heads after this row, sorted.
     pub heads: Vec<ChangeHash>,
-    /// The encoded batch.
-    pub batch: Bytes,
+    /// The changes.
+    pub content: Content,
 }
 
+/// In which form a log row holds its changes. The number of the form is the row's kind.
+#[derive(Debug, Clone)]
+pub(crate) enum Content {
+    /// Kind 0. An encoded batch of raw changes, which is moved into the document's tail as it is.
+    Batch(Bytes),
+    /// Kind 1. The document's first changes as one chunk.
+    Whole(Cover),
+}
+
+/// Encoded log row: its kind and data, and the row that [`LogRow::decode`] would give for them.
+pub(crate) type Encoded = (u32, Bytes, LogRow);
+
 impl LogRow {
-    /// Encodes a commit; the result is the row's data and the row that [`LogRow::decode`] would give for it.
-    pub(crate) fn encode(before: u32, heads: &[ChangeHash], changes: &[Bytes], stamps: &[Stamp]) -> (Bytes, Self) {
+    /// Encodes a commit: `before`, the number of heads, the heads, one batch.
+    pub(crate) fn encode(before: u32, heads: &[ChangeHash], changes: &[Bytes], stamps: &[Stamp]) -> Encoded {
         let bytes: usize = changes.iter().map(Bytes::len).sum();
         let mut data = Vec::with_capacity(bytes + 16 + heads.len() * 32 + changes.len() * 12);
         write_number(u64::from(before), &mut data);
-        write_number(heads.len() as u64, &mut data);
-        heads.iter().for_each(|head| data.extend_from_slice(&head.0));
+        write_heads(heads, &mut data);
         let batch_at = data.len();
         write_batch(changes, stamps, &mut data);
         let data = Bytes::from(data);
@@ -45,12 +56,52 @@ impl LogRow {
             bytes: bytes as u64,
             last_stamp: stamps.last().copied().unwrap_or(Stamp::ZERO),
             heads: heads.to_vec(),
-            batch: data.slice(batch_at..),
+            content: Content::Batch(data.slice(batch_at..)),
         };
-        (data, row)
+        (0, data, row)
     }
 
-    pub(crate) fn decode(data: &Bytes) -> Option<Self> {
+    /// Encodes a document's first commit as a chunk: bytes of the raw changes, the number of heads, the heads; then
+    /// stamps, index and chunk, their lengths before all three.
+    pub(crate) fn encode_whole(
+        heads: &[ChangeHash],
+        bytes: u64,
+        (snapshot, index): (&Bytes, &Bytes),
+        stamps: &[Stamp],
+    ) -> Encoded {
+        let mut encoded_stamps = Vec::with_capacity(stamps.len() + 8);
+        write_stamps(stamps.iter().copied(), &mut encoded_stamps);
+        let parts = [&encoded_stamps[..], &index[..], &snapshot[..]];
+        let mut data = Vec::with_capacity(48 + heads.len() * 32 + parts.iter().map(|part| part.len()).sum::<usize>());
+        write_number(bytes, &mut data);
+        write_heads(heads, &mut data);
+        parts.iter().for_each(|part| write_number(part.len() as u64, &mut data));
+        parts.iter().for_each(|part| data.extend_from_slice(part));
+        let row = Self {
+            before: 0,
+            changes: stamps.len() as u32,
+            bytes,
+            last_stamp: stamps.last().copied().unwrap_or(Stamp::ZERO),
+            heads: heads.to_vec(),
+            content: Content::Whole(Cover {
+                snapshot: snapshot.clone(),
+                index: index.clone(),
+                stamps: Bytes::from(encoded_stamps),
+            }),
+        };
+        (1, Bytes::from(data), row)
+    }
+
+    /// Decodes a row of this kind.
+    pub(crate) fn decode(kind: i64, data: &Bytes) -> Option<Self> {
+        match kind {
+            0 => Self::decode_batch(data),
+            1 => Self::decode_whole(data),
+            _ => None,
+        }
+    }
+
+    fn decode_batch(data: &Bytes) -> Option<Self> {
         let mut input = &data[..];
         let before = read_u32(&mut input)?;
         let heads = read_number(&mut input).and_then(|count| read_heads(&mut input, count))?;
@@ -60,12 +111,41 @@ impl LogRow {
             return None;
         }
         let last_stamp = header.stamps.last().copied()?;
-        Some(Self { before, changes: header.lengths.len() as u32, bytes: header.bytes, last_stamp, heads, batch })
+        let (changes, bytes) = (header.lengths.len() as u32, header.bytes);
+        Some(Self { before, changes, bytes, last_stamp, heads, content: Content::Batch(batch) })
+    }
+
+    fn decode_whole(data: &Bytes) -> Option<Self> {
+        let mut input = &data[..];
+        let bytes = read_number(&mut input)?;
+        let heads = read_number(&mut input).and_then(|count| read_heads(&mut input, count))?;
+        let mut lengths = [0usize; 3];
+        for length in &mut lengths {
+            *length = usize::try_from(read_number(&mut input)?).ok()?;
+        }
+        let mut rest = data.slice(data.len() - input.len()..);
+        let mut parts = lengths.map(|length| (length <= rest.len()).then(|| rest.split_to(length)));
+        let [stamps, index, snapshot] = [parts[0].take()?, parts[1].take()?, parts[2].take()?];
+        if !rest.is_empty() {
+            return None;
+        }
+        let all_stamps = decode_stamps(&stamps)?;
+        let (changes, last_stamp) = (u32::try_from(all_stamps.len()).ok()?, all_stamps.last().copied()?);
+        let content = Content::Whole(Cover { snapshot, index, stamps });
+        Some(Self { before: 0, changes, bytes, last_stamp, heads, content })
     }
 
     /// The number of changes that the document has after this row.
     pub(crate) fn after(&self) -> u32 {
         self.before.saturating_add(self.changes)
+    }
+
+    /// Bytes that folding the row writes, about.
+    pub(crate) fn folded_bytes(&self) -> u64 {
+        match &self.content {
+            Content::Batch(_) => self.bytes,
+            Content::Whole(cover) => cover.bytes(),
+        }
     }
 }
 
@@ -173,7 +253,12 @@ pub(crate) fn decode_heads(mut data: &[u8]) -> Option<Vec<ChangeHash>> {
     read_heads(&mut data, count as u64)
 }
 
-fn read_heads(input: &mut &[u8], count: u64) -> Option<Vec<ChangeHash>> {
+fn write_heads(heads: &[ChangeHash], out: &mut Vec<u8>) {
+    write_number(heads.len() as u64, out);
+    heads.iter().for_each(|head| out.extend_from_slice(&head.0));
+}
+
+pub(crate) fn read_heads(input: &mut &[u8], count: u64) -> Option<Vec<ChangeHash>> {
     let length = usize::try_from(count).ok()?.checked_mul(32)?;
     let (heads, rest) = input.split_at_checked(length)?;
     *input = rest;
@@ -189,7 +274,7 @@ fn write_number(mut number: u64, out: &mut Vec<u8>) {
     out.push(number as u8);
 }
 
-fn read_number(input: &mut &[u8]) -> Option<u64> {
+pub(crate) fn read_number(input: &mut &[u8]) -> Option<u64> {
     let mut number = 0u64;
     for shift in (0..64).step_by(7) {
         let (&byte, rest) = input.split_first()?;
@@ -231,11 +316,14 @@ mod tests {
             let mut clock = u64::MAX >> 2;
             let marks: Vec<u64> = changes.iter().map(|(_, step)| { clock += step; clock }).collect();
             let bytes: Vec<Bytes> = changes.into_iter().map(|(bytes, _)| Bytes::from(bytes)).collect();
-            let (data, written) = LogRow::encode(before, &heads, &bytes, &stamps(&marks));
-            let read = LogRow::decode(&data).expect("just encoded");
+            let (kind, data, written) = LogRow::encode(before, &heads, &bytes, &stamps(&marks));
+            let read = LogRow::decode(kind.into(), &data).expect("just encoded");
             prop_assert_eq!((read.before, read.changes, read.bytes, read.last_stamp), (before, bytes.len() as u32, written.bytes, written.last_stamp));
             prop_assert_eq!(&read.heads, &heads);
-            let twice = Bytes::from([&read.batch[..], &written.batch[..]].concat());
+            let (Content::Batch(read), Content::Batch(written)) = (read.content, written.content) else {
+                return Err(TestCaseError::fail("raw changes came back as a chunk"));
+            };
+            let twice = Bytes::from([&read[..], &written[..]].concat());
             let mut stored = Vec::new();
             decode_batches(&twice, &mut stored).expect("two batches");
             let expected: Vec<StoredChange> = stamps(&marks).into_iter().zip(bytes).map(|(stamp, bytes)| StoredChange { stamp, bytes }).collect();
@@ -244,9 +332,33 @@ mod tests {
         }
 
         #[test]
+        fn a_whole_document_survives_its_bytes(
+            heads in proptest::collection::vec(any::<[u8; 32]>(), 0..4),
+            parts in any::<[Vec<u8>; 2]>(),
+            steps in proptest::collection::vec(0u64..1 << 40, 1..20),
+            bytes in any::<u64>(),
+        ) {
+            let heads: Vec<ChangeHash> = heads.into_iter().map(ChangeHash).collect();
+            let [snapshot, index] = parts.map(Bytes::from);
+            let marks: Vec<u64> = steps.iter().scan(1 << 60, |clock, step| { *clock += step; Some(*clock) }).collect();
+            let (kind, data, written) = LogRow::encode_whole(&heads, bytes, (&snapshot, &index), &stamps(&marks));
+            let read = LogRow::decode(kind.into(), &data).expect("just encoded");
+            let facts = |row: &LogRow| (row.before, row.changes, row.bytes, row.last_stamp, row.heads.clone());
+            prop_assert_eq!(facts(&read), (0, marks.len() as u32, bytes, *stamps(&marks).last().expect("one"), heads));
+            prop_assert_eq!(facts(&read), facts(&written));
+            for row in [read, written] {
+                let Content::Whole(cover) = row.content else {
+                    return Err(TestCaseError::fail("a chunk came back as raw changes"));
+                };
+                prop_assert_eq!((cover.snapshot, cover.index), (snapshot.clone(), index.clone()));
+                prop_assert_eq!(decode_stamps(&cover.stamps), Some(stamps(&marks)));
+            }
+        }
+
+        #[test]
         fn damage_is_refused_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..60)) {
             let data = Bytes::from(bytes);
-            let _ = LogRow::decode(&data);
+            (-1..3).for_each(|kind| drop(LogRow::decode(kind, &data)));
             let _ = decode_batches(&data, &mut Vec::new());
             let _ = decode_stamps(&data);
             let _ = decode_heads(&data);
@@ -254,11 +366,17 @@ mod tests {
     }
 
     #[test]
-    fn every_truncation_of_a_row_is_refused() {
+    fn every_truncation_and_every_other_kind_of_a_row_is_refused() {
         let changes = [Bytes::from_static(b"one"), Bytes::from_static(b"three")];
-        let (data, _) = LogRow::encode(300, &[ChangeHash([7; 32])], &changes, &stamps(&[1 << 40, (1 << 40) + 1]));
-        for length in 0..data.len() {
-            assert!(LogRow::decode(&data.slice(..length)).is_none(), "{length} bytes");
+        let (heads, marks) = ([ChangeHash([7; 32])], stamps(&[1 << 40, (1 << 40) + 1]));
+        let batch = LogRow::encode(300, &heads, &changes, &marks);
+        let whole = LogRow::encode_whole(&heads, 8, (&changes[0], &changes[1]), &marks);
+        for (kind, data, _) in [batch, whole] {
+            for length in 0..data.len() {
+                assert!(LogRow::decode(kind.into(), &data.slice(..length)).is_none(), "kind {kind}, {length} bytes");
+            }
+            assert!(LogRow::decode(i64::from(1 - kind), &data).is_none(), "kind {kind} as the other");
+            assert!(LogRow::decode(2, &data).is_none(), "an unknown kind");
         }
     }
 }

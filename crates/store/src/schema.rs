@@ -25,7 +25,8 @@ pub(crate) const APPLICATION_ID: u32 = 0x5379_6e4c;
 pub(crate) const FORMAT: u32 = MIGRATIONS.len() as u32;
 
 /// Migration n leads from format n to format n + 1. A released one is never edited.
-const MIGRATIONS: [&str; 1] = ["
+const MIGRATIONS: [&str; 2] = [
+    "
     CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID;
     CREATE TABLE log (seq INTEGER PRIMARY KEY, document BLOB NOT NULL, data BLOB NOT NULL) STRICT;
     CREATE TABLE document (
@@ -44,7 +45,22 @@ const MIGRATIONS: [&str; 1] = ["
     CREATE TABLE node_index (place INTEGER PRIMARY KEY, stamps BLOB NOT NULL, data BLOB NOT NULL) STRICT;
     CREATE TABLE snapshot (document INTEGER PRIMARY KEY, data BLOB NOT NULL) STRICT;
     INSERT INTO meta VALUES ('replica', randomblob(16)), ('highest_stamp', zeroblob(8));
-"];
+",
+    // Kind 1 is a document chunk in the place of raw changes.
+    "
+    ALTER TABLE log ADD COLUMN kind INTEGER NOT NULL DEFAULT 0;
+    CREATE TABLE damaged (
+        document BLOB NOT NULL,
+        number INTEGER NOT NULL,
+        kind INTEGER NOT NULL,
+        data BLOB NOT NULL,
+        PRIMARY KEY (document, number)
+    ) STRICT, WITHOUT ROWID;
+",
+];
+
+/// The first format in which a log row has a kind, and damaged rows a table of their own.
+const FORMAT_WITH_KINDS: u32 = 2;
 
 /// The oldest SQLite whose write-ahead log cannot be reset while another connection still needs it.
 const SQLITE_OLDEST: i32 = 3_051_003;
@@ -210,8 +226,9 @@ pub(crate) fn open_checkpointer(path: &Path) -> Result<Connection, StoreError> {
     Ok(connection)
 }
 
-/// Opens a store's file for the check: refuses what is not ours, writes nothing.
-pub(crate) fn open_for_check(directory: &Path) -> Result<Connection, StoreError> {
+/// Opens a store's file for the check: refuses what is not ours, writes nothing. With it, the query for all rows that
+/// the log holds or held: document, kind, data, and whether the row was set aside.
+pub(crate) fn open_for_check(directory: &Path) -> Result<(Connection, &'static str), StoreError> {
     check_sqlite_version()?;
     let path = database_in(directory);
     if let Err(error) = std::fs::metadata(&path) {
@@ -220,10 +237,15 @@ pub(crate) fn open_for_check(directory: &Path) -> Result<Connection, StoreError>
     recognise(&path)?;
     let connection = open_reader(&path)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-    if format_of(&connection, &path)? == 0 {
-        return Err(StoreError::NotAStore { path, reason: "the database is empty" });
+    match format_of(&connection, &path)? {
+        0 => Err(StoreError::NotAStore { path, reason: "the database is empty" }),
+        1..FORMAT_WITH_KINDS => Ok((connection, "SELECT document, 0, data, 0 FROM log ORDER BY seq")),
+        _ => Ok((
+            connection,
+            "SELECT document, kind, data, 1 FROM damaged \
+             UNION ALL SELECT * FROM (SELECT document, kind, data, 0 FROM log ORDER BY seq)",
+        )),
     }
-    Ok(connection)
 }
 
 /// The replica id that was drawn when the file was created.

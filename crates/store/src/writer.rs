@@ -4,7 +4,7 @@
 //! Must not: acknowledge before SQLite has synced, or retry after a failed sync.
 //! Next: `fold.rs`, `overlay.rs`; docs/store.md, "What is durable when".
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::SyncSender;
@@ -19,6 +19,7 @@ use syncline_core::storage::Commit;
 
 use crate::checkpoint::Checkpointer;
 use crate::compact::{Backlog, Compaction};
+use crate::cover::Incoming;
 use crate::error::StoreError;
 use crate::fold::{Log, Round};
 use crate::overlay::{Overlay, State};
@@ -44,6 +45,8 @@ pub(crate) struct Shared {
     pub clock: Mutex<Clock>,
     /// Documents in the store, folded or not.
     pub documents: AtomicU64,
+    /// Documents that are neither read nor written, because rows of theirs in the log were damaged.
+    pub damaged: BTreeSet<DocumentId>,
     queue: Mutex<Queue>,
     wake: Condvar,
 }
@@ -57,7 +60,7 @@ struct Queue {
 
 /// Commits that succeed or fail together.
 struct Unit {
-    commits: Vec<Commit>,
+    commits: Vec<Incoming>,
     done: Done,
 }
 
@@ -79,17 +82,19 @@ pub(crate) enum End {
 }
 
 impl Shared {
-    pub(crate) fn new(overlay: Overlay, clock: Clock, documents: u64) -> Self {
+    pub(crate) fn new(overlay: Overlay, clock: Clock, documents: u64, damaged: BTreeSet<DocumentId>) -> Self {
         Self {
             overlay: RwLock::new(overlay),
             clock: Mutex::new(clock),
             documents: AtomicU64::new(documents),
+            damaged,
             queue: Mutex::default(),
             wake: Condvar::new(),
         }
     }
 
     pub(crate) fn commit(&self, commits: Vec<Commit>, done: Done) {
+        let commits = commits.into_iter().map(Incoming::new).collect();
         let mut queue = self.lock_queue();
         if queue.end.is_some() {
             drop(queue);
@@ -97,6 +102,14 @@ impl Shared {
         }
         queue.units.push_back(Unit { commits, done });
         self.wake.notify_one();
+    }
+
+    /// Refuses a document whose log was damaged.
+    pub(crate) fn expect_sound(&self, id: &DocumentId) -> Result<(), StoreError> {
+        if self.damaged.contains(id) {
+            return Err(StoreError::Damaged { document: id.clone(), what: "rows of the log, which were set aside" });
+        }
+        Ok(())
     }
 
     /// Hands a job to the writer; it is dropped when the writer is ending.
@@ -411,7 +424,10 @@ impl Group {
     /// Whether every commit of the unit continues its document as it will be then.
     fn check(&mut self, read: &Connection, shared: &Shared, unit: &Unit) -> rusqlite::Result<Result<(), StoreError>> {
         let mut ahead: HashMap<&DocumentId, u32> = HashMap::new();
-        for commit in &unit.commits {
+        for Incoming { commit, .. } in &unit.commits {
+            if let Err(damaged) = shared.expect_sound(&commit.document) {
+                return Ok(Err(damaged));
+            }
             let found = match ahead.get(&commit.document) {
                 Some(changes) => *changes,
                 None => self.pending(read, shared, &commit.document)?.changes,
@@ -431,12 +447,14 @@ impl Group {
 
     /// Stamps the unit's changes and appends them to the log.
     fn append(&mut self, write: &Connection, shared: &Shared, unit: &Unit) -> rusqlite::Result<()> {
-        let mut statement = write.prepare_cached("INSERT INTO log (seq, document, data) VALUES (?1, ?2, ?3)")?;
+        let mut statement =
+            write.prepare_cached("INSERT INTO log (seq, document, kind, data) VALUES (?1, ?2, ?3, ?4)")?;
         let mut clock = shared.clock.lock().unwrap_or_else(PoisonError::into_inner);
-        for commit in unit.commits.iter().filter(|commit| !commit.changes.is_empty()) {
+        for incoming in unit.commits.iter().filter(|incoming| !incoming.commit.changes.is_empty()) {
+            let commit = &incoming.commit;
             let stamps: Vec<Stamp> = commit.changes.iter().map(|_| clock.tick(self.wall_ms)).collect();
-            let (data, row) = LogRow::encode(commit.changes_before, &commit.heads, &commit.changes, &stamps);
-            statement.execute((self.next_seq, commit.document.as_bytes(), &data[..]))?;
+            let (kind, data, row) = incoming.encode(&stamps);
+            statement.execute((self.next_seq, commit.document.as_bytes(), kind, &data[..]))?;
             self.next_seq += 1;
             self.rows += 1;
             self.bytes += data.len();
@@ -470,8 +488,8 @@ fn take_group(units: &mut VecDeque<Unit>) -> Vec<Unit> {
     let mut group = Vec::new();
     while changes < GROUP_CHANGES_MAX && bytes < GROUP_BYTES_MAX {
         let Some(unit) = units.pop_front() else { break };
-        changes += unit.commits.iter().map(|commit| commit.changes.len()).sum::<usize>().max(1);
-        bytes += unit.commits.iter().flat_map(|commit| &commit.changes).map(Bytes::len).sum::<usize>();
+        changes += unit.commits.iter().map(|incoming| incoming.commit.changes.len()).sum::<usize>().max(1);
+        bytes += unit.commits.iter().flat_map(|incoming| &incoming.commit.changes).map(Bytes::len).sum::<usize>();
         group.push(unit);
     }
     group

@@ -17,7 +17,13 @@ use support::{Model, assert_clean, eager, open};
 use syncline_store::{Options, Store, StoreError};
 
 const CHILD: &str = "SYNCLINE_STORE_CRASH_CHILD";
-const DOCUMENTS: u8 = 5;
+const DOCUMENTS: u8 = 40;
+
+/// Most commits go to so many documents; the others come later, some of them as one chunk.
+const BUSY: usize = 5;
+
+/// Changes of a document that comes as one chunk.
+const WHOLE: usize = 20;
 
 #[test]
 fn acknowledged_changes_survive_a_kill() {
@@ -127,9 +133,11 @@ fn commit_until_killed(directory: &Path) {
     let (tell, told) = channel();
     let mut waiting = 0;
     loop {
-        let document = random.random_range(0..models.len());
-        let count = random.random_range(1..4);
+        let among = if random.random_bool(0.8) { BUSY } else { models.len() };
+        let document = random.random_range(0..among);
         let model = &mut models[document];
+        let whole = model.journal.is_empty() && random.random_bool(0.7);
+        let count = if whole { WHOLE } else { random.random_range(1..4) };
         (0..count).for_each(|_| drop(model.edit(0, 40)));
         let (tell, length) = (tell.clone(), model.journal.len());
         let done = move |result: Result<(), StoreError>| {
@@ -138,7 +146,8 @@ fn commit_until_killed(directory: &Path) {
             writeln!(out, "ack {document} {length} .").and_then(|()| out.flush()).expect("the parent reads");
             tell.send(()).expect("the child waits");
         };
-        store.commit(vec![model.commit(count)], Box::new(done));
+        let commit = if whole { model.commit_whole() } else { model.commit(count) };
+        store.commit(vec![commit], Box::new(done));
         waiting += 1;
         if waiting > 8 {
             told.recv().expect("every commit is answered");

@@ -11,6 +11,7 @@ use std::path::Path;
 use rusqlite::{Connection, params};
 use support::{Model, assert_clean, commit, eager, lazy, open};
 use syncline_core::ChangeHash;
+use syncline_core::clock::Stamp;
 use syncline_core::id::DocumentId;
 use syncline_store::check::FaultKind;
 use syncline_store::{Options, Store, StoreError, check};
@@ -161,7 +162,7 @@ fn a_file_from_the_future_is_refused_untouched() {
     drop(file);
     let before = files(directory.path());
     let refused = Store::open(directory.path(), Options::default());
-    assert!(matches!(refused, Err(StoreError::NewerFormat { found: 99, supported: 1, .. })), "{refused:?}");
+    assert!(matches!(refused, Err(StoreError::NewerFormat { found: 99, supported: 2, .. })), "{refused:?}");
     assert!(matches!(check(directory.path()), Err(StoreError::NewerFormat { .. })));
     assert_eq!(files(directory.path()), before);
 }
@@ -245,6 +246,7 @@ fn a_fold_that_was_cut_short_before_the_log_was_deleted_repeats_nothing() {
     let database = directory.path().join("syncline.db");
     let mut model = Model::new(1, 2);
     let store = open(directory.path(), lazy());
+    model.upload(&store, 20, 10);
     (0..4).for_each(|_| model.grow(&store, 3, 10));
     drop(store);
     let rows = "CREATE TABLE kept AS SELECT * FROM log";
@@ -258,6 +260,140 @@ fn a_fold_that_was_cut_short_before_the_log_was_deleted_repeats_nothing() {
     model.grow(&store, 2, 10);
     store.close().expect("a healthy disk");
     assert_clean(directory.path(), model.journal.len());
+    model.assert_stored(&open(directory.path(), lazy()));
+}
+
+#[test]
+fn a_file_of_the_first_format_is_checked_as_it_is_and_led_forward() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let mut model = Model::new(1, 2);
+    let store = open(directory.path(), lazy());
+    model.grow(&store, 10, 10);
+    store.close().expect("a healthy disk");
+    let store = open(directory.path(), lazy());
+    model.grow(&store, 10, 10);
+    drop(store);
+    // What the second format added, taken away: a file with rows in its log as the first one wrote it.
+    let first = "ALTER TABLE log DROP COLUMN kind; DROP TABLE damaged; PRAGMA user_version = 1";
+    let file = Connection::open(directory.path().join("syncline.db")).expect("nobody has it open");
+    file.execute_batch(first).expect("an older file");
+    drop(file);
+    assert_clean(directory.path(), 20);
+    let store = open(directory.path(), lazy());
+    model.assert_stored(&store);
+    let mut whole = Model::new(2, 1);
+    whole.upload(&store, 20, 10);
+    drop(store);
+    assert_clean(directory.path(), 40);
+    let store = open(directory.path(), lazy());
+    model.assert_stored(&store);
+    whole.assert_stored(&store);
+}
+
+#[test]
+fn a_flipped_byte_anywhere_in_a_chunk_is_found_while_it_is_in_the_log_and_after() {
+    for (folded, part) in (1..8).flat_map(|part| [(false, part), (true, part)]) {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let mut model = Model::new(1, 1);
+        let store = open(directory.path(), lazy());
+        model.upload(&store, 40, 10);
+        if folded {
+            store.close().expect("a healthy disk");
+        }
+        drop(store);
+        let file = Connection::open(directory.path().join("syncline.db")).expect("nobody has it open");
+        let chunk = model.commit_whole().snapshot.expect("just made").len();
+        let table = if folded { "snapshot" } else { "log" };
+        flip(&file, table, "data", |length| length - chunk * part / 8);
+        drop(file);
+        let found = check(directory.path()).expect("readable").listed;
+        assert!(
+            found.iter().any(|fault| matches!(fault.kind, FaultKind::BadSnapshot(_))),
+            "{table} {part}/8: {found:#?}"
+        );
+    }
+}
+
+/// Damages the log of one document of three, and requires that only that one is lost to readers, for good.
+fn only_its_document_is_lost(damage: &str) {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let mut models = [Model::new(1, 1), Model::new(2, 2), Model::new(3, 1)];
+    let store = open(directory.path(), lazy());
+    models.iter_mut().for_each(|model| model.upload(&store, 20, 10));
+    store.close().expect("a healthy disk");
+    let store = open(directory.path(), lazy());
+    (0..2).for_each(|_| [0, 2, 1].iter().for_each(|n| models[*n].grow(&store, 2, 10)));
+    // The document that will be lost holds the highest stamp, and the wall clock is far from it.
+    store.observe(Stamp::from_u64(store.highest_stamp().as_u64() + (20_000 << 16))).expect("within the drift bound");
+    models[1].grow(&store, 2, 10);
+    let highest = store.highest_stamp();
+    drop(store);
+    let file = Connection::open(directory.path().join("syncline.db")).expect("nobody has it open");
+    assert_eq!(file.execute(damage, []).expect("damage"), 1);
+    drop(file);
+    assert!(!check(directory.path()).expect("readable").is_clean(), "found before a start, too");
+    drop(open(directory.path(), lazy()));
+    for round in 0..3 {
+        let store = open(directory.path(), lazy());
+        assert!(store.highest_stamp() >= highest, "stamps in rows that are set aside still count");
+        let [one, lost, three] = &mut models;
+        let is_lost = |result: Result<(), StoreError>| match result {
+            Err(StoreError::Damaged { document, .. }) => assert_eq!(document, lost.id),
+            other => panic!("round {round}: {other:?}"),
+        };
+        is_lost(store.summary(&lost.id).map(drop));
+        is_lost(store.graph(&lost.id).map(drop));
+        is_lost(store.payload(&lost.id).map(drop));
+        is_lost(store.changes(&lost.id, &[]).map(drop));
+        let mut more = lost.commit(1);
+        more.changes_before += 1;
+        is_lost(commit(&store, vec![more]));
+        is_lost(commit(&store, vec![lost.commit_whole()]));
+        for model in [one, three] {
+            model.assert_stored(&store);
+            model.grow(&store, 1, 10);
+        }
+        assert_eq!(store.count(), 2);
+        let listed = |after, limit| store.documents(after, limit).expect("readable").into_iter().map(|(id, _)| id);
+        assert!(listed(None, 5).eq([models[0].id.clone(), models[2].id.clone()]));
+        // A page that begins before the lost document is not shorter for it: an empty page means the end.
+        assert!(listed(Some(&models[0].id), 1).eq([models[2].id.clone()]));
+        store.close().expect("the log folds without the document");
+        let report = check(directory.path()).expect("readable");
+        let found: Vec<_> = report.listed.iter().map(|fault| (fault.document.clone(), fault.kind.clone())).collect();
+        let rows = if damage.starts_with("DELETE") { 2 } else { 3 };
+        assert!(found.contains(&(Some(models[1].id.clone()), FaultKind::SetAside { rows })), "{found:#?}");
+        assert!(found.iter().all(|(document, _)| document.as_ref() == Some(&models[1].id)), "{found:#?}");
+    }
+}
+
+#[test]
+fn a_log_row_that_does_not_decode_costs_only_its_document() {
+    only_its_document_is_lost("UPDATE log SET data = x'ff' WHERE seq = (SELECT min(seq) + 5 FROM log)");
+    only_its_document_is_lost("UPDATE log SET kind = 9 WHERE seq = (SELECT min(seq) + 2 FROM log)");
+}
+
+#[test]
+fn a_log_row_that_is_missing_costs_only_its_document() {
+    only_its_document_is_lost("DELETE FROM log WHERE seq = (SELECT min(seq) + 2 FROM log)");
+}
+
+#[test]
+fn a_log_row_of_no_document_is_set_aside_and_reported() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let mut model = Model::new(1, 1);
+    let store = open(directory.path(), lazy());
+    model.grow(&store, 3, 10);
+    drop(store);
+    let file = Connection::open(directory.path().join("syncline.db")).expect("nobody has it open");
+    file.execute("INSERT INTO log (seq, document, data) VALUES (99, zeroblob(500), x'00')", []).expect("damage");
+    drop(file);
+    let store = open(directory.path(), lazy());
+    model.assert_stored(&store);
+    store.close().expect("a healthy disk");
+    let listed = check(directory.path()).expect("readable").listed;
+    assert!(listed.len() == 1 && listed[0].document.is_none(), "{listed:#?}");
+    assert_eq!(listed[0].kind, FaultKind::SetAside { rows: 1 });
     model.assert_stored(&open(directory.path(), lazy()));
 }
 

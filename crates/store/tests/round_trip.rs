@@ -13,6 +13,7 @@ use proptest::sample::Index;
 use support::{Model, assert_clean, commit, eager, lazy, open};
 use syncline_core::clock::Stamp;
 use syncline_core::id::DocumentId;
+use syncline_core::storage::Commit;
 use syncline_store::{Options, Store, StoreError};
 
 #[derive(Debug, Clone)]
@@ -20,6 +21,8 @@ enum Action {
     /// Authors edit documents; all of it is one unit of commits.
     Commit(Vec<(Index, Index, u8)>),
     Meet(Index, Index, Index),
+    /// A new document of so many changes comes as one chunk, and more of it in the same unit.
+    Upload(u8, u8),
     /// Large values, so that bytes and not numbers cause compaction.
     Paste(Index, u16),
     Settle,
@@ -31,6 +34,7 @@ fn action() -> impl Strategy<Value = Action> {
     prop_oneof![
         8 => proptest::collection::vec((any::<Index>(), any::<Index>(), 1u8..12), 1..6).prop_map(Action::Commit),
         3 => (any::<Index>(), any::<Index>(), any::<Index>()).prop_map(|(d, a, b)| Action::Meet(d, a, b)),
+        2 => (1u8..40, 0u8..3).prop_map(|(changes, more)| Action::Upload(changes, more)),
         1 => (any::<Index>(), 1000u16..12_000).prop_map(|(document, bytes)| Action::Paste(document, bytes)),
         1 => Just(Action::Settle),
         1 => any::<bool>().prop_map(Action::Close),
@@ -56,6 +60,15 @@ fn run(actions: &[Action]) {
                 commit(&store, commits).expect("every commit continues its document");
             }
             Action::Meet(document, one, other) => document.get_mut(&mut models[..]).meet(one.index(3), other.index(3)),
+            Action::Upload(changes, more) => {
+                let mut model = Model::new(models.len() as u8 + 1, 3);
+                (0..*changes).for_each(|n| drop(model.edit(usize::from(n % 3), 20)));
+                let mut commits = vec![model.commit_whole()];
+                (0..*more).for_each(|n| drop(model.edit(usize::from(n), 20)));
+                commits.push(model.commit(usize::from(*more)));
+                commit(&store, commits).expect("a new document");
+                models.push(model);
+            }
             Action::Paste(document, bytes) => document.get_mut(&mut models[..]).grow(&store, 1, usize::from(*bytes)),
             Action::Settle => store.settle(),
             Action::Close(eagerly) => {
@@ -105,6 +118,79 @@ proptest! {
     fn everything_committed_is_read_back(actions in proptest::collection::vec(action(), 1..30)) {
         run(&actions);
     }
+}
+
+#[test]
+fn a_document_that_came_as_a_chunk_is_served_as_that_chunk_folded_or_not() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let mut model = Model::new(1, 3);
+    (0..40).for_each(|n| drop(model.edit(n, 20)));
+    let whole = model.commit_whole();
+    let store = open(directory.path(), lazy());
+    commit(&store, vec![whole.clone()]).expect("a new document");
+    let chunk = whole.snapshot.expect("just made");
+    let served = |store: &Store, model: &Model| {
+        let payload = store.payload(&model.id).expect("readable").expect("it exists");
+        assert_eq!((payload.snapshot.as_ref(), payload.tail.len()), (Some(&chunk), model.journal.len() - 40));
+        let summary = store.summary(&model.id).expect("readable").expect("it exists");
+        assert_eq!((summary.snapshot_changes, summary.snapshot_bytes), (40, chunk.len() as u64));
+        model.assert_stored(store);
+    };
+    served(&store, &model);
+    model.grow(&store, 5, 20);
+    served(&store, &model);
+    drop(store);
+    assert_clean(directory.path(), 45);
+    let store = open(directory.path(), lazy());
+    served(&store, &model);
+    store.close().expect("a healthy disk");
+    assert_clean(directory.path(), 45);
+    let store = open(directory.path(), lazy());
+    served(&store, &model);
+    // Enough on top of it for a compaction, which takes the chunk for the old snapshot.
+    model.grow(&store, 40, 20);
+    store.close().expect("a healthy disk");
+    let store = open(directory.path(), lazy());
+    while store.summary(&model.id).expect("readable").expect("it exists").snapshot_changes == 40 {
+        store.settle();
+    }
+    model.assert_stored(&store);
+    store.close().expect("a healthy disk");
+    assert_clean(directory.path(), 85);
+}
+
+#[test]
+fn a_chunk_that_cannot_stand_for_the_changes_or_is_no_smaller_is_not_kept() {
+    let store = Store::memory().expect("a temporary store");
+    let mut model = Model::new(1, 2);
+    (0..40).for_each(|n| drop(model.edit(n, 20)));
+    let good = model.commit_whole();
+    let chunk = good.snapshot.clone().expect("just made");
+    let mut flipped = chunk.to_vec();
+    flipped[chunk.len() / 2] ^= 1;
+    let twice = [&chunk[..], &chunk[..]].concat();
+    let mut other = Model::new(30, 2);
+    (0..40).for_each(|n| drop(other.edit(n, 20)));
+    let other = other.commit_whole().snapshot.expect("just made").to_vec();
+    let foreign = [flipped, twice, other, good.changes[0].to_vec(), Vec::new()];
+    for (seed, snapshot) in (2..).zip(foreign) {
+        let document = DocumentId::from_bytes(&[seed; 16]).expect("16 bytes");
+        let bad = Commit { document: document.clone(), snapshot: Some(snapshot.into()), ..good.clone() };
+        commit(&store, vec![bad]).expect("the raw changes are whole");
+        let payload = store.payload(&document).expect("readable").expect("it exists");
+        assert_eq!((payload.snapshot, payload.tail.len()), (None, 40), "chunk {seed}");
+    }
+    commit(&store, vec![good]).expect("a new document");
+    assert!(store.payload(&model.id).expect("readable").expect("it exists").snapshot.is_some());
+    let mut small = Model::new(20, 1);
+    small.upload(&store, 1, 5);
+    assert_eq!(store.payload(&small.id).expect("readable").expect("it exists").snapshot, None);
+    small.assert_stored(&store);
+    // Not the document's first changes: a chunk cannot stand in the middle of a journal.
+    small.edit(0, 5);
+    let later = Commit { snapshot: small.commit_whole().snapshot, ..small.commit(1) };
+    commit(&store, vec![later]).expect("it continues the document");
+    small.assert_stored(&store);
 }
 
 #[test]

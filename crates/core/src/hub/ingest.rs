@@ -299,7 +299,7 @@ fn commit_of(id: &DocumentId, graph: &Graph, before: u32) -> Option<(Commit, u32
     let length = graph.len();
     let changes: Vec<_> = (before..length).filter_map(|node| graph.raw(node).cloned()).collect();
     let (document, heads) = (id.clone(), graph.pending_heads());
-    let commit = Commit { document, changes, heads, changes_before: before };
+    let commit = Commit { document, changes, heads, changes_before: before, snapshot: None };
     (length > before).then_some((commit, length))
 }
 

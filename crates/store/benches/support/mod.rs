@@ -56,6 +56,7 @@ impl Load {
             changes: vec![self.bytes.slice(at..at + CHANGE_BYTES)],
             heads: vec![ChangeHash(head)],
             changes_before: self.changes[document] - 1,
+            snapshot: None,
         }
     }
 

@@ -67,7 +67,19 @@ impl Model {
             changes: self.journal[before..].iter().map(|(_, bytes)| bytes.clone()).collect(),
             heads: self.heads.clone(),
             changes_before: before as u32,
+            snapshot: None,
         }
+    }
+
+    /// The commit of everything, as it comes from a peer that sent one document chunk.
+    pub(crate) fn commit_whole(&self) -> Commit {
+        Commit { snapshot: Some(Bytes::from(self.oracle().save())), ..self.commit(self.journal.len()) }
+    }
+
+    /// A new document of so many changes by all its authors, uploaded as one chunk.
+    pub(crate) fn upload(&mut self, store: &Store, changes: usize, filler: usize) {
+        (0..changes).for_each(|n| drop(self.edit(n, filler)));
+        commit(store, vec![self.commit_whole()]).expect("a new document");
     }
 
     /// Edits and commits at once, as most tests need it.
