@@ -157,8 +157,8 @@ impl Store {
     /// them. The queue has no bound of its own: a caller limits what it has outstanding.
     ///
     /// A document's first commit may bring its changes as one automerge document chunk as well. The chunk is kept in
-    /// their place if it has the same heads and takes less room with its index; the index is made by this call, at
-    /// 2 to 3 µs a change.
+    /// their place if it has the same heads and takes less room with its index; the index is made by this call, in
+    /// time that grows with the number of changes.
     ///
     /// `done` gets [`StoreError::Stale`], [`StoreError::TooManyChanges`], [`StoreError::Damaged`],
     /// [`StoreError::DiskFull`], [`StoreError::Poisoned`], [`StoreError::Corrupt`] or [`StoreError::Closed`]; it must
