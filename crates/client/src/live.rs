@@ -282,7 +282,9 @@ impl Live {
 
     /// Puts what is in the inbox into the document, until it is empty. Blocks while a closure runs.
     pub(crate) fn work(&self, engine: &Engine) {
-        while let Some(inbox) = self.state().inbox.take() {
+        // In a statement of its own, so that `state` is free again before the document is waited for.
+        let take = || self.state().inbox.take();
+        while let Some(inbox) = take() {
             let mut document = self.document_mut();
             if self.check_not_broken().is_err() {
                 continue;

@@ -271,7 +271,8 @@ struct Timer {
 
 impl Timer {
     fn start(engine: &Engine, wait: Duration) -> Self {
-        Self { task: engine.runtime.spawn(tokio::time::sleep(wait)) }
+        // The sleep is made on the repo's threads: the caller's may have no clock.
+        Self { task: engine.runtime.spawn(async move { tokio::time::sleep(wait).await }) }
     }
 }
 

@@ -322,12 +322,6 @@ fn a_change_to_an_object_that_nobody_made_is_refused() {
     check_refused_change("change", |target| put_into(target, authors));
 }
 
-#[test]
-fn a_change_to_an_object_that_is_a_number_is_refused() {
-    // Operation 1 of the author wrote a number, which has no members: only the document shows that, not the graph.
-    check_refused_change("change", |target| put_into(target, |target| format!("1@{}", target.author_actor())));
-}
-
 /// A change, well-formed but for the object that it writes to.
 fn put_into(target: &mut Target, object: impl Fn(&mut Target) -> String) -> (ChangeHash, Vec<u8>) {
     let (heads, object) = (target.heads(), object(target));
