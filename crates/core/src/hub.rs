@@ -105,7 +105,7 @@ impl Hub {
             Input::Persisted { document, ticket } => self.persisted(now, &document, ticket),
             Input::PersistFailed { document, ticket, failure } => self.persist_failed(&document, ticket, &failure),
             Input::Loaded { document, loaded } => self.loaded(now, &document, loaded),
-            Input::LoadFailed { document, what, failure } => self.load_failed(&document, &what, &failure),
+            Input::LoadFailed { document, what, failure } => self.load_failed(now, &document, &what, &failure),
             Input::Compacted { document, changes } => self.compacted(&document, changes),
             Input::Drained { session } => self.drained(now, session),
             Input::Disconnected { session } => self.disconnect(session),

@@ -181,6 +181,12 @@ impl PeerSync {
         self.heard && self.known_heads.is_empty() && self.unknown_heads.is_empty()
     }
 
+    /// Whether the peer has announced changes that are not durable here, and that were not refused.
+    #[must_use]
+    pub fn announces_more(&self) -> bool {
+        self.unknown_heads.iter().any(|head| !self.refused.contains(head))
+    }
+
     /// Remembers that a change of this peer will never be accepted.
     pub fn refuse(&mut self, hash: ChangeHash) {
         if self.refused.len() < REFUSED_MAX && !self.refused.contains(&hash) {

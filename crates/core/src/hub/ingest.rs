@@ -3,7 +3,9 @@
 //! Owns: admission with its refusals, commits under way, the order of statements. Must not: decide what peers are sent.
 //! Next: `hub/respond.rs`, `graph/admission.rs`.
 
-use super::document::{Awaiting, Origin, Persisting, Presence};
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::document::{Awaiting, Item, Origin, Persisting, Presence};
 use super::{Event, Hub, Load, Loaded, Now, Output, Remark, StoreFailure, SyncMessage};
 use crate::ChangeHash;
 use crate::change::Change;
@@ -19,7 +21,7 @@ impl Hub {
         self.admit_all(key, Origin::Peer(session), changes);
         let Some(document) = self.document(key) else { return };
         if !present {
-            return;
+            return document.remove_peer(session);
         }
         let peer = document.peer_or_new(session);
         for hash in refused {
@@ -184,8 +186,8 @@ impl Hub {
         }
     }
 
-    /// Nothing of the failed commit is stored. Its authors are cut off: a stock client believes that what it sent has
-    /// arrived, and sends it again only on a new connection.
+    /// Nothing of the failed commit is stored, and what waited for it goes too. Whoever sent a part of that is cut off:
+    /// a stock client believes that what it sent has arrived, and sends it again only on a new connection.
     pub(super) fn persist_failed(&mut self, id: &DocumentId, ticket: u64, failure: &StoreFailure) {
         let hash_key = self.hash_key;
         let Some(key) = self.keys.get(id).copied() else { return };
@@ -194,24 +196,33 @@ impl Hub {
             return;
         }
         let failed = std::mem::take(&mut document.persisting);
-        document.awaiting.clear();
+        let mut senders: BTreeSet<_> = document.awaiting.drain(..).map(|awaiting| awaiting.session).collect();
+        let announcing = document.peers.iter().filter(|peer| peer.sync.announces_more());
+        senders.extend(announcing.map(|peer| peer.session));
         document.graph = (document.presence == Presence::Absent).then(|| Box::new(Graph::new(hash_key)));
         document.orphans = None;
         self.weigh(key);
-        let mut closed = std::collections::BTreeSet::new();
         for Persisting { origin, .. } in failed {
             match origin {
-                Origin::Peer(session) if closed.insert(session) => {
-                    self.remark(session, Some(id), Remark::Store(failure.clone()));
-                    self.outputs.push_back(Output::Close { session, reason: failure.message.clone() });
-                }
-                Origin::Peer(_) => {}
-                Origin::Local { ticket } => {
-                    let (document, message) = (id.clone(), failure.message.clone());
-                    self.outputs.push_back(Output::Notify(Event::NotSaved { document, ticket, message }));
-                }
+                Origin::Peer(session) => drop(senders.insert(session)),
+                Origin::Local { ticket } => self.not_saved(id, ticket, failure),
             }
         }
+        for session in senders {
+            self.cut_off(session, id, failure);
+        }
+    }
+
+    fn cut_off(&mut self, session: SessionId, id: &DocumentId, failure: &StoreFailure) {
+        if self.sessions.contains_key(&session) {
+            self.remark(session, Some(id), Remark::Store(failure.clone()));
+            self.outputs.push_back(Output::Close { session, reason: failure.message.clone() });
+        }
+    }
+
+    fn not_saved(&mut self, id: &DocumentId, ticket: u64, failure: &StoreFailure) {
+        let (document, message) = (id.clone(), failure.message.clone());
+        self.outputs.push_back(Output::Notify(Event::NotSaved { document, ticket, message }));
     }
 
     pub(super) fn loaded(&mut self, now: Now, id: &DocumentId, loaded: Loaded) {
@@ -263,24 +274,46 @@ impl Hub {
 
     /// The document cannot be read: those who asked are told, and nothing of it is touched. The next message about it
     /// tries again.
-    pub(super) fn load_failed(&mut self, id: &DocumentId, what: &Load, failure: &StoreFailure) {
+    pub(super) fn load_failed(&mut self, now: Now, id: &DocumentId, what: &Load, failure: &StoreFailure) {
         let Some(key) = self.keys.get(id).copied() else { return };
         self.end_fetch(key, what);
         let Some(document) = self.document(key) else { return };
-        document.loading = None;
-        let waiting = std::mem::take(&mut document.inbox);
-        let peers: std::collections::BTreeSet<_> = match what {
-            Load::Summary | Load::Graph => waiting.iter().filter_map(super::Item::session).collect(),
+        let waiting: BTreeSet<_> = match what {
+            Load::Summary | Load::Graph => {
+                document.loading = None;
+                return self.drop_inbox(key, failure);
+            }
             Load::Payload => document.peers.iter().map(|peer| peer.session).collect(),
-            Load::Changes { session, .. } => [*session].into(),
+            Load::Changes { session, .. } => {
+                document.loading = None;
+                [*session].into()
+            }
         };
-        for session in peers {
+        for session in waiting {
             self.remark(session, Some(id), Remark::Store(failure.clone()));
         }
-        for item in waiting {
-            if let super::Item::Local { ticket, .. } = item {
-                let (document, message) = (id.clone(), failure.message.clone());
-                self.outputs.push_back(Output::Notify(Event::NotSaved { document, ticket, message }));
+        self.drive(now, key);
+    }
+
+    /// Nothing that waits can be handled. Whoever sent changes is cut off, for the reason of [`Self::persist_failed`].
+    fn drop_inbox(&mut self, key: u32, failure: &StoreFailure) {
+        let Some(document) = self.document(key) else { return };
+        let (id, inbox) = (document.id.clone(), std::mem::take(&mut document.inbox));
+        let mut senders = BTreeMap::new();
+        for item in inbox {
+            match item {
+                Item::Message { session, message } => {
+                    *senders.entry(session).or_default() |= message.statement.with_changes;
+                }
+                Item::Local { ticket, .. } => self.not_saved(&id, ticket, failure),
+                Item::Watch | Item::Initiate { .. } => {}
+            }
+        }
+        for (session, sent_changes) in senders {
+            if sent_changes {
+                self.cut_off(session, &id, failure);
+            } else {
+                self.remark(session, Some(&id), Remark::Store(failure.clone()));
             }
         }
     }

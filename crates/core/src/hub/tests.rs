@@ -1,1 +1,390 @@
-//! Tests of the module above.
+//! The hub in scenarios: peers and a store played by hand, and what each peer is sent.
+//!
+//! Owns: the stage that all scenarios share. Must not: know how the hub keeps what it was told.
+//! Next: `tests/durability.rs`, then the other files beside it; `../../../tests/interop` does the same at random.
+
+mod durability;
+mod fanout;
+mod opening;
+mod pair;
+mod passing;
+mod stored;
+
+use std::collections::{BTreeMap, VecDeque};
+
+use automerge::transaction::Transactable;
+use automerge::{ActorId, AutoCommit, ROOT};
+use bytes::Bytes;
+
+use super::*;
+use crate::ChangeHash;
+use crate::change::Change;
+use crate::chunk::{self, ChunkKind};
+use crate::clock::Stamp;
+use crate::graph::Graph;
+use crate::id::PeerId;
+use crate::storage::{Commit, Payload, StoredChange, StoredGraph, Summary};
+use crate::sync::Statement;
+use crate::sync::bloom::Bloom;
+use crate::sync::message::{Flags, Have, Message};
+
+const A: SessionId = SessionId(1);
+const B: SessionId = SessionId(2);
+const C: SessionId = SessionId(3);
+const D: SessionId = SessionId(4);
+
+/// A hub, a store that answers at once unless it is told to hold or to fail, and everything that came out.
+struct Stage {
+    hub: Hub,
+    now: Duration,
+    store: BTreeMap<DocumentId, Stored>,
+    /// Store calls are kept in `held` instead of being answered.
+    holds: bool,
+    held: VecDeque<Output>,
+    sent: BTreeMap<SessionId, Vec<Outgoing>>,
+    told: Vec<Event>,
+    refused: Vec<(Option<SessionId>, Remark)>,
+    closed: Vec<SessionId>,
+    awaiting_drain: Vec<SessionId>,
+    loads: Vec<Load>,
+    commits: Vec<Commit>,
+    /// Every output in order, as text.
+    trace: String,
+}
+
+/// A document on the disk.
+#[derive(Default, Clone)]
+struct Stored {
+    changes: Vec<Change>,
+    heads: Vec<ChangeHash>,
+    /// Number of changes under the snapshot.
+    covered: u32,
+}
+
+/// What a peer was sent, taken apart.
+#[derive(Debug, Clone, PartialEq)]
+enum Said {
+    Sync { heads: Vec<ChangeHash>, need: Vec<ChangeHash>, changes: Vec<ChangeHash> },
+    Request,
+    Unavailable,
+    Ephemeral(u64),
+    RemoteHeads(Vec<ChangeHash>),
+    Error(String),
+}
+
+impl Stage {
+    fn new() -> Self {
+        Self::with(Limits::default())
+    }
+
+    fn with(limits: Limits) -> Self {
+        Self {
+            hub: Hub::new(limits, [3; 32]),
+            now: Duration::from_secs(1),
+            store: BTreeMap::new(),
+            holds: false,
+            held: VecDeque::new(),
+            sent: BTreeMap::new(),
+            told: Vec::new(),
+            refused: Vec::new(),
+            closed: Vec::new(),
+            awaiting_drain: Vec::new(),
+            loads: Vec::new(),
+            commits: Vec::new(),
+            trace: String::new(),
+        }
+    }
+
+    /// A stage on which these downstream peers are connected.
+    fn of(sessions: &[SessionId]) -> Self {
+        let mut stage = Self::new();
+        sessions.iter().for_each(|session| stage.connect(*session));
+        stage
+    }
+
+    fn connect(&mut self, session: SessionId) {
+        self.connect_as(session, Role::Downstream, None);
+    }
+
+    fn connect_as(&mut self, session: SessionId, role: Role, storage: Option<StorageId>) {
+        let peer = peer(session);
+        self.input(Input::Connected { session, peer: PeerInfo { peer, storage, role } });
+    }
+
+    fn input(&mut self, input: Input) {
+        let now = Now { mono: self.now, wall_ms: 1_700_000_000_000 + self.now.as_millis() as u64 };
+        self.hub.handle(now, input);
+        while let Some(output) = self.hub.poll_output() {
+            self.trace.push_str(&format!("{output:?}\n"));
+            match output {
+                Output::Persist { ref commit, .. } => {
+                    self.commits.push(commit.clone());
+                    self.held.push_back(output);
+                }
+                Output::Load { ref what, .. } => {
+                    self.loads.push(what.clone());
+                    self.held.push_back(output);
+                }
+                Output::Send { session, message } => self.sent.entry(session).or_default().push(message),
+                Output::Notify(event) => self.told.push(event),
+                Output::Refused { session, remark, .. } => self.refused.push((session, remark)),
+                Output::Close { session, .. } => self.closed.push(session),
+                Output::AwaitDrain { session } => self.awaiting_drain.push(session),
+            }
+        }
+        if !self.holds {
+            self.answer_all();
+        }
+    }
+
+    /// Answers what is held, and what follows from it.
+    fn answer_all(&mut self) {
+        while self.answer_one() {}
+    }
+
+    fn answer_one(&mut self) -> bool {
+        let Some(output) = self.held.pop_front() else { return false };
+        let input = match output {
+            Output::Persist { ticket, commit } => {
+                let document = commit.document.clone();
+                self.store.entry(document.clone()).or_default().commit(&commit);
+                Input::Persisted { document, ticket }
+            }
+            Output::Load { document, what } => {
+                let loaded = self.store.get(&document).map_or_else(|| absent(&what), |stored| stored.load(&what));
+                Input::Loaded { document, loaded }
+            }
+            other => panic!("no store call: {other:?}"),
+        };
+        self.input(input);
+        true
+    }
+
+    /// The oldest store call fails.
+    fn fail_one(&mut self) {
+        let failure = StoreFailure { message: "the disk is full".into() };
+        let input = match self.held.pop_front().expect("a store call under way") {
+            Output::Persist { ticket, commit } => Input::PersistFailed { document: commit.document, ticket, failure },
+            Output::Load { document, what } => Input::LoadFailed { document, what, failure },
+            other => panic!("no store call: {other:?}"),
+        };
+        self.input(input);
+    }
+
+    /// A sync message of these heads and changes.
+    fn sync(&mut self, session: SessionId, document: &DocumentId, heads: &[ChangeHash], changes: &[&Change]) {
+        let changes: Vec<_> = changes.iter().map(|change| (*change).clone()).collect();
+        let statement = Statement { with_changes: !changes.is_empty(), ..statement(heads) };
+        self.message(session, SyncMessage { changes, statement, ..empty_message(document) });
+    }
+
+    fn request(&mut self, session: SessionId, document: &DocumentId) {
+        self.message(session, SyncMessage { request: true, ..empty_message(document) });
+    }
+
+    fn message(&mut self, session: SessionId, message: SyncMessage) {
+        self.input(Input::Received { session, message: PeerMessage::Sync(Box::new(message)) });
+    }
+
+    fn local(&mut self, document: &DocumentId, changes: &[&Change], ticket: u64) {
+        let changes = changes.iter().map(|change| (*change).clone()).collect();
+        self.input(Input::Local { document: document.clone(), changes, ticket });
+    }
+
+    fn disconnect(&mut self, session: SessionId) {
+        self.input(Input::Disconnected { session });
+    }
+
+    /// Lets time pass, with the timeouts that fall due.
+    fn advance(&mut self, millis: u64) {
+        let end = self.now + Duration::from_millis(millis);
+        while let Some((at, _)) = self.hub.poll_timeout().filter(|(at, _)| *at <= end) {
+            self.now = self.now.max(at);
+            self.input(Input::Timeout);
+        }
+        self.now = end;
+    }
+
+    fn take_raw(&mut self, session: SessionId) -> Vec<Outgoing> {
+        self.sent.remove(&session).unwrap_or_default()
+    }
+
+    /// What the peer was sent since last asked.
+    fn take(&mut self, session: SessionId) -> Vec<Said> {
+        self.take_raw(session).iter().map(said).collect()
+    }
+
+    fn forget_sent(&mut self) {
+        self.sent.clear();
+    }
+
+    /// Puts changes into the store behind the hub's back, as from an earlier run; the first `covered` in a snapshot.
+    fn stored(&mut self, document: &DocumentId, changes: &[Change], covered: u32) {
+        let mut graph = Graph::new(1);
+        for change in changes {
+            graph.push(change).expect("in order");
+        }
+        let stored = Stored { changes: changes.to_vec(), heads: graph.pending_heads(), covered };
+        self.store.insert(document.clone(), stored);
+    }
+}
+
+impl Stored {
+    fn commit(&mut self, commit: &Commit) {
+        assert_eq!(commit.changes_before as usize, self.changes.len(), "a commit on another history");
+        for bytes in &commit.changes {
+            self.changes.push(Change::decode_stored(bytes.clone()).expect("a stored change is a change"));
+        }
+        self.heads.clone_from(&commit.heads);
+    }
+
+    fn load(&self, what: &Load) -> Loaded {
+        match what {
+            Load::Summary => Loaded::Summary(Some(self.summary())),
+            Load::Graph => Loaded::Graph(Some(Box::new(self.graph()))),
+            Load::Payload => Loaded::Payload(Some(Payload {
+                snapshot: (self.covered > 0).then(|| self.snapshot()),
+                tail: self.tail(),
+                changes: self.changes.len() as u32,
+            })),
+            Load::Changes { session, hashes } => {
+                let wanted = self.changes.iter().filter(|change| hashes.contains(&change.hash));
+                let changes = wanted.map(|change| (change.hash, change.bytes.clone())).collect();
+                Loaded::Changes { session: *session, changes }
+            }
+        }
+    }
+
+    fn graph(&self) -> Graph {
+        let mut whole = Graph::new(1);
+        for change in &self.changes {
+            whole.push(change).expect("in order");
+        }
+        let index = vec![Bytes::from(whole.encode_index(0, self.covered))];
+        Graph::from_stored(&StoredGraph { summary: self.summary(), index, tail: self.tail() }, 1).expect("undamaged")
+    }
+
+    fn snapshot(&self) -> Bytes {
+        let covered = self.changes[..self.covered as usize].iter();
+        let changes = covered.map(|change| automerge::Change::try_from(&change.bytes[..]).expect("a change"));
+        let mut document = automerge::Automerge::new();
+        document.apply_changes(changes).expect("in order");
+        Bytes::from(document.save())
+    }
+
+    fn tail(&self) -> Vec<StoredChange> {
+        let stored = |change: &Change| StoredChange { stamp: Stamp::ZERO, bytes: change.bytes.clone() };
+        self.changes[self.covered as usize..].iter().map(stored).collect()
+    }
+
+    fn summary(&self) -> Summary {
+        let bytes = |changes: &[Change]| changes.iter().map(|change| change.bytes.len() as u64).sum();
+        Summary {
+            heads: self.heads.clone(),
+            changes: self.changes.len() as u32,
+            bytes: bytes(&self.changes),
+            last_stamp: Stamp::ZERO,
+            snapshot_changes: self.covered,
+            snapshot_bytes: bytes(&self.changes[..self.covered as usize]),
+        }
+    }
+}
+
+fn absent(what: &Load) -> Loaded {
+    match what {
+        Load::Summary => Loaded::Summary(None),
+        Load::Graph => Loaded::Graph(None),
+        Load::Payload => Loaded::Payload(None),
+        Load::Changes { session, .. } => Loaded::Changes { session: *session, changes: Vec::new() },
+    }
+}
+
+fn said(message: &Outgoing) -> Said {
+    match message {
+        Outgoing::Sync { data, .. } => {
+            let Message { heads, need, changes, .. } =
+                Message::decode(data.clone(), &Limits::default()).expect("own message");
+            Said::Sync { heads, need, changes: changes.into_iter().flat_map(hashes_in).collect() }
+        }
+        Outgoing::Request { .. } => Said::Request,
+        Outgoing::DocUnavailable { .. } => Said::Unavailable,
+        Outgoing::Ephemeral { count, .. } => Said::Ephemeral(*count),
+        Outgoing::RemoteHeads { heads, .. } => {
+            Said::RemoteHeads(heads.iter().flat_map(|entry| entry.heads.clone()).collect())
+        }
+        Outgoing::Error { message } => Said::Error(message.clone()),
+    }
+}
+
+/// The changes in an element, which may start with a whole document.
+fn hashes_in(element: Bytes) -> Vec<ChangeHash> {
+    let mut hashes = Vec::new();
+    for chunk in chunk::split(element) {
+        let chunk = chunk.expect("own chunk");
+        if chunk.kind == ChunkKind::Document {
+            let changes = crate::document::expand(&chunk, &Limits::default()).expect("own document");
+            hashes.extend(changes.into_iter().flat_map(hashes_in));
+        } else {
+            hashes.push(chunk.hash());
+        }
+    }
+    hashes
+}
+
+/// An acknowledgement or announcement: heads and nothing else.
+fn heads_only(heads: &[ChangeHash]) -> Said {
+    with_changes(heads, &[])
+}
+
+fn with_changes(heads: &[ChangeHash], changes: &[ChangeHash]) -> Said {
+    Said::Sync { heads: sorted(heads), need: Vec::new(), changes: changes.to_vec() }
+}
+
+fn sorted(heads: &[ChangeHash]) -> Vec<ChangeHash> {
+    let mut heads = heads.to_vec();
+    heads.sort_unstable();
+    heads
+}
+
+/// What a stock client says first on a connection: its heads, and a filter over what it has.
+fn statement(heads: &[ChangeHash]) -> Statement {
+    let flags = Some(Flags { reset: false, read_only: false, supports_reset: true });
+    let mut bloom = Vec::new();
+    Bloom::from_hashes(heads).encode(&mut bloom);
+    let have = vec![Have { last_sync: Vec::new(), bloom: Bytes::from(bloom) }];
+    Statement { heads: sorted(heads), need: Vec::new(), have, flags, with_changes: false }
+}
+
+fn empty_message(document: &DocumentId) -> SyncMessage {
+    let (document, statement) = (document.clone(), statement(&[]));
+    SyncMessage { document, request: false, statement, changes: Vec::new(), refused: Vec::new() }
+}
+
+fn document(n: u8) -> DocumentId {
+    DocumentId::from_bytes(&[n; 16]).expect("16 bytes")
+}
+
+fn peer(session: SessionId) -> PeerId {
+    PeerId::new(&format!("peer-{}", session.0)).expect("a name")
+}
+
+fn storage(n: u8) -> StorageId {
+    StorageId::new(&format!("store-{n}")).expect("a name")
+}
+
+/// Changes of one author, each on top of the one before.
+fn chain(author: u8, length: usize) -> Vec<Change> {
+    let mut document = AutoCommit::new().with_actor(ActorId::from([author; 16]));
+    (0..length).map(|value| edit(&mut document, value as u64)).collect()
+}
+
+fn edit(document: &mut AutoCommit, value: u64) -> Change {
+    document.put(ROOT, "value", value).expect("put");
+    let raw = Bytes::copy_from_slice(document.get_last_local_change().expect("just made").raw_bytes());
+    Change::decode(raw, &Limits::default()).expect("automerge's own")
+}
+
+/// Another change with the author and sequence number of the first of `chain(author, _)`.
+fn impostor(author: u8) -> Change {
+    edit(&mut AutoCommit::new().with_actor(ActorId::from([author; 16])), 999)
+}
