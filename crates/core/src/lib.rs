@@ -8,6 +8,9 @@
 //! for all documents and peers, [`session`] speaks with one socket, [`wire`] is the byte format of that speech,
 //! [`storage`] is the seam to a store, and [`limits`] bounds all of it.
 
+// A test's helper panics on whatever it did not expect.
+#![cfg_attr(test, allow(clippy::wildcard_enum_match_arm))]
+
 pub mod change;
 pub mod chunk;
 pub mod clock;
@@ -22,3 +25,9 @@ pub mod sync;
 pub mod wire;
 
 pub use automerge::ChangeHash;
+
+// The encoder that refuses nothing, shared with the crate's integration tests, which use the rest of it.
+#[cfg(test)]
+#[allow(dead_code, unreachable_pub)]
+#[path = "../tests/support/forge.rs"]
+mod forge;

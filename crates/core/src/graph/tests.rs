@@ -4,15 +4,10 @@
 //! those are in `tests/graph_differential.rs`.
 //! Next: `admission.rs`, `orphans.rs`.
 
-// Shared with the crate's other tests, which use the rest of it.
-#[allow(dead_code, unreachable_pub)]
-#[path = "../../tests/support/forge.rs"]
-mod forge;
-
 use super::*;
+use crate::forge::{self, Forged, Key, Row};
 use crate::id::SessionId;
 use crate::limits::Limits;
-use forge::{Forged, Key, Row};
 
 const ALICE: [u8; 16] = [0xaa; 16];
 const BOB: [u8; 16] = [0xbb; 16];

@@ -31,7 +31,6 @@ use crate::sync::message::{Flags, Have, Message};
 const A: SessionId = SessionId(1);
 const B: SessionId = SessionId(2);
 const C: SessionId = SessionId(3);
-const D: SessionId = SessionId(4);
 
 /// A hub, a store that answers at once unless it is told to hold or to fail, and everything that came out.
 struct Stage {
@@ -366,10 +365,6 @@ fn document(n: u8) -> DocumentId {
 
 fn peer(session: SessionId) -> PeerId {
     PeerId::new(&format!("peer-{}", session.0)).expect("a name")
-}
-
-fn storage(n: u8) -> StorageId {
-    StorageId::new(&format!("store-{n}")).expect("a name")
 }
 
 /// Changes of one author, each on top of the one before.

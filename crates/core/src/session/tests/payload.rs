@@ -3,16 +3,12 @@
 //! Owns: sync payloads of every shape. Must not: judge changes beyond "taken" or "refused by name".
 //! Next: `../decode.rs`.
 
-// Shared with the crate's other tests, which use the rest of it.
-#[allow(dead_code, unreachable_pub)]
-#[path = "../../../tests/support/forge.rs"]
-mod forge;
-
 use automerge::transaction::Transactable;
 use automerge::{AutoCommit, ROOT};
 
 use super::*;
 use crate::ChangeHash;
+use crate::forge;
 use crate::sync::message::{Flags, Have, Message, Version};
 
 fn message(changes: Vec<Bytes>) -> Message {
