@@ -90,6 +90,8 @@ struct Held {
     doc: AutoCommit,
     state: sync::State,
     outstanding: Vec<ChangeHash>,
+    /// Something was edited or heard that the server has not been answered.
+    has_news: bool,
 }
 
 /// A connection after its handshake.
@@ -114,6 +116,7 @@ impl Client {
             doc: AutoCommit::new(),
             state: sync::State::new(),
             outstanding: Vec::new(),
+            has_news: false,
         };
         Self { number, link, around, random, documents: documents.iter().map(held).collect() }
     }
@@ -152,7 +155,7 @@ impl Client {
     async fn sync(&mut self, mut session: Session) -> anyhow::Result<std::convert::Infallible> {
         for held in &mut self.documents {
             held.state = sync::State::new();
-            held.speak(&mut session).await?;
+            held.has_news = true;
         }
         loop {
             self.edit();
@@ -173,6 +176,7 @@ impl Client {
                 let held = self.documents.iter_mut().find(|held| held.id == id).context("a document of nobody's")?;
                 let message = sync::Message::decode(&data).map_err(|error| anyhow::anyhow!("{error}"))?;
                 held.doc.sync().receive_sync_message(&mut held.state, message)?;
+                held.has_news = true;
                 for hash in held.acknowledged() {
                     let (client, document) = (self.number, held.number);
                     self.around.history.add(Event::Ok { client, lineage, document, hash });
@@ -197,6 +201,7 @@ impl Client {
             let Some(hash) = held.edit(&mut self.random) else { continue };
             self.around.history.add(Event::Invoke { client: self.number, document: held.number, hash });
             held.outstanding.push(hash);
+            held.has_news = true;
             held.show(self.number, &self.around.board, false);
         }
     }
@@ -244,7 +249,11 @@ impl Held {
     async fn speak(&mut self, session: &mut Session) -> anyhow::Result<()> {
         let unknown = self.doc.get_heads().is_empty() && self.state.their_heads.is_none();
         let kind = if unknown { "request" } else { "sync" };
-        while let Some(message) = self.doc.sync().generate_sync_message(&mut self.state) {
+        if !std::mem::take(&mut self.has_news) {
+            return Ok(());
+        }
+        // One message for each piece of news, as stock clients do: automerge may offer a reset for ever.
+        if let Some(message) = self.doc.sync().generate_sync_message(&mut self.state) {
             let frame = frame::about(kind, &session.peer, &session.server, &self.id, &message.encode());
             session.socket.feed(Message::binary(frame)).await?;
         }

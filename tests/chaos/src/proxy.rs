@@ -48,6 +48,8 @@ struct Shared {
     target: Mutex<(Lineage, Option<SocketAddr>)>,
     open: AtomicBool,
     weather: watch::Sender<Weather>,
+    /// Counts the times that all connections were reset: the weather may have changed before one looks.
+    resets: AtomicU64,
     /// Bytes that still pass before a cut.
     allowance: AtomicUsize,
     hit: AtomicU64,
@@ -67,6 +69,7 @@ impl Link {
             target: Mutex::new((0, None)),
             open: AtomicBool::new(false),
             weather: watch::Sender::new(Weather::Fair),
+            resets: AtomicU64::new(0),
             allowance: AtomicUsize::new(0),
             hit: AtomicU64::new(0),
         });
@@ -102,6 +105,9 @@ impl Link {
     pub(crate) fn set_weather(&self, weather: Weather) {
         if let Weather::Cut(bytes) = weather {
             self.shared.allowance.store(bytes, Ordering::Relaxed);
+        }
+        if weather == Weather::Reset {
+            self.shared.resets.fetch_add(1, Ordering::Relaxed);
         }
         self.shared.weather.send_replace(weather);
     }
@@ -182,8 +188,13 @@ async fn carry(shared: &Shared, mut client: TcpStream, mut server: TcpStream) {
 /// Carries one direction until either end or the weather ends it.
 async fn pump(shared: &Shared, mut from: ReadHalf<'_>, mut to: WriteHalf<'_>) -> End {
     let mut weather = shared.weather.subscribe();
+    let resets = shared.resets.load(Ordering::Relaxed);
     let mut buffer = vec![0; 16 * 1024];
     loop {
+        if shared.resets.load(Ordering::Relaxed) > resets {
+            shared.hits();
+            return End::Reset;
+        }
         match *weather.borrow_and_update() {
             Weather::Reset => {
                 shared.hits();

@@ -92,12 +92,9 @@ impl Fetch {
         Ok(())
     }
 
-    fn speak(&mut self, kind: &str, server: &str, document: &str) -> Vec<Vec<u8>> {
-        let mut frames = Vec::new();
-        while let Some(message) = self.doc.sync().generate_sync_message(&mut self.state) {
-            frames.push(frame::about(kind, PEER, server, document, &message.encode()));
-        }
-        frames
+    fn speak(&mut self, kind: &str, server: &str, document: &str) -> Option<Vec<u8>> {
+        let message = self.doc.sync().generate_sync_message(&mut self.state)?;
+        Some(frame::about(kind, PEER, server, document, &message.encode()))
     }
 
     fn into_event(self, lineage: Lineage) -> Event {
