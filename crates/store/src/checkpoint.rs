@@ -34,11 +34,19 @@ pub(crate) struct Checkpointer {
 struct State {
     asked: bool,
     ended: bool,
+    /// Why the thread has given up, until the writer has heard of it.
+    failed: Option<rusqlite::Error>,
 }
 
 impl Checkpointer {
     /// Called by the writer after each transaction.
+    ///
+    /// # Errors
+    /// Also when the thread met an error, since after a failed sync nothing that shares the file may go on.
     pub(crate) fn watch(&self, writer: &Connection) -> rusqlite::Result<()> {
+        if let Some(failed) = self.lock().failed.take() {
+            return Err(failed);
+        }
         let (log, moved) = checkpoint(writer, "NOOP")?;
         if log < PAGES || moved == log {
             return Ok(());
@@ -70,11 +78,10 @@ impl Checkpointer {
                 return Ok(());
             }
             drop(state);
-            // A failure here loses nothing: the log keeps everything, and the writer meets the same disk.
-            if let Err(error) = checkpoint(&connection, "PASSIVE") {
-                tracing::warn!(%error, "the write-ahead log could not be moved into the database; it grows");
-            }
-            self.lock().asked = false;
+            let failed = checkpoint(&connection, "PASSIVE").err();
+            let mut state = self.lock();
+            state.failed = failed;
+            state.asked = false;
         }
     }
 
