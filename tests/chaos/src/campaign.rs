@@ -129,9 +129,10 @@ impl Outcome {
     /// The outcome as one line of JSON.
     #[must_use]
     pub fn to_json(&self, seed: u64) -> String {
-        let classes = self.classes.iter().map(|(class, (rounds, hits))| {
-            (class.name().to_owned(), json!({"rounds": rounds, "hits": hits}))
-        });
+        let classes = self
+            .classes
+            .iter()
+            .map(|(class, (rounds, hits))| (class.name().to_owned(), json!({"rounds": rounds, "hits": hits})));
         let [shortest, median, longest] = self.round_times.map(|time| time.as_millis() as u64);
         json!({
             "good": self.is_good(), "seed": seed, "seconds": self.time.as_secs_f64(),

@@ -147,7 +147,8 @@ impl Checker {
                 self.violations.push(Violation::Diverged(document));
             }
             let fetched = self.fetched.remove(&document).unwrap_or_default();
-            let everywhere = |hash: &&ChangeHash| !fetched.is_empty() && fetched.iter().all(|found| found.contains(*hash));
+            let everywhere =
+                |hash: &&ChangeHash| !fetched.is_empty() && fetched.iter().all(|found| found.contains(*hash));
             let absent = invoked.iter().filter(|hash| !everywhere(hash));
             self.violations.extend(absent.map(|hash| Violation::NeverArrived(document, *hash)));
         }

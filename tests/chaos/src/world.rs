@@ -74,7 +74,8 @@ impl World {
         mut random: StdRng,
         first: DocumentId,
     ) -> anyhow::Result<Self> {
-        let documents = (first..first + DOCUMENTS).map(|number| (number, frame::document_id(random.random()))).collect();
+        let documents =
+            (first..first + DOCUMENTS).map(|number| (number, frame::document_id(random.random()))).collect();
         let mut world = Self {
             history,
             random,
@@ -253,7 +254,9 @@ impl World {
             let first = |document| entries.iter().find(|((_, number), _)| *number == document).map(|(_, entry)| entry);
             whole
                 && entries.iter().all(|((_, document), entry)| {
-                    entry.agrees && entry.outstanding == 0 && first(*document).is_some_and(|one| one.heads == entry.heads)
+                    entry.agrees
+                        && entry.outstanding == 0
+                        && first(*document).is_some_and(|one| one.heads == entry.heads)
                 })
         })
         .await

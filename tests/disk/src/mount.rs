@@ -195,10 +195,7 @@ impl Filesystem for Requests {
         reply: ReplyEmpty,
     ) {
         let (parent, new_parent) = (parent.0, new_parent.0);
-        self.answer_empty(
-            Operation::Rename { parent, name: text(name), new_parent, new_name: text(new_name) },
-            reply,
-        );
+        self.answer_empty(Operation::Rename { parent, name: text(name), new_parent, new_name: text(new_name) }, reply);
     }
 
     /// Opening drops what the kernel has cached of the file, so that reads after it reach the disk and can fail.
