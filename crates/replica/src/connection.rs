@@ -243,7 +243,7 @@ where
     fn report_drained(&self) {
         for shard in self.outbox.take_drained() {
             let input = syncline_core::hub::Input::Drained { session: self.id };
-            self.replica.shards()[shard].send(input, None);
+            self.replica.shards()[shard].send(input);
         }
     }
 
