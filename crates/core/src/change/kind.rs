@@ -1,7 +1,7 @@
 //! What operations are to each other: an object, an element of a list or text, or neither.
 //!
 //! Owns: the names for what an operation is, and for what a later one takes it for. Must not: look anything up.
-//! Next: `change/operations.rs`, `graph/kinds.rs`; docs/decisions/0011-operation-kinds-beside-the-graph.md.
+//! Next: `change/operations.rs`, `graph/kinds.rs`; docs/decisions/0012-operation-kinds-beside-the-graph.md.
 
 use smallvec::SmallVec;
 

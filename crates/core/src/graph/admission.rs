@@ -6,7 +6,7 @@
 //!
 //! A relay that passes on a change which contradicts its ancestors stops every client behind it, so these checks stand
 //! before the store. What is not checked is what a predecessor is, beyond that it exists: see
-//! docs/decisions/0011-operation-kinds-beside-the-graph.md.
+//! docs/decisions/0012-operation-kinds-beside-the-graph.md.
 
 use smallvec::SmallVec;
 

@@ -2,7 +2,7 @@
 //!
 //! Owns: for each actor, runs of operations of one kind, and the answer whether an operation is what it is taken for.
 //! Must not: keep an operation, a key or a value.
-//! Next: `admission.rs`, `index.rs`; docs/decisions/0011-operation-kinds-beside-the-graph.md.
+//! Next: `admission.rs`, `index.rs`; docs/decisions/0012-operation-kinds-beside-the-graph.md.
 //!
 //! A run goes on until the next one of its actor begins, whatever counters lie between the actor's changes: those are
 //! not its operations, and nobody asks for what does not exist. So a letter typed after a letter costs nothing.
