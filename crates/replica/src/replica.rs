@@ -13,7 +13,7 @@ use syncline_core::change::Change;
 use syncline_core::hub::{Event, Hub, Input, Now, OpenedDocuments, PeerInfo, PeerMessage, Receipt, Role};
 use syncline_core::id::{DocumentId, PeerId, SessionId};
 use syncline_core::limits::Limits;
-use syncline_core::session::{LocalPeer, Roster};
+use syncline_core::session::{LocalPeer, Offence, Roster};
 use syncline_store::Store;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -68,6 +68,13 @@ pub enum News {
     Left {
         /// The connection.
         session: SessionId,
+    },
+    /// A peer did something that was not taken, or reports that something of ours was not.
+    Refused {
+        /// The connection.
+        session: SessionId,
+        /// What.
+        offence: Offence,
     },
     /// A server could not be reached; it is tried again.
     Unreachable {
