@@ -73,9 +73,6 @@ const SQLITE_OLDEST: i32 = 3_051_003;
 /// Memory for pages that one connection keeps, KiB.
 const CACHE_KIB: i32 = 8 * 1024;
 
-/// Bytes of the file that one connection may map.
-const MMAP_BYTES: i64 = 256 * 1024 * 1024;
-
 /// Bits of a place that number the change within its document; the bits above are the document's key.
 const NUMBER_BITS: u32 = 28;
 
@@ -294,7 +291,8 @@ fn configure(connection: &Connection) -> Result<(), StoreError> {
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
     connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
-    connection.pragma_update(None, "mmap_size", MMAP_BYTES)?;
+    // A failed read of a mapped file is a signal that ends the process; a failed call is an error.
+    connection.pragma_update(None, "mmap_size", 0)?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     connection.set_prepared_statement_cache_capacity(32);
     Ok(())
