@@ -39,11 +39,8 @@ pub(crate) struct ClientDocument {
 impl Client {
     pub(crate) fn new(number: usize, server: usize, tier: Tier, documents: usize, only_v1: bool) -> Self {
         let actor = actor(number, 0);
-        let document = || ClientDocument {
-            content: Content::new(tier, &actor),
-            state: SyncState::new(tier),
-            edited: false,
-        };
+        let document =
+            || ClientDocument { content: Content::new(tier, &actor), state: SyncState::new(tier), edited: false };
         Self {
             number,
             server,

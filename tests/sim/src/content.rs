@@ -32,6 +32,14 @@ pub(crate) enum SyncState {
 }
 
 impl SyncState {
+    /// What the server said last that it has.
+    pub(crate) fn their_heads(&self) -> Option<&[ChangeHash]> {
+        match self {
+            Self::Real(state) => state.their_heads.as_deref(),
+            Self::Dag(state) => state.their_heads(),
+        }
+    }
+
     pub(crate) fn new(tier: Tier) -> Self {
         match tier {
             Tier::T0 => Self::Dag(Box::default()),

@@ -30,7 +30,10 @@ pub(crate) fn forged(deps: &[ChangeHash], actor: &[u8], seq: u64, start_op: u64)
 
 #[derive(Debug, Clone)]
 struct Node {
+    hash: ChangeHash,
     deps: Vec<ChangeHash>,
+    /// Where the dependencies are, all before this one.
+    places: Vec<usize>,
     bytes: Bytes,
     max_op: u64,
 }
@@ -41,8 +44,9 @@ pub(crate) struct Dag {
     actor: Vec<u8>,
     seq: u64,
     max_op: u64,
-    nodes: BTreeMap<ChangeHash, Node>,
-    order: Vec<ChangeHash>,
+    /// In order of arrival, dependencies first.
+    nodes: Vec<Node>,
+    place: BTreeMap<ChangeHash, usize>,
     heads: BTreeSet<ChangeHash>,
     /// Came before what they build on.
     waiting: BTreeMap<ChangeHash, Node>,
@@ -60,6 +64,10 @@ pub(crate) struct DagSync {
 }
 
 impl DagSync {
+    pub(crate) fn their_heads(&self) -> Option<&[ChangeHash]> {
+        self.their_heads.as_deref()
+    }
+
     /// What survives a connection.
     pub(crate) fn reconnected(&self) -> Self {
         Self { common: self.common.clone(), ..Self::default() }
@@ -72,8 +80,8 @@ impl Dag {
             actor: actor.to_vec(),
             seq: 0,
             max_op: 0,
-            nodes: BTreeMap::new(),
-            order: Vec::new(),
+            nodes: Vec::new(),
+            place: BTreeMap::new(),
             heads: BTreeSet::new(),
             waiting: BTreeMap::new(),
         }
@@ -88,7 +96,8 @@ impl Dag {
         let deps: Vec<ChangeHash> = self.heads.iter().copied().collect();
         self.seq += 1;
         let (hash, bytes) = forged(&deps, &self.actor, self.seq, self.max_op + 1);
-        self.insert(hash, Node { deps, bytes: bytes.clone(), max_op: self.max_op + 1 });
+        let (places, max_op) = (Vec::new(), self.max_op + 1);
+        self.insert(Node { hash, deps, places, bytes: bytes.clone(), max_op });
         bytes
     }
 
@@ -101,86 +110,89 @@ impl Dag {
     }
 
     pub(crate) fn hashes(&self) -> BTreeSet<ChangeHash> {
-        self.nodes.keys().copied().collect()
+        self.place.keys().copied().collect()
     }
 
     pub(crate) fn raw(&self) -> Vec<Bytes> {
-        self.order.iter().map(|hash| self.nodes[hash].bytes.clone()).collect()
+        self.nodes.iter().map(|node| node.bytes.clone()).collect()
     }
 
     /// Takes a change in, or keeps it until what it builds on has come.
     pub(crate) fn take(&mut self, bytes: &Bytes) -> Result<(), String> {
         let change = Change::decode_stored(bytes.clone()).map_err(|error| error.to_string())?;
-        let max_op = change.max_op();
-        let node = Node { deps: change.deps.to_vec(), bytes: bytes.clone(), max_op };
-        if self.nodes.contains_key(&change.hash) {
+        let (hash, max_op) = (change.hash, change.max_op());
+        if self.place.contains_key(&hash) {
             return Ok(());
         }
-        self.waiting.insert(change.hash, node);
-        while let Some(hash) = self.waiting.iter().find(|(_, node)| self.has_all(&node.deps)).map(|(hash, _)| *hash) {
+        let node = Node { hash, deps: change.deps.to_vec(), places: Vec::new(), bytes: bytes.clone(), max_op };
+        self.waiting.insert(hash, node);
+        while let Some(hash) = self.waiting.values().find(|node| self.has_all(&node.deps)).map(|node| node.hash) {
             if let Some(node) = self.waiting.remove(&hash) {
-                self.insert(hash, node);
+                self.insert(node);
             }
         }
         Ok(())
     }
 
     fn has_all(&self, deps: &[ChangeHash]) -> bool {
-        deps.iter().all(|dep| self.nodes.contains_key(dep))
+        deps.iter().all(|dep| self.place.contains_key(dep))
     }
 
-    fn insert(&mut self, hash: ChangeHash, node: Node) {
+    fn insert(&mut self, mut node: Node) {
         for dep in &node.deps {
             self.heads.remove(dep);
+            node.places.extend(self.place.get(dep));
         }
-        self.heads.insert(hash);
+        self.heads.insert(node.hash);
         self.max_op = self.max_op.max(node.max_op);
-        self.order.push(hash);
-        self.nodes.insert(hash, node);
+        self.place.insert(node.hash, self.nodes.len());
+        self.nodes.push(node);
     }
 
-    fn closure(&self, heads: &[ChangeHash]) -> BTreeSet<ChangeHash> {
-        let mut closure = BTreeSet::new();
-        let mut queue: Vec<ChangeHash> = heads.iter().filter(|head| self.nodes.contains_key(head)).copied().collect();
-        while let Some(hash) = queue.pop() {
-            if closure.insert(hash) {
-                queue.extend(&self.nodes[&hash].deps);
+    /// For each node whether it is one of these or an ancestor of one.
+    fn closure<'a>(&self, heads: impl Iterator<Item = &'a ChangeHash>) -> Vec<bool> {
+        let mut inside = vec![false; self.nodes.len()];
+        heads.filter_map(|head| self.place.get(head)).for_each(|place| inside[*place] = true);
+        for place in (0..inside.len()).rev() {
+            if inside[place] {
+                self.nodes[place].places.iter().for_each(|dep| inside[*dep] = true);
             }
         }
-        closure
+        inside
     }
 
     /// The next message to a server, if there is anything to say.
     pub(crate) fn generate(&self, state: &mut DagSync) -> Option<Bytes> {
         let heads = self.heads();
         let need = self.need(state);
-        let theirs = state.their_heads.as_ref().map(|theirs| {
-            let known: Vec<ChangeHash> = theirs.iter().chain(&state.their_have).copied().collect();
-            self.closure(&known)
-        });
-        let wanted = |hash: &&ChangeHash| {
-            let lacks = theirs.as_ref().is_some_and(|theirs| !theirs.contains(*hash) && !state.sent.contains(*hash));
-            lacks || state.wants.contains(hash)
-        };
-        let sending: Vec<ChangeHash> = self.order.iter().filter(wanted).copied().collect();
         let told = (heads, need);
+        let heads_equal = state.their_heads.as_ref() == Some(&told.0);
+        if heads_equal && state.wants.is_empty() && state.told.as_ref() == Some(&told) {
+            return None;
+        }
+        let theirs = state.their_heads.as_ref().map(|theirs| self.closure(theirs.iter().chain(&state.their_have)));
+        let wanted = |(place, node): &(usize, &Node)| {
+            let lacks = theirs.as_ref().is_some_and(|theirs| !theirs[*place]) && !state.sent.contains(&node.hash);
+            lacks || state.wants.contains(&node.hash)
+        };
+        let sending: Vec<&Node> = self.nodes.iter().enumerate().filter(wanted).map(|(_, node)| node).collect();
         if sending.is_empty() && state.told.as_ref() == Some(&told) {
             return None;
         }
-        let common = self.closure(&state.common);
-        let last_sync: Vec<ChangeHash> = state.common.iter().filter(|hash| common.contains(hash)).copied().collect();
+        let common = self.closure(state.common.iter());
+        let last_sync = state.common.iter().filter(|hash| self.place.contains_key(hash)).copied().collect();
         let mut bloom = Vec::new();
-        let since: Vec<ChangeHash> = self.order.iter().filter(|hash| !common.contains(hash)).copied().collect();
-        Bloom::from_hashes(since.iter()).encode(&mut bloom);
+        let since = self.nodes.iter().zip(&common).filter(|(_, common)| !**common).map(|(node, _)| &node.hash);
+        Bloom::from_hashes(since.collect::<Vec<_>>()).encode(&mut bloom);
         let message = Message {
             version: Version::V1,
             heads: told.0.clone(),
             need: told.1.clone(),
             have: vec![Have { last_sync, bloom: Bytes::from(bloom) }],
-            changes: sending.iter().map(|hash| self.nodes[hash].bytes.clone()).collect(),
+            changes: sending.iter().map(|node| node.bytes.clone()).collect(),
             flags: Some(Flags { reset: false, read_only: false, supports_reset: true }),
         };
-        state.sent.extend(sending);
+        state.sent.extend(sending.iter().map(|node| node.hash));
         state.wants.clear();
         state.told = Some(told);
         let mut out = Vec::new();
@@ -189,7 +201,7 @@ impl Dag {
     }
 
     fn need(&self, state: &DagSync) -> Vec<ChangeHash> {
-        let known = |hash: &ChangeHash| self.nodes.contains_key(hash) || self.waiting.contains_key(hash);
+        let known = |hash: &ChangeHash| self.place.contains_key(hash) || self.waiting.contains_key(hash);
         let missing = self.waiting.values().flat_map(|node| &node.deps);
         let mut need: Vec<ChangeHash> =
             missing.chain(state.their_heads.iter().flatten()).filter(|hash| !known(hash)).copied().collect();
@@ -214,7 +226,7 @@ impl Dag {
             state.told = None;
         }
         if !reset {
-            state.common = message.heads.iter().filter(|head| self.nodes.contains_key(head)).copied().collect();
+            state.common = message.heads.iter().filter(|head| self.place.contains_key(head)).copied().collect();
         }
         state.their_have = message.have.into_iter().flat_map(|have| have.last_sync).collect();
         state.their_heads = Some(message.heads);

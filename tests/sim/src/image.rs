@@ -80,7 +80,9 @@ impl Image {
         require(made.is_some(), "stored changes were made by somebody", || format!("nobody made {hash}"))?;
         let deps = made.map(|made| made.deps.as_slice()).unwrap_or_default();
         let missing = deps.iter().find(|dep| !stored.hashes.contains(dep));
-        require(missing.is_none(), "dependencies are stored first", || format!("{hash} is stored without {missing:?}"))?;
+        require(missing.is_none(), "dependencies are stored first", || {
+            format!("{hash} is stored without {missing:?}")
+        })?;
         require(stored.hashes.insert(hash), "a change is stored once", || format!("{hash} is stored twice"))?;
         for dep in deps {
             stored.heads.remove(dep);
@@ -132,7 +134,8 @@ impl Image {
         if raw == 0 {
             return None;
         }
-        let changes = stored.changes[..covers as usize].iter().map(|change| automerge::Change::try_from(&change.bytes[..]));
+        let changes =
+            stored.changes[..covers as usize].iter().map(|change| automerge::Change::try_from(&change.bytes[..]));
         let mut built = automerge::Automerge::new();
         built.apply_changes(changes.collect::<Result<Vec<_>, _>>().ok()?).ok()?;
         let bytes = Bytes::from(built.save());

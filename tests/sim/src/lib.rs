@@ -19,6 +19,7 @@ mod image;
 mod log;
 mod machine;
 mod oracle;
+pub mod planted;
 mod random;
 pub mod run;
 mod scenario;

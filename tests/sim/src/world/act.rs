@@ -84,7 +84,9 @@ impl World {
     /// Counts that a fault came, and what the machine was in the middle of.
     fn met(&mut self, kind: Kind, machine: usize) {
         let state = match self.machines[machine].state() {
-            State::Idle if self.links.values().any(|link| !link.up.is_empty() || !link.down.is_empty()) => State::UnderWay,
+            State::Idle if self.links.values().any(|link| !link.up.is_empty() || !link.down.is_empty()) => {
+                State::UnderWay
+            }
             state => state,
         };
         self.log.fault_met(kind, state);

@@ -5,9 +5,11 @@
 
 use bytes::Bytes;
 use syncline_core::limits::Limits;
+use syncline_core::sync::message::Message;
 use syncline_core::wire::{self, Body};
 
 use super::World;
+use super::hub::describe;
 use crate::oracle::{Checked, Violation, require};
 
 impl World {
@@ -79,7 +81,13 @@ impl World {
     pub(super) fn client_says(&mut self, who: usize, link: u64, body: &Body<'_>) {
         let mut frame = Vec::new();
         wire::encode(&self.clients[who].name(), Some("server"), body, &mut frame);
-        self.log.say(|| format!("  client {who} says {}", body.kind()));
+        self.log.say(|| match body {
+            Body::Sync { data, .. } | Body::Request { data, .. } => {
+                let message = Message::decode(data.clone(), &Limits::default());
+                format!("  client {who} says {}", message.map_or_else(|error| error.to_string(), |m| describe(&m)))
+            }
+            other => format!("  client {who} says {}", other.kind()),
+        });
         self.push_up(link, Bytes::from(frame));
     }
 }

@@ -148,10 +148,13 @@ impl World {
     fn tell(&mut self, machine: usize) -> Checked {
         let Some(finished) = self.machines[machine].disk.finished.pop_front() else { return Ok(()) };
         for (document, ticket) in finished.tickets {
-            self.input(machine, match finished.failure.clone() {
-                None => Input::Persisted { document, ticket },
-                Some(failure) => Input::PersistFailed { document, ticket, failure },
-            })?;
+            self.input(
+                machine,
+                match finished.failure.clone() {
+                    None => Input::Persisted { document, ticket },
+                    Some(failure) => Input::PersistFailed { document, ticket, failure },
+                },
+            )?;
         }
         Ok(())
     }
@@ -162,7 +165,7 @@ impl World {
         let Some((document, what)) = machine.loads.remove(at) else { return Ok(()) };
         let hash_key = machine.hub.hash_key();
         let loaded = if std::mem::take(&mut machine.disk.faults.read_fails) {
-            machine.disk.has_failed = true;
+            (machine.disk.has_failed, machine.disk.read_failed) = (true, true);
             Err(syncline_core::hub::StoreFailure { message: "the disk cannot be read".to_owned() })
         } else {
             let loaded = machine.disk.image.load(&document, &what, hash_key);

@@ -97,13 +97,12 @@ impl World {
 
     /// Somebody else's frame with one bit changed, or cut short.
     fn hostile_bends_a_frame(&mut self, link: u64, stream: &mut Stream) {
-        let frames: Vec<Bytes> = self.links.values().flat_map(|link| link.up.iter().chain(&link.down)).cloned().collect();
+        let frames: Vec<Bytes> =
+            self.links.values().flat_map(|link| link.up.iter().chain(&link.down)).cloned().collect();
         if frames.is_empty() {
             return;
         }
-        let mut frame = stream.one_of(&(0..frames.len()).collect::<Vec<_>>());
-        frame %= frames.len();
-        let mut bytes = frames[frame].to_vec();
+        let mut bytes = frames[stream.below(frames.len() as u64) as usize].to_vec();
         if stream.chance(3_000) {
             bytes.truncate(stream.below(bytes.len() as u64) as usize);
         } else {
@@ -159,7 +158,14 @@ impl World {
                 self.note_if_readable(&bent);
                 Bytes::from(bent)
             }
-            _ => forged(&heads, &actor, 2 + stream.below(2), max_op.saturating_sub(1).max(1)).1,
+            _ => {
+                let (seq, start_op) = (1 + stream.below(3), max_op.saturating_sub(stream.below(2)).max(1));
+                let (hash, bytes) = forged(&heads, &actor, seq, start_op);
+                if seq == 1 && start_op > max_op {
+                    self.oracle.make(hash, Made { deps: heads, max_op: start_op });
+                }
+                bytes
+            }
         };
         self.hostile_syncs(link, document, &message(Vec::new(), vec![bytes]));
     }

@@ -18,7 +18,7 @@ use crate::machine::{Connection, Queued};
 use crate::oracle::{Checked, Violation, require};
 
 /// Times that one change may be sent over one connection: once, and again after each of a few resets.
-const SENDS_MAX: usize = 4;
+const SENDS_MAX: usize = 6;
 
 impl World {
     pub(super) fn input(&mut self, machine: usize, input: Input) -> Checked {
@@ -46,7 +46,8 @@ impl World {
     fn output(&mut self, machine: usize, output: Output) -> Checked {
         match output {
             Output::Persist { ticket, commit } => {
-                self.log.say(|| format!("  machine {machine} commits {} changes, ticket {ticket}", commit.changes.len()));
+                self.log
+                    .say(|| format!("  machine {machine} commits {} changes, ticket {ticket}", commit.changes.len()));
                 commit.changes.iter().for_each(|bytes| self.log.note(machine, "persist", bytes));
                 self.machines[machine].batch.push((ticket, commit));
             }
@@ -103,7 +104,9 @@ impl World {
             Outgoing::RemoteHeads { heads, .. } => {
                 let mut named = heads.iter().flat_map(|entry| &entry.heads);
                 let unknown = named.find(|hash| self.oracle.made(hash).is_none() && !self.hostile.invented(hash));
-                return require(unknown.is_none(), "heads of other stores exist", || format!("{unknown:?} was not made"));
+                return require(unknown.is_none(), "heads of other stores exist", || {
+                    format!("{unknown:?} was not made")
+                });
             }
             Outgoing::DocUnavailable { .. } | Outgoing::Ephemeral { .. } | Outgoing::Error { .. } => return Ok(()),
         };
@@ -111,16 +114,19 @@ impl World {
         let Some(document) = self.texts.get(&document).copied() else { return Ok(()) };
         let message = Message::decode(data.clone(), &Limits::default())
             .map_err(|error| Violation { checker: "own messages are readable", detail: error.to_string() })?;
-        let (heads, changes) = (message.heads.len(), message.changes.len());
-        self.log.say(|| {
-            format!("  machine {machine} to {}: document {document}, {heads} heads, {changes} elements", session.0)
-        });
+        self.log.say(|| format!("  machine {machine} to {}: document {document}, {}", session.0, describe(&message)));
         self.check_announced(machine, session, document, &message.heads)?;
         self.check_sent(machine, session, document, &message.changes)
     }
 
     /// What is announced is a state that the store went through, and none before the one announced last.
-    fn check_announced(&mut self, machine: usize, session: SessionId, document: usize, heads: &[ChangeHash]) -> Checked {
+    fn check_announced(
+        &mut self,
+        machine: usize,
+        session: SessionId,
+        document: usize,
+        heads: &[ChangeHash],
+    ) -> Checked {
         let empty = Stored::default();
         let machine_ = &mut self.machines[machine];
         let stored = machine_.disk.image.documents.get(&self.documents[document]).unwrap_or(&empty);
@@ -263,4 +269,17 @@ fn take_frames(connection: &mut Connection) -> Vec<Bytes> {
         }
     });
     frames.collect()
+}
+
+/// A sync message for the trace: hashes by their first letters.
+pub(super) fn describe(message: &Message) -> String {
+    let short = |hashes: &[ChangeHash]| {
+        let words: Vec<String> = hashes.iter().map(|hash| hash.to_string()[..4].to_owned()).collect();
+        words.join(" ")
+    };
+    let have = message.have.iter().map(|have| format!("[{}]+{}", short(&have.last_sync), have.bloom.len()));
+    let have: Vec<String> = have.collect();
+    let elements: Vec<usize> = message.changes.iter().map(Bytes::len).collect();
+    let (heads, need) = (short(&message.heads), short(&message.need));
+    format!("heads {heads}, need {need}, have {}, elements {elements:?}", have.join(" "))
 }

@@ -98,7 +98,9 @@ impl World {
                 let (now_ms, failed) = (self.now_ms, self.machines[machine].disk.has_failed);
                 let Some(app) = &mut self.machines[machine].app else { return Ok(()) };
                 app.documents[document].not_saved(ticket, &message, now_ms);
-                require(failed, "local changes are saved", || format!("machine {machine}, without a failure: {message}"))
+                require(failed, "local changes are saved", || {
+                    format!("machine {machine}, without a failure: {message}")
+                })
             }
             Event::Changed { document, changes, origin, .. } => {
                 let Some(document) = index(&document) else { return Ok(()) };
@@ -125,10 +127,11 @@ impl World {
         let content = &mut app.documents[document].content;
         content.apply(changes).map_err(broken)?;
         let (heads, known) = (content.heads(), content.hashes());
-        let complete = heads.iter().all(|head| known.contains(head)) && changes.iter().all(|bytes| {
-            let hash = crate::forge::hash(crate::forge::CHANGE, crate::forge::body(bytes));
-            known.contains(&automerge::ChangeHash(hash))
-        });
+        let complete = heads.iter().all(|head| known.contains(head))
+            && changes.iter().all(|bytes| {
+                let hash = crate::forge::hash(crate::forge::CHANGE, crate::forge::body(bytes));
+                known.contains(&automerge::ChangeHash(hash))
+            });
         require(complete, "dependencies are told first", || format!("machine {machine}, document {document}"))
     }
 

@@ -51,7 +51,8 @@ impl World {
             let machine_ = &mut self.machines[machine];
             machine_.disk.faults = Faults::default();
             (machine_.clocks.frozen, machine_.clocks.rate_percent) = (false, 100);
-            if machine_.disk.poisoned {
+            // Whoever asked while a read failed is served on the next connection.
+            if machine_.disk.poisoned || machine_.disk.read_failed {
                 self.power_cut(machine, 0)?;
             }
         }
@@ -125,12 +126,17 @@ impl World {
             let number = machine.number;
             Some((format!("machine {number}"), &mut machine.app.as_mut()?.documents[document].content))
         });
-        let clients =
-            self.clients.iter_mut().map(|client| (client.name(), &mut client.documents[document].content));
+        let clients = self.clients.iter_mut().map(|client| (client.name(), &mut client.documents[document].content));
         for (name, content) in apps.chain(clients) {
             let theirs = content.heads();
             require(theirs == heads, "all have the same heads", || {
                 format!("{name} has {theirs:?} of document {document}, the set of changes {heads:?}")
+            })?;
+        }
+        for client in &self.clients {
+            let acknowledged = client.documents[document].state.their_heads();
+            require(acknowledged == Some(&heads), "everybody knows that all agree", || {
+                format!("{} takes its server to have {acknowledged:?}, not {heads:?}", client.name())
             })?;
         }
         self.check_values(document)
@@ -153,7 +159,9 @@ impl World {
         for client in &mut self.clients {
             let Content::Real(document) = &mut client.documents[document].content else { continue };
             let theirs = document.document().hydrate(None);
-            require(values.as_ref() == Some(&theirs), "values are equal", || format!("client {} differs", client.number))?;
+            require(values.as_ref() == Some(&theirs), "values are equal", || {
+                format!("client {} differs", client.number)
+            })?;
         }
         Ok(())
     }
@@ -190,7 +198,9 @@ impl World {
         }
         for machine in &self.machines {
             let footprint = machine.hub.footprint();
-            require(footprint == (0, 0, 0), "memory comes back", || format!("{footprint:?} on machine {}", machine.number))?;
+            require(footprint == (0, 0, 0), "memory comes back", || {
+                format!("{footprint:?} on machine {}", machine.number)
+            })?;
         }
         Ok(())
     }
