@@ -24,6 +24,7 @@ mod random;
 pub mod run;
 mod scenario;
 pub mod shrink;
+pub mod small;
 mod world;
 
 pub use oracle::Violation;

@@ -115,3 +115,18 @@ impl Log {
         self.trace.take().unwrap_or_default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_that_never_came_is_named() {
+        let mut coverage = Coverage::default();
+        let faults = Kind::ALL.iter().filter(|kind| kind.is_fault());
+        faults.for_each(|kind| *coverage.0.entry((*kind, State::Idle)).or_default() += 1);
+        assert_eq!(coverage.never(), []);
+        coverage.0.remove(&(Kind::PowerCut, State::Idle));
+        assert_eq!(coverage.never(), [Kind::PowerCut]);
+    }
+}

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use syncline_sim::campaign::Campaign;
+use syncline_sim::planted::{PLANTED, hunt};
+use syncline_sim::small::{Explored, explore};
 use syncline_sim::{Scenario, Tier, Violation, run, shrink};
 
 /// The simulator of Syncline.
@@ -55,6 +57,25 @@ enum Command {
         #[arg(long, default_value = "t1")]
         tier: Tier,
     },
+    /// Try every state of a small world. The exit code is 1 if one fails.
+    Small {
+        /// Most edits.
+        #[arg(long, default_value_t = 4)]
+        operations: usize,
+        /// End after so many cases.
+        #[arg(long, default_value_t = 100_000)]
+        cases: u64,
+    },
+    /// Plant bugs in a copy of the sources under `target`, build it, and find each. The exit code is 1 if one is not
+    /// found.
+    Planted {
+        /// Most seeds for each bug and tier.
+        #[arg(long, default_value_t = 10_000)]
+        seeds: u64,
+        /// Most seconds for each bug and tier.
+        #[arg(long, default_value_t = 600)]
+        budget_seconds: u64,
+    },
     /// Make a failing seed small and print it as a test.
     Shrink {
         /// The seed.
@@ -86,6 +107,21 @@ fn command() -> anyhow::Result<ExitCode> {
             outcome.trace.iter().for_each(|line| println!("{line}"));
             println!("digest {:016x}", outcome.digest);
             Ok(report(seed, outcome.violation.as_ref()))
+        }
+        Command::Small { operations, cases } => {
+            let explored = explore(operations, cases);
+            let Explored { cases, states, depth, exhausted, failure } = explored;
+            let end = if exhausted { "nothing is left".to_owned() } else { format!("all within {depth} steps") };
+            println!("{cases} cases of {states} states: {end}");
+            if let Some((way, Violation { checker, detail })) = &failure {
+                println!("{way}: {checker}: {detail}");
+            }
+            Ok(if failure.is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        Command::Planted { seeds, budget_seconds } => {
+            let missed = hunt(seeds, budget_seconds)?;
+            println!("{} of {} found", PLANTED.len() - missed.len(), PLANTED.len());
+            Ok(if missed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Command::Shrink { seed, tier, runs } => {
             let small = shrink(&Scenario::draw(seed, tier), runs);

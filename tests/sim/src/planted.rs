@@ -2,14 +2,16 @@
 //!
 //! Owns: the list, and making a copy of the sources with all of them in it, each behind its number.
 //! Must not: change the sources themselves: a shipped build cannot have a planted bug, since they are in no file of it.
-//! Next: `planted/list.rs`, `main.rs`; docs/simulator.md.
+//! Next: `planted/list.rs`, `planted/hunt.rs`; docs/simulator.md.
 
+mod hunt;
 mod list;
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
 
+pub use hunt::hunt;
 pub use list::PLANTED;
 
 /// A bug: a piece of a file, and what stands in its place in the copy.

@@ -14,6 +14,8 @@ mod local;
 mod quiet;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt::{self, Write};
+use std::hash::{DefaultHasher, Hasher};
 
 use bytes::Bytes;
 use syncline_core::id::DocumentId;
@@ -42,6 +44,17 @@ pub(crate) struct World {
     next_link: u64,
     oracle: Oracle,
     pub(crate) log: Log,
+}
+
+/// Hashes what is written.
+#[derive(Default)]
+struct DebugHasher(DefaultHasher);
+
+impl fmt::Write for DebugHasher {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0.write(text.as_bytes());
+        Ok(())
+    }
 }
 
 /// Who dialled.
@@ -115,6 +128,28 @@ impl World {
                 client.documents[document].content.set_actor(&own);
             }
         }
+    }
+
+    /// Everybody dials and says what it has; nothing is left under way.
+    pub(crate) fn start_connected(&mut self) -> Checked {
+        self.start_apps()?;
+        (0..self.clients.len()).for_each(|client| self.dial_client(client));
+        while self.deliver(0)? {}
+        Ok(())
+    }
+
+    /// A hash of everything that decides what can happen next.
+    pub(crate) fn fingerprint(&self) -> u64 {
+        let mut hasher = DebugHasher::default();
+        let everything = (&self.machines, &self.clients, &self.links);
+        // Writing into a hash cannot fail.
+        let _ = write!(hasher, "{everything:?}");
+        hasher.0.finish()
+    }
+
+    /// Calls that the first machine's disk has not synced.
+    pub(crate) fn calls_waiting(&self) -> usize {
+        self.machines[0].disk.calls.len()
     }
 
     /// Plays a scenario to its end and checks what must hold then.

@@ -24,7 +24,7 @@ const LONG_PAUSE_MS: u64 = 95_000;
 const DAY_MS: u64 = 24 * 3_600 * 1_000;
 
 impl World {
-    pub(super) fn act(&mut self, action: Action) -> Checked {
+    pub(crate) fn act(&mut self, action: Action) -> Checked {
         let Action { kind, who, value } = action;
         self.log.say(|| format!("{action}"));
         let who = usize::from(who);
@@ -210,7 +210,7 @@ impl World {
 
     /// The process ends; of what was handed to the disk and not synced, `survive` calls (or as many as there are) are
     /// found afterwards.
-    pub(super) fn power_cut(&mut self, machine: usize, survive: usize) -> Checked {
+    pub(crate) fn power_cut(&mut self, machine: usize, survive: usize) -> Checked {
         let machine_ = &mut self.machines[machine];
         let wall_ms = machine_.clocks.wall_ms;
         let survive = survive % (machine_.disk.calls.len() + 2);

@@ -13,7 +13,7 @@ use crate::oracle::Checked;
 
 /// Something that is under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum UnderWay {
+pub(crate) enum UnderWay {
     /// A frame to the acceptor of a link.
     Up(u64),
     /// A frame to the dialler of a link.
@@ -38,7 +38,7 @@ pub(super) enum UnderWay {
 
 impl World {
     /// Everything that can happen next, in a fixed order.
-    pub(super) fn under_way(&self) -> Vec<UnderWay> {
+    pub(crate) fn under_way(&self) -> Vec<UnderWay> {
         let mut all = Vec::with_capacity(16);
         for (number, link) in &self.links {
             if !link.up.is_empty() && link.acceptor_there && !link.clogged_up {
@@ -95,7 +95,7 @@ impl World {
         Ok(true)
     }
 
-    pub(super) fn arrive(&mut self, what: UnderWay, random: u64) -> Checked {
+    pub(crate) fn arrive(&mut self, what: UnderWay, random: u64) -> Checked {
         self.log.say(|| format!(" {what:?}"));
         match what {
             UnderWay::Up(number) => {

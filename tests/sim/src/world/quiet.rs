@@ -25,7 +25,7 @@ const SILENCE_WITHIN_MS: u64 = 180_000;
 
 impl World {
     /// Ends all faults, lets everybody talk, and checks the end.
-    pub(super) fn settle(&mut self) -> Checked {
+    pub(crate) fn settle(&mut self) -> Checked {
         self.log.say(|| "settling".to_owned());
         self.end_faults()?;
         let before: Vec<BTreeSet<ChangeHash>> = (0..self.documents.len()).map(|d| self.everything(d)).collect();
@@ -135,7 +135,7 @@ impl World {
         }
         for client in &self.clients {
             let acknowledged = client.documents[document].state.their_heads();
-            require(acknowledged == Some(&heads), "everybody knows that all agree", || {
+            require(acknowledged.unwrap_or_default() == heads, "everybody knows that all agree", || {
                 format!("{} takes its server to have {acknowledged:?}, not {heads:?}", client.name())
             })?;
         }
