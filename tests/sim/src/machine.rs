@@ -4,6 +4,7 @@
 //! Next: `world/hub.rs`; the shell that does the same over tokio is the crate `syncline-replica`.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use automerge::ChangeHash;
@@ -34,6 +35,8 @@ pub(crate) struct Machine {
     pub(crate) loads: VecDeque<(DocumentId, Load)>,
     /// Answers of the store on their way to the hub; reads overtake each other.
     pub(crate) answers: Vec<Input>,
+    /// Held by each message that is not dealt with.
+    pub(crate) receipts: Arc<()>,
     pub(crate) disk: Disk,
     pub(crate) app: Option<App>,
     pub(crate) clocks: Clocks,
@@ -126,6 +129,7 @@ impl Machine {
             batch: Vec::new(),
             loads: VecDeque::new(),
             answers: Vec::new(),
+            receipts: Arc::default(),
             disk: Disk::new(Image::default()),
             app: None,
             clocks: Clocks::new(),
@@ -144,6 +148,7 @@ impl Machine {
         self.batch.clear();
         self.loads.clear();
         self.answers.clear();
+        self.receipts = Arc::default();
         self.clocks.mono_ms = 1_000;
     }
 

@@ -39,7 +39,7 @@ pub(crate) fn planted(bug: u32) -> bool {
 "#;
 
 /// What is copied.
-const PARTS: [&str; 4] = ["Cargo.lock", "crates/core", "crates/client/src/journal.rs", "tests/sim"];
+const PARTS: [&str; 3] = ["crates/core", "crates/client/src/journal.rs", "tests/sim"];
 
 /// The name of the copy's package and binary.
 pub const COPY: &str = "syncline-sim-planted";
@@ -65,23 +65,29 @@ pub fn plant(workspace: &Path, into: &Path) -> anyhow::Result<()> {
     if into.exists() {
         std::fs::remove_dir_all(into).with_context(|| format!("cannot clear {}", into.display()))?;
     }
-    PARTS.iter().try_for_each(|part| copy(&workspace.join(part), &into.join(part)))?;
-    edit(&into.join("tests/sim/Cargo.toml"), |text| {
-        Ok(text.replacen("name = \"syncline-sim\"", &format!("name = \"{COPY}\"\nautobins = false"), 1)
-            + &format!("\n[lib]\nname = \"syncline_sim\"\n\n[[bin]]\nname = \"{COPY}\"\npath = \"src/main.rs\"\n"))
-    })?;
+    // One directory deeper than the original: cargo tells packages of one name apart by their place in the workspace.
+    let tree = into.join("tree");
+    PARTS.iter().try_for_each(|part| copy(&workspace.join(part), &tree.join(part)))?;
+    copy(&workspace.join("Cargo.lock"), &into.join("Cargo.lock"))?;
+    let rename = |text: String| {
+        let name = format!("name = \"{COPY}\"\nautobins = false");
+        let targets =
+            format!("\n[lib]\nname = \"syncline_sim\"\n\n[[bin]]\nname = \"{COPY}\"\npath = \"src/main.rs\"\n");
+        Ok(text.replacen("name = \"syncline-sim\"", &name, 1) + &targets)
+    };
+    edit(&tree.join("tests/sim/Cargo.toml"), rename)?;
     let manifest = std::fs::read_to_string(workspace.join("Cargo.toml"))?;
-    let members = manifest.lines().map(|line| match line.split_once(" = ") {
-        Some(("members", _)) => "members = [\"crates/core\", \"tests/sim\"]",
-        Some(("default-members", _)) => "default-members = [\"tests/sim\"]",
-        _ => line,
+    let lines = manifest.lines().map(|line| match line.split_once(" = ") {
+        Some(("members", _)) => "members = [\"tree/crates/core\", \"tree/tests/sim\"]".to_owned(),
+        Some(("default-members", _)) => "default-members = [\"tree/tests/sim\"]".to_owned(),
+        _ => line.replace("path = \"crates/", "path = \"tree/crates/"),
     });
-    std::fs::write(into.join("Cargo.toml"), members.collect::<Vec<_>>().join("\n"))?;
+    std::fs::write(into.join("Cargo.toml"), lines.collect::<Vec<_>>().join("\n"))?;
     for bug in PLANTED {
-        edit(&into.join(bug.file), |text| bug.apply(&text))?;
+        edit(&tree.join(bug.file), |text| bug.apply(&text))?;
     }
     for library in ["crates/core/src/lib.rs", "tests/sim/src/lib.rs"] {
-        edit(&into.join(library), |text| Ok(text + SWITCH))?;
+        edit(&tree.join(library), |text| Ok(text + SWITCH))?;
     }
     Ok(())
 }

@@ -106,8 +106,8 @@ pub const PLANTED: &[Planted] = &[
         number: 13,
         what: "a peer that reads again is not sent what it missed",
         file: "crates/core/src/hub.rs",
-        from: "for key in std::mem::take(&mut entry.dirty) {",
-        to: "for key in std::mem::take(&mut entry.dirty).into_iter().filter(|_| !planted!) {",
+        from: "        for key in dirty {",
+        to: "        for key in dirty.into_iter().filter(|_| !planted!) {",
     },
     Planted {
         number: 14,

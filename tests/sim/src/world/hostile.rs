@@ -24,6 +24,8 @@ const NAME: &str = "hostile";
 #[derive(Debug, Default)]
 pub(super) struct Hostile {
     pub(super) link: Option<u64>,
+    /// It has said something, which may have been somebody else's words.
+    pub(super) has_spoken: bool,
     actors: u64,
     /// Hashes that it made up.
     invented: BTreeSet<ChangeHash>,
@@ -62,6 +64,7 @@ impl World {
             self.push_up(link, join_frame(NAME));
             return Ok(());
         };
+        self.hostile.has_spoken = true;
         let machine = self.links.get(&link).map_or(machine, |link| link.acceptor);
         let mut stream = Stream::new(value, NAME);
         let document = stream.below(self.documents.len() as u64) as usize;

@@ -3,10 +3,12 @@
 //! Owns: what the shell does with outputs, and the checks of what is announced, sent, refused and queued.
 //! Must not: decide anything about the protocol. Next: `deliver.rs`, `local.rs`.
 
+use std::sync::Arc;
+
 use automerge::ChangeHash;
 use bytes::Bytes;
 use syncline_core::chunk;
-use syncline_core::hub::{Input, Outgoing, Output, Remark, Role};
+use syncline_core::hub::{Input, OpenedDocuments, Outgoing, Output, Receipt, Remark, Role};
 use syncline_core::id::SessionId;
 use syncline_core::limits::Limits;
 use syncline_core::session::{Offence, Step};
@@ -215,12 +217,15 @@ impl World {
                     self.close(machine, replaced);
                     self.input(machine, Input::Disconnected { session: replaced })?;
                 }
-                self.input(machine, Input::Connected { session, peer })?;
+                self.input(machine, Input::Connected { session, peer, opened: OpenedDocuments::default() })?;
                 if role == Role::Upstream {
                     self.offer_all(machine, session)?;
                 }
             }
-            Step::Forward(message) => self.input(machine, Input::Received { session, message })?,
+            Step::Forward(message) => {
+                let receipt = Receipt::new(Arc::clone(&self.machines[machine].receipts));
+                self.input(machine, Input::Received { session, message, receipt })?;
+            }
             Step::Refused(offence) => self.offended(machine, session, &offence)?,
             Step::Close(offence) => {
                 self.offended(machine, session, &offence)?;

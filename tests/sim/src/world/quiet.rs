@@ -198,6 +198,10 @@ impl World {
         }
         for machine in &self.machines {
             let footprint = machine.hub.footprint();
+            let messages = std::sync::Arc::strong_count(&machine.receipts) - 1;
+            require(messages == 0, "every message is dealt with", || {
+                format!("{messages} are held on machine {}", machine.number)
+            })?;
             require(footprint == (0, 0, 0), "memory comes back", || {
                 format!("{footprint:?} on machine {}", machine.number)
             })?;
