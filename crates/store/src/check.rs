@@ -167,7 +167,24 @@ pub fn check(directory: &Path) -> Result<CheckReport, StoreError> {
         Examination::new(&id, &mut report).document(&read, None, &rows)?;
     }
     check_strays(&read, &keys, &mut report)?;
+    check_identity(&read, &mut report)?;
     Ok(report)
+}
+
+/// What the file says of itself: nothing opens it without.
+fn check_identity(read: &Connection, report: &mut CheckReport) -> Result<(), StoreError> {
+    let found = [
+        ("the replica id", schema::replica_id(read).map(drop)),
+        ("the highest stamp", schema::highest_stamp(read).map(drop)),
+    ];
+    for (what, read) in found {
+        match read {
+            Ok(()) => {}
+            Err(StoreError::Corrupt { .. }) => report.add(None, FaultKind::Undecodable(what)),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 fn check_structure(read: &Connection, report: &mut CheckReport) -> Result<(), StoreError> {

@@ -249,18 +249,25 @@ pub(crate) fn open_for_check(directory: &Path) -> Result<(Connection, &'static s
 }
 
 /// The replica id that was drawn when the file was created.
-pub(crate) fn replica_id(connection: &Connection) -> rusqlite::Result<ReplicaId> {
-    let bytes: [u8; 16] =
-        connection.query_row("SELECT value FROM meta WHERE name = 'replica'", [], |row| row.get(0))?;
-    Ok(ReplicaId(uuid_version_4(bytes)))
+pub(crate) fn replica_id(connection: &Connection) -> Result<ReplicaId, StoreError> {
+    meta(connection, "replica").map(|bytes| ReplicaId(uuid_version_4(bytes)))
 }
 
 /// The highest stamp that was known when the log was last folded or the store closed.
-pub(crate) fn highest_stamp(connection: &Connection) -> rusqlite::Result<Stamp> {
-    let value = connection.query_row("SELECT value FROM meta WHERE name = 'highest_stamp'", [], |row| {
-        Ok(row.get_ref(0)?.as_blob()?.try_into().ok().map(u64::from_be_bytes))
-    })?;
-    Ok(Stamp::from_u64(value.unwrap_or(0)))
+pub(crate) fn highest_stamp(connection: &Connection) -> Result<Stamp, StoreError> {
+    meta(connection, "highest_stamp").map(|bytes| Stamp::from_u64(u64::from_be_bytes(bytes)))
+}
+
+/// What the file says of itself under this name. Without it nothing can be committed: another replica id or an older
+/// stamp would contradict what peers have seen.
+fn meta<const N: usize>(connection: &Connection, name: &str) -> Result<[u8; N], StoreError> {
+    let value = connection.query_row("SELECT value FROM meta WHERE name = ?1", [name], |row| row.get(0));
+    value.map_err(|error| match error {
+        rusqlite::Error::QueryReturnedNoRows | rusqlite::Error::FromSqlConversionFailure(..) => {
+            StoreError::Corrupt { source: Arc::new(error) }
+        }
+        error => StoreError::from_read(error),
+    })
 }
 
 pub(crate) fn write_highest_stamp(connection: &Connection, stamp: Stamp) -> rusqlite::Result<()> {

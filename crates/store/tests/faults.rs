@@ -145,6 +145,25 @@ fn wrong_heads_are_found_in_a_row_and_in_the_log() {
     assert!(report.listed.iter().any(|fault| fault.kind == FaultKind::WrongHeads), "{report:#?}");
 }
 
+// A start failed on such a file although the check had called it clean, or took a lost stamp for the first one.
+#[test]
+fn a_file_that_does_not_know_its_name_or_stamp_is_refused_and_found() {
+    for (name, what) in [("replica", "the replica id"), ("highest_stamp", "the highest stamp")] {
+        for damage in ["UPDATE meta SET value = x'0102' WHERE name = ?1", "DELETE FROM meta WHERE name = ?1"] {
+            let directory = tempfile::tempdir().expect("a temporary directory");
+            sample(directory.path());
+            let file = Connection::open(directory.path().join("syncline.db")).expect("nobody has it open");
+            assert_eq!(file.execute(damage, [name]).expect("damage"), 1);
+            drop(file);
+            let report = check(directory.path()).expect("readable");
+            let found: Vec<_> = report.listed.into_iter().map(|fault| (fault.document, fault.kind)).collect();
+            assert_eq!(found, [(None, FaultKind::Undecodable(what))]);
+            let refused = Store::open(directory.path(), Options::default());
+            assert!(matches!(refused, Err(StoreError::Corrupt { .. })), "{refused:?}");
+        }
+    }
+}
+
 #[test]
 fn pieces_of_no_document_are_found() {
     let found = faults_after(|file| {
