@@ -161,6 +161,7 @@ impl Hub {
             if let Some(document) = self.document(key) {
                 document.remove_peer(session);
             }
+            self.keep_in_order(key);
         }
     }
 
@@ -261,6 +262,7 @@ impl Hub {
             && let Some(document) = self.document(key)
         {
             document.watched = false;
+            self.keep_in_order(key);
         }
     }
 

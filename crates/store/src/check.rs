@@ -20,7 +20,7 @@ use crate::cover::Cover;
 use crate::error::StoreError;
 use crate::read;
 use crate::record::{self, Content, LogRow};
-use crate::schema::{self, DocumentKey, DocumentRow, change_at, document_at};
+use crate::schema::{self, DocumentKey, DocumentRow, LOG_SEQ_MAX, change_at, document_at};
 
 /// Faults after which no more are listed; they are still counted.
 const FAULTS_LISTED_MAX: usize = 1000;
@@ -166,9 +166,21 @@ pub fn check(directory: &Path) -> Result<CheckReport, StoreError> {
     for (id, rows) in log {
         Examination::new(&id, &mut report).document(&read, None, &rows)?;
     }
+    check_log_numbers(&read, &mut report)?;
     check_strays(&read, &keys, &mut report)?;
     check_identity(&read, &mut report)?;
     Ok(report)
+}
+
+/// Rows that a start sets aside for their number.
+fn check_log_numbers(read: &Connection, report: &mut CheckReport) -> Result<(), StoreError> {
+    let mut statement = read.prepare("SELECT document FROM log WHERE seq > ?1")?;
+    let documents = statement.query_map([LOG_SEQ_MAX], |row| row.get::<_, Vec<u8>>(0))?;
+    for document in documents {
+        let id = DocumentId::from_bytes(&document?).ok();
+        report.add(id.as_ref(), FaultKind::Undecodable("the number of a row of the log"));
+    }
+    Ok(())
 }
 
 /// What the file says of itself: nothing opens it without.

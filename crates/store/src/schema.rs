@@ -77,6 +77,10 @@ const NUMBER_BITS: u32 = 28;
 /// Most changes that one document can have in this format.
 pub(crate) const CHANGES_MAX: u32 = 1 << NUMBER_BITS;
 
+/// Numbers of log rows beyond this are damage: a billion commits a second do not reach it in a century. A row behind it
+/// would leave the next commits no number.
+pub(crate) const LOG_SEQ_MAX: i64 = i64::MAX / 2;
+
 /// Short name of a document within one file, in order of creation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct DocumentKey(pub i64);

@@ -392,6 +392,32 @@ fn a_log_row_that_does_not_decode_costs_only_its_document() {
     only_its_document_is_lost("UPDATE log SET kind = 9 WHERE seq = (SELECT min(seq) + 2 FROM log)");
 }
 
+// The writer's thread ended at the next commit, having no number for it.
+#[test]
+fn a_log_row_with_the_last_number_of_all_costs_only_its_document() {
+    only_its_document_is_lost(
+        "UPDATE log SET seq = 9223372036854775807 WHERE seq = (SELECT max(seq) FROM log WHERE document = x'02020202020202020202020202020202')",
+    );
+}
+
+// The fold counted through all numbers in between, a thousand at a time, and no commit came through meanwhile.
+#[test]
+fn a_gap_in_the_numbers_of_the_log_is_folded_at_once() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let mut model = Model::new(1, 1);
+    let store = open(directory.path(), lazy());
+    (0..3).for_each(|_| model.grow(&store, 2, 10));
+    drop(store);
+    let file = Connection::open(directory.path().join("syncline.db")).expect("nobody has it open");
+    let gap = "UPDATE log SET seq = seq + 4000000000000000000 WHERE seq = (SELECT max(seq) FROM log)";
+    assert_eq!(file.execute(gap, []).expect("damage"), 1);
+    drop(file);
+    let store = open(directory.path(), lazy());
+    model.grow(&store, 2, 10);
+    store.close().expect("a healthy disk");
+    assert_clean(directory.path(), model.journal.len());
+}
+
 #[test]
 fn a_log_row_that_is_missing_costs_only_its_document() {
     only_its_document_is_lost("DELETE FROM log WHERE seq = (SELECT min(seq) + 2 FROM log)");
