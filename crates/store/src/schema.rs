@@ -10,13 +10,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags, OptionalExtension, Row};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, Transaction, TransactionBehavior};
 use syncline_core::ChangeHash;
 use syncline_core::clock::Stamp;
 use syncline_core::id::ReplicaId;
 
 use crate::error::StoreError;
-use crate::record;
+use crate::{record, reindex};
 
 /// "SynL" in the file's header, so that `file` and other tools can tell whose database it is.
 pub(crate) const APPLICATION_ID: u32 = 0x5379_6e4c;
@@ -25,7 +25,7 @@ pub(crate) const APPLICATION_ID: u32 = 0x5379_6e4c;
 pub(crate) const FORMAT: u32 = MIGRATIONS.len() as u32;
 
 /// Migration n leads from format n to format n + 1. A released one is never edited.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     "
     CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID;
     CREATE TABLE log (seq INTEGER PRIMARY KEY, document BLOB NOT NULL, data BLOB NOT NULL) STRICT;
@@ -57,19 +57,21 @@ const MIGRATIONS: [&str; 2] = [
         PRIMARY KEY (document, number)
     ) STRICT, WITHOUT ROWID;
 ",
+    // The records of an index tell what operations are: `reindex` writes them anew.
+    "",
 ];
 
 /// The first format in which a log row has a kind, and damaged rows a table of their own.
 const FORMAT_WITH_KINDS: u32 = 2;
+
+/// The first format whose index records tell what operations are.
+const FORMAT_WITH_OPERATIONS: u32 = 3;
 
 /// The oldest SQLite whose write-ahead log cannot be reset while another connection still needs it.
 const SQLITE_OLDEST: i32 = 3_051_003;
 
 /// Memory for pages that one connection keeps, KiB.
 const CACHE_KIB: i32 = 8 * 1024;
-
-/// Bytes of the file that one connection may map.
-const MMAP_BYTES: i64 = 256 * 1024 * 1024;
 
 /// Bits of a place that number the change within its document; the bits above are the document's key.
 const NUMBER_BITS: u32 = 28;
@@ -230,9 +232,17 @@ pub(crate) fn open_checkpointer(path: &Path) -> Result<Connection, StoreError> {
     Ok(connection)
 }
 
-/// Opens a store's file for the check: refuses what is not ours, writes nothing. With it, the query for all rows that
-/// the log holds or held: document, kind, data, and whether the row was set aside.
-pub(crate) fn open_for_check(directory: &Path) -> Result<(Connection, &'static str), StoreError> {
+/// A store's file as the check reads it.
+pub(crate) struct Checked {
+    pub connection: Connection,
+    /// The query for all rows that the log holds or held: document, kind, data, and whether the row was set aside.
+    pub log: &'static str,
+    /// The records of indexes do not tell what operations are.
+    pub old_index: bool,
+}
+
+/// Opens a store's file for the check: refuses what is not ours, writes nothing.
+pub(crate) fn open_for_check(directory: &Path) -> Result<Checked, StoreError> {
     check_sqlite_version()?;
     let path = database_in(directory);
     if let Err(error) = std::fs::metadata(&path) {
@@ -241,15 +251,16 @@ pub(crate) fn open_for_check(directory: &Path) -> Result<(Connection, &'static s
     recognise(&path)?;
     let connection = open_reader(&path)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-    match format_of(&connection, &path)? {
-        0 => Err(StoreError::NotAStore { path, reason: "the database is empty" }),
-        1..FORMAT_WITH_KINDS => Ok((connection, "SELECT document, 0, data, 0 FROM log ORDER BY seq")),
-        _ => Ok((
-            connection,
+    let format = format_of(&connection, &path)?;
+    let log = match format {
+        0 => return Err(StoreError::NotAStore { path, reason: "the database is empty" }),
+        1..FORMAT_WITH_KINDS => "SELECT document, 0, data, 0 FROM log ORDER BY seq",
+        _ => {
             "SELECT document, kind, data, 1 FROM damaged \
-             UNION ALL SELECT * FROM (SELECT document, kind, data, 0 FROM log ORDER BY seq)",
-        )),
-    }
+             UNION ALL SELECT * FROM (SELECT document, kind, data, 0 FROM log ORDER BY seq)"
+        }
+    };
+    Ok(Checked { connection, log, old_index: format < FORMAT_WITH_OPERATIONS })
 }
 
 /// The replica id that was drawn when the file was created.
@@ -291,7 +302,8 @@ fn configure(connection: &Connection) -> Result<(), StoreError> {
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
     connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
-    connection.pragma_update(None, "mmap_size", MMAP_BYTES)?;
+    // A failed read of a mapped file is a signal that ends the process; a failed call is an error.
+    connection.pragma_update(None, "mmap_size", 0)?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     connection.set_prepared_statement_cache_capacity(32);
     Ok(())
@@ -359,11 +371,14 @@ fn migrate(connection: &Connection, found: u32) -> Result<(), StoreError> {
     if found == FORMAT {
         return Ok(());
     }
-    let steps = MIGRATIONS[found as usize..].concat();
-    let script = format!(
-        "BEGIN IMMEDIATE; {steps} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {FORMAT}; COMMIT;"
-    );
-    connection.execute_batch(&script)?;
+    let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
+    transaction.execute_batch(&MIGRATIONS[found as usize..].concat())?;
+    if (1..FORMAT_WITH_OPERATIONS).contains(&found) {
+        reindex::rewrite_all(&transaction)?;
+    }
+    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+    transaction.pragma_update(None, "user_version", FORMAT)?;
+    transaction.commit()?;
     connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
     Ok(())
 }

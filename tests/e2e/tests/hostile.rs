@@ -352,6 +352,29 @@ fn a_change_to_an_object_that_nobody_made_is_refused() {
     check_refused_change("change", |target| put_into(target, authors));
 }
 
+#[test]
+fn a_change_to_an_object_that_is_a_number_is_refused() {
+    // Operation 1 of the author wrote a number, which has no members.
+    check_refused_change("change_mistaken", |target| put_into(target, |target| format!("1@{}", target.author_actor())));
+}
+
+#[test]
+fn a_letter_behind_what_is_no_letter_of_its_text_is_refused() {
+    check_refused_change("change_mistaken", |target| {
+        let actor = target.author_actor();
+        let text = target.author.doc().put_object(ROOT, "text", ObjType::Text).expect("the root accepts any key");
+        target.author.doc().splice_text(&text, 0, 0, "ab").expect("in range");
+        target.author.put("lettered", 1);
+        target.victim.until("lettered", 1);
+        // Operation 3 made the text, 4 and 5 are its letters; operation 1 is a number beside it.
+        let heads = target.heads();
+        let letter = json!([{ "action": "set", "obj": format!("3@{actor}"), "elemId": format!("1@{actor}"),
+                              "insert": true, "value": "x", "pred": [] }]);
+        let change = forged_change("aa", 1, 10, &heads, &letter);
+        (change.hash(), change.raw_bytes().to_vec())
+    });
+}
+
 /// A change, well-formed but for the object that it writes to.
 fn put_into(target: &mut Target, object: impl Fn(&mut Target) -> String) -> (ChangeHash, Vec<u8>) {
     let (heads, object) = (target.heads(), object(target));

@@ -255,7 +255,7 @@ fn scripts(to: &Corpora) {
     }
 }
 
-/// Index records of a chain by two actors: each its hash, one distance, the actor, its operations.
+/// Index records of a chain by two actors: each its hash, one distance, the actor, its operations, their one kind.
 fn records(count: u8) -> Vec<u8> {
     let mut bytes = vec![count, 0, 0];
     for node in 0..count {
@@ -265,7 +265,7 @@ fn records(count: u8) -> Vec<u8> {
         if node < 2 {
             bytes.extend([2, 9, node]);
         }
-        bytes.extend([node + 1, 1]);
+        bytes.extend([node + 1, 1, 1, 0, 0]);
     }
     bytes
 }

@@ -9,7 +9,7 @@ use automerge::{AutoCommit, Automerge, ReadDoc};
 use bytes::Bytes;
 use flate2::read::DeflateDecoder;
 use sha2::{Digest, Sha256};
-use syncline_core::change::Change;
+use syncline_core::change::{Change, Expectation};
 use syncline_core::chunk::{Chunk, ChunkKind, inflate, split};
 use syncline_core::document::{expand, measure};
 use syncline_core::graph::{Admission, Graph};
@@ -108,7 +108,7 @@ fn check_applies(change: &Change, theirs: automerge::Change) {
     let _ = document.hydrate(automerge::ROOT, None);
     let heads = document.get_heads();
     assert!(heads.contains(&change.hash), "the change has become a head");
-    if !change.references.is_empty() {
+    if change.references.iter().any(|reference| reference.expectation == Expectation::Exists) {
         // What a named predecessor is, beyond that it exists, is not checked; it shows when the document is saved.
         return;
     }

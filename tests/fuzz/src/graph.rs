@@ -237,6 +237,7 @@ fn heads_of(pieces: &[Bytes], covered: u32) -> Vec<ChangeHash> {
                 at += length;
             }
             let (_, _) = (number(piece, &mut at), number(piece, &mut at));
+            skip_kinds(piece, &mut at);
             hashes.push(ChangeHash(hash));
         }
     }
@@ -245,6 +246,16 @@ fn heads_of(pieces: &[Bytes], covered: u32) -> Vec<ChangeHash> {
     let mut heads: Vec<_> = heads.map(|(_, hash)| *hash).collect();
     heads.sort_unstable();
     heads
+}
+
+/// Runs of operations of one kind; with bit 2, the list or text that they insert into.
+fn skip_kinds(piece: &[u8], at: &mut usize) {
+    for _ in 0..number(piece, at) {
+        let _ = number(piece, at);
+        if number(piece, at) & 0b100 != 0 {
+            let (_, _) = (number(piece, at), number(piece, at));
+        }
+    }
 }
 
 fn number(bytes: &[u8], at: &mut usize) -> u64 {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use syncline_core::chunk::{ChunkKind, split};
-use syncline_core::hub::{Hub, Input, Now, Output, StoreFailure};
+use syncline_core::hub::{Hub, Input, Now, OpenedDocuments, Output, Receipt, StoreFailure};
 use syncline_core::id::{DocumentId, PeerId, SessionId, StorageId};
 use syncline_core::limits::Limits;
 use syncline_core::session::{LocalPeer, Session, Step};
@@ -127,8 +127,12 @@ impl World {
                     assert!(frame.len() <= self.limits.message_bytes_max);
                     wire::decode(&frame.into(), &self.limits).expect("what a session sends can be read");
                 }
-                Step::Joined(peer) => self.input(Input::Connected { session: id, peer }),
-                Step::Forward(message) => self.input(Input::Received { session: id, message }),
+                Step::Joined(peer) => {
+                    self.input(Input::Connected { session: id, peer, opened: OpenedDocuments::default() })
+                }
+                Step::Forward(message) => {
+                    self.input(Input::Received { session: id, message, receipt: Receipt::default() })
+                }
                 Step::Refused(offence) => assert!(!offence.kind().is_empty()),
                 Step::Close(_) => self.close(id),
             }
