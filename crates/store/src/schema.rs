@@ -82,6 +82,10 @@ const NUMBER_BITS: u32 = 28;
 /// Most changes that one document can have in this format.
 pub(crate) const CHANGES_MAX: u32 = 1 << NUMBER_BITS;
 
+/// Numbers of log rows beyond this are damage: a billion commits a second do not reach it in a century. A row behind it
+/// would leave the next commits no number.
+pub(crate) const LOG_SEQ_MAX: i64 = i64::MAX / 2;
+
 /// Short name of a document within one file, in order of creation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct DocumentKey(pub i64);
@@ -264,18 +268,25 @@ pub(crate) fn open_for_check(directory: &Path) -> Result<Checked, StoreError> {
 }
 
 /// The replica id that was drawn when the file was created.
-pub(crate) fn replica_id(connection: &Connection) -> rusqlite::Result<ReplicaId> {
-    let bytes: [u8; 16] =
-        connection.query_row("SELECT value FROM meta WHERE name = 'replica'", [], |row| row.get(0))?;
-    Ok(ReplicaId(uuid_version_4(bytes)))
+pub(crate) fn replica_id(connection: &Connection) -> Result<ReplicaId, StoreError> {
+    meta(connection, "replica").map(|bytes| ReplicaId(uuid_version_4(bytes)))
 }
 
 /// The highest stamp that was known when the log was last folded or the store closed.
-pub(crate) fn highest_stamp(connection: &Connection) -> rusqlite::Result<Stamp> {
-    let value = connection.query_row("SELECT value FROM meta WHERE name = 'highest_stamp'", [], |row| {
-        Ok(row.get_ref(0)?.as_blob()?.try_into().ok().map(u64::from_be_bytes))
-    })?;
-    Ok(Stamp::from_u64(value.unwrap_or(0)))
+pub(crate) fn highest_stamp(connection: &Connection) -> Result<Stamp, StoreError> {
+    meta(connection, "highest_stamp").map(|bytes| Stamp::from_u64(u64::from_be_bytes(bytes)))
+}
+
+/// What the file says of itself under this name. Without it nothing can be committed: another replica id or an older
+/// stamp would contradict what peers have seen.
+fn meta<const N: usize>(connection: &Connection, name: &str) -> Result<[u8; N], StoreError> {
+    let value = connection.query_row("SELECT value FROM meta WHERE name = ?1", [name], |row| row.get(0));
+    value.map_err(|error| match error {
+        rusqlite::Error::QueryReturnedNoRows | rusqlite::Error::FromSqlConversionFailure(..) => {
+            StoreError::Corrupt { source: Arc::new(error) }
+        }
+        error => StoreError::from_read(error),
+    })
 }
 
 pub(crate) fn write_highest_stamp(connection: &Connection, stamp: Stamp) -> rusqlite::Result<()> {
@@ -432,4 +443,31 @@ fn uuid_version_4(mut bytes: [u8; 16]) -> [u8; 16] {
     bytes[6] = bytes[6] & 0x0f | 0x40;
     bytes[8] = bytes[8] & 0x3f | 0x80;
     bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pragma(connection: &Connection, name: &str) -> i64 {
+        connection.pragma_query_value(None, name, |row| row.get(0)).expect("a number")
+    }
+
+    // NORMAL loses acknowledged commits in a power cut; a file may name functions and views that a reader would run.
+    #[test]
+    fn commits_wait_for_the_disk_and_the_file_is_not_trusted() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let home = Home::enter(directory.path()).expect("nobody else is in it");
+        let writer = home.open_writer(true, None).expect("a new file");
+        const FULL: i64 = 2;
+        assert_eq!(pragma(&writer, "synchronous"), FULL);
+        let checkpointer = open_checkpointer(&home.database()).expect("the file is there");
+        assert_eq!(pragma(&checkpointer, "synchronous"), FULL);
+        let reader = open_reader(&home.database()).expect("the file is there");
+        assert!(reader.execute("DELETE FROM meta", []).is_err(), "a reader only reads");
+        for connection in [writer, checkpointer, reader] {
+            assert_eq!(pragma(&connection, "trusted_schema"), 0);
+            assert_eq!(connection.db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE), Ok(true));
+        }
+    }
 }
