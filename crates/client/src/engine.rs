@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use automerge::ActorId;
 use syncline_core::hub::Event;
 use syncline_core::id::{DocumentId, SessionId};
+use syncline_core::session::Offence;
 use syncline_replica::{News, Replica};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -153,6 +154,9 @@ impl Engine {
                     live.progress.send_modify(|ticks| *ticks += 1);
                 }
             }
+            News::Refused { session, offence: Offence::PeerError(words) } => self.servers.complained(session, &words),
+            // What the server did wrong is logged; nothing of it came into a document.
+            News::Refused { .. } => {}
             News::Unreachable { server, reason } => self.servers.unreachable(&server, &reason),
         }
     }

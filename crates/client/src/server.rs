@@ -60,6 +60,22 @@ impl Server {
         self.status()
     }
 
+    /// What the server last said was wrong with something that this repo sent, in the server's words: above all why a
+    /// change is not taken, which then is never [`OnServer::InSync`](crate::OnServer::InSync).
+    #[must_use]
+    pub fn complaint(&self) -> Option<Arc<str>> {
+        self.link.state.borrow().complaint.clone()
+    }
+
+    /// Waits until [`Server::complaint`] is another one than `before`, and returns it. A slow caller misses those
+    /// between.
+    pub async fn complaint_changed(&self, before: &Option<Arc<str>>) -> Option<Arc<str>> {
+        let mut state = self.link.state.subscribe();
+        // As in `status_changed`.
+        let _ = state.wait_for(|state| state.complaint != *before || state.ended).await;
+        self.complaint()
+    }
+
     /// Waits until the server has answered.
     ///
     /// # Errors
@@ -93,6 +109,7 @@ pub(crate) struct Link {
 struct LinkState {
     connection: Connection,
     session: Option<SessionId>,
+    complaint: Option<Arc<str>>,
     ended: bool,
 }
 
@@ -123,7 +140,7 @@ impl Servers {
         if let Some(link) = state.links.get(&text).and_then(Weak::upgrade) {
             return link;
         }
-        let connecting = LinkState { connection: Connection::Connecting, session: None, ended: false };
+        let connecting = LinkState { connection: Connection::Connecting, session: None, complaint: None, ended: false };
         let dialling = dial(address.clone());
         let link = Arc::new(Link { address, state: watch::Sender::new(connecting), _dialling: dialling });
         state.links.insert(text, Arc::downgrade(&link));
@@ -155,6 +172,17 @@ impl Servers {
             link.turn(Connection::Offline { reason: Arc::from("the connection was lost") }, None);
         }
         self.tick();
+    }
+
+    /// A server has said that something of ours was not taken.
+    pub(crate) fn complained(&self, session: SessionId, words: &str) {
+        let link = {
+            let state = self.lock();
+            state.sessions.get(&session).and_then(|text| state.links.get(&**text).and_then(Weak::upgrade))
+        };
+        if let Some(link) = link {
+            link.state.send_modify(|state| state.complaint = Some(Arc::from(words)));
+        }
     }
 
     pub(crate) fn unreachable(&self, address: &ServerUrl, reason: &str) {

@@ -7,10 +7,11 @@ mod support;
 
 use std::time::Duration;
 
-use support::{address, becomes, is_ready, note, put, serve, value, within};
+use support::{address, becomes, is_ready, note, put, serve, serve_with, value, within};
 use syncline::automerge::ROOT;
 use syncline::automerge::transaction::Transactable;
-use syncline::{Connection, Document, DocumentUrl, Error, OnServer, Options, Repo, Status};
+use syncline::{Connection, Document, DocumentUrl, Error, OnServer, Options, Repo, Saved, Status};
+use syncline_core::limits::Limits;
 use tempfile::TempDir;
 
 fn directory() -> TempDir {
@@ -223,4 +224,41 @@ async fn a_large_history_arrives_whole_while_it_is_being_changed() {
     becomes(&found, "end", "here").await;
     becomes(&document, "end there", "here").await;
     assert_eq!(document.heads(), found.heads());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_that_the_server_refuses_is_saved_here_and_never_called_on_the_server() {
+    let (data, here) = (directory(), directory());
+    let limits = Limits { change_operations_max: 10, ..Limits::default() };
+    let server = serve_with(data.path(), None, limits).await;
+    let repo = repo(&here);
+    let link = repo.connect(&address(&server)).expect("an address");
+    let (refused, other) = (note(&repo, "taken"), note(&repo, "other"));
+    on_server(&refused).await;
+    let taken = refused.heads();
+    assert_eq!(link.complaint(), None);
+
+    refused.change(|tx| (0..11i64).try_for_each(|n| tx.put(ROOT, format!("key {n}"), n))).expect("fine by this repo");
+    let complaint = within("the server complains", link.complaint_changed(&None)).await.expect("words");
+    assert!(complaint.contains("11 operations") && complaint.contains(&refused.url().id().to_string()), "{complaint}");
+    put(&refused, "text", "builds on the refused change");
+    within("it is saved here", refused.saved()).await.expect("room on the disk");
+    // What is made after it in another document tells that the server has seen all of it.
+    put(&other, "text", "later");
+    on_server(&other).await;
+    let status = refused.status();
+    assert_eq!((status.saved, status.server), (Saved::Here, OnServer::Behind));
+    assert!(!is_ready(refused.on_server()));
+    assert_eq!(other.status().server, OnServer::InSync);
+    let stored = server.replica().store().summary(refused.url().id()).expect("readable").expect("stored");
+    assert_eq!(stored.heads, taken);
+
+    // A server that takes it gets it from the same directory.
+    drop(link);
+    server.stop().await;
+    let generous = serve(data.path(), None).await;
+    let _link = repo.connect(&address(&generous)).expect("an address");
+    on_server(&refused).await;
+    let stored = generous.replica().store().summary(refused.url().id()).expect("readable").expect("stored");
+    assert_eq!(stored.heads, refused.heads());
 }

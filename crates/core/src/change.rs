@@ -1,7 +1,7 @@
 //! One change: read from hostile bytes, checked, indexed.
 //!
 //! Owns: what can be known of a change from its own bytes. Must not: know other changes; that is the graph's part.
-//! Next: `change/header.rs`, `change/operations.rs`, `graph.rs`; docs/architecture.md "What is refused".
+//! Next: `change/header.rs`, `change/operations.rs`, `change/kind.rs`, `graph.rs`; docs/architecture.md "What is refused".
 //!
 //! A change that automerge accepts on its own can still stop every client that applies it, swell to gigabytes, or come
 //! out of a saved document with another hash. So a change from a peer must be exactly what automerge would write: each
@@ -10,6 +10,7 @@
 
 mod error;
 mod header;
+mod kind;
 mod operations;
 
 use std::fmt;
@@ -24,6 +25,7 @@ use crate::chunk::{Chunk, ChunkKind, guarded};
 use crate::limits::Limits;
 pub use error::ChangeError;
 use header::Header;
+pub use kind::{Expectation, KindRun, ObjectType, ObjectUse, OperationId, OperationKind, OperationRange, Reference};
 
 /// Longest actor id accepted, in bytes. automerge mints 16.
 pub const ACTOR_BYTES_MAX: usize = 128;
@@ -73,17 +75,6 @@ impl fmt::Debug for Actor {
     }
 }
 
-/// Consecutive operation ids of one actor.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct OperationRange {
-    /// Their author.
-    pub actor: Actor,
-    /// The first counter.
-    pub first: u64,
-    /// The last counter, included.
-    pub last: u64,
-}
-
 /// One valid change, without its operations.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
@@ -103,9 +94,11 @@ pub struct Change {
     pub time: i64,
     /// The raw, uncompressed chunk with its header.
     pub bytes: Bytes,
-    /// The operations of other changes that this one names as object, list element or predecessor, merged into ranges
-    /// and sorted. Empty after [`Change::decode_stored`].
-    pub references: Vec<OperationRange>,
+    /// The operations of other changes that this one names, and what it takes them for, sorted. Empty after
+    /// [`Change::decode_stored`].
+    pub references: Vec<Reference>,
+    /// What other changes may take this one's operations for, from the first operation on.
+    pub kinds: SmallVec<[KindRun; 1]>,
 }
 
 impl Change {
@@ -134,13 +127,13 @@ impl Change {
         if header.start_op.saturating_add(operations) > end_max {
             return Err(ChangeError::StartOutOfRange { start_op: header.start_op, operations, end_max });
         }
-        let references = operations::check(&header, operations, limits)?;
-        let change = header.into_change(hash, operations, chunk.bytes.clone(), references);
+        let (references, kinds) = operations::check(&header, operations, limits)?;
+        let change = header.into_change(hash, operations, chunk.bytes.clone(), references, kinds);
         change.agree_with_automerge()?;
         Ok(change)
     }
 
-    /// Reads one change from this replica's own store: header fields, hash and number of operations.
+    /// Reads one change from this replica's own store: header fields, hash, number and kinds of operations.
     ///
     /// # Errors
     /// [`ChangeError`] when the stored bytes are damaged.
@@ -155,7 +148,15 @@ impl Change {
         if header.start_op.saturating_add(operations) > COUNTER_MAX {
             return Err(ChangeError::StartOutOfRange { start_op: header.start_op, operations, end_max: COUNTER_MAX });
         }
-        Ok(header.into_change(hash, operations, chunk.bytes.clone(), Vec::new()))
+        let kinds = operations::kinds(&header, operations)?;
+        Ok(header.into_change(hash, operations, chunk.bytes.clone(), Vec::new(), kinds))
+    }
+
+    /// The hash of a raw change chunk whose checksum is right, whatever else may be wrong with it.
+    #[must_use]
+    pub fn name(bytes: &Bytes) -> Option<ChangeHash> {
+        let chunk = sole_chunk(bytes).ok().filter(|chunk| chunk.kind == ChunkKind::Change)?;
+        verified_hash(&chunk).ok()
     }
 
     /// The counter of the last operation; one less than `start_op` when there is none.
@@ -193,9 +194,16 @@ impl Change {
 }
 
 impl Header<'_> {
-    fn into_change(self, hash: ChangeHash, operations: u64, bytes: Bytes, references: Vec<OperationRange>) -> Change {
+    fn into_change(
+        self,
+        hash: ChangeHash,
+        operations: u64,
+        bytes: Bytes,
+        references: Vec<Reference>,
+        kinds: SmallVec<[KindRun; 1]>,
+    ) -> Change {
         let Self { deps, actor, seq, start_op, time, .. } = self;
-        Change { hash, deps, actor, seq, start_op, operations, time, bytes, references }
+        Change { hash, deps, actor, seq, start_op, operations, time, bytes, references, kinds }
     }
 
     /// From the run lengths of the action column; nothing is expanded.

@@ -11,6 +11,7 @@ mod admission;
 mod chunked;
 mod difference;
 mod index;
+mod kinds;
 mod orphans;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -23,6 +24,7 @@ use crate::ChangeHash;
 use crate::change::{Actor, Change, ChangeError};
 use crate::storage::StoredGraph;
 use chunked::Chunked;
+use kinds::KindRun;
 
 pub use admission::{Admission, Refusal};
 pub use difference::Frontier;
@@ -67,11 +69,14 @@ struct Node {
     base: u32,
 }
 
-/// An actor's changes in sequence order; sequence numbers start at 1 and have no gaps.
+/// An actor's changes in sequence order; sequence numbers start at 1 and have no gaps, and counters ascend.
 #[derive(Debug, Clone)]
 struct ActorLog {
     actor: Actor,
     nodes: Chunked<u32>,
+    /// What the actor's operations are, by counter; a run goes on until the next begins, also over the gaps between the
+    /// actor's changes.
+    kinds: Chunked<KindRun>,
 }
 
 impl Graph {
@@ -133,6 +138,7 @@ impl Graph {
         let start_op = u32::try_from(change.start_op).map_err(|_| GraphError::TooLarge)?;
         let operations = u32::try_from(change.operations).map_err(|_| GraphError::TooLarge)?;
         let node = self.append(change.hash, &deps, &change.actor, start_op, operations)?;
+        self.note_kinds(node, change);
         self.raw_bytes += change.bytes.len();
         self.raw.push_back(change.bytes.clone());
         Ok(node)
@@ -250,7 +256,7 @@ impl Graph {
     /// Bytes of memory that the graph takes, about.
     #[must_use]
     pub fn weight(&self) -> usize {
-        let actors: usize = self.actors.iter().map(|log| log.nodes.heap_bytes() + 96).sum();
+        let actors: usize = self.actors.iter().map(|log| log.nodes.heap_bytes() + log.kinds.heap_bytes() + 128).sum();
         self.hashes.heap_bytes()
             + self.nodes.heap_bytes()
             + self.by_hash.capacity() * 5
@@ -308,7 +314,7 @@ impl Graph {
             return *number;
         }
         let number = self.actors.len() as u32;
-        self.actors.push(ActorLog { actor: actor.clone(), nodes: Chunked::new() });
+        self.actors.push(ActorLog { actor: actor.clone(), nodes: Chunked::new(), kinds: Chunked::new() });
         self.actor_numbers.insert(actor.clone(), number);
         number
     }

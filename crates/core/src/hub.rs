@@ -7,6 +7,7 @@
 //! A document goes through one inbox, in order of arrival. What the inbox needs from the store (a summary, the graph)
 //! is asked for and the inbox waits; other documents go on.
 
+mod connection;
 mod document;
 mod ingest;
 mod input;
@@ -19,9 +20,11 @@ use std::time::Duration;
 
 use crate::id::{DocumentId, SessionId, StorageId};
 use crate::limits::Limits;
+use connection::Session;
 use document::{Document, Item, Presence};
 use memory::KeyedState;
 
+pub use connection::{OpenedDocuments, Receipt};
 pub use input::{
     Event, Input, Load, Loaded, Now, Outgoing, Output, PeerInfo, PeerMessage, Remark, Role, StoreFailure, SyncMessage,
     Wake,
@@ -47,19 +50,6 @@ pub struct Hub {
     fetching_bytes: usize,
     fetch_queue: VecDeque<u32>,
     next_ticket: u64,
-}
-
-#[derive(Debug)]
-struct Session {
-    peer: PeerInfo,
-    documents: BTreeSet<u32>,
-    /// Messages and bytes sent since the connection's queue was last known to be empty.
-    queued_messages: usize,
-    queued_bytes: usize,
-    /// The queue is as long as it may be: nothing but answers that cannot be derived later goes out.
-    congested: bool,
-    /// Documents that have something for this peer once it reads again.
-    dirty: BTreeSet<u32>,
 }
 
 impl Hub {
@@ -94,13 +84,13 @@ impl Hub {
     /// Takes one input in. Never panics on what a peer sent.
     pub fn handle(&mut self, now: Now, input: Input) {
         match input {
-            Input::Connected { session, peer } => self.connect(session, peer),
-            Input::Received { session, message } => self.receive(now, session, message),
+            Input::Connected { session, peer, opened } => self.connect(session, peer, opened),
+            Input::Received { session, message, receipt } => self.receive(now, session, message, receipt),
             Input::Local { document, changes, ticket } => {
                 self.enqueue(now, &document, Item::Local { changes, ticket });
             }
             Input::Watch { document } => self.enqueue(now, &document, Item::Watch),
-            Input::Unwatch { document } => self.unwatch(&document),
+            Input::Unwatch { document } => self.unwatch(now, &document),
             Input::Initiate { session, document } => self.enqueue(now, &document, Item::Initiate { session }),
             Input::Persisted { document, ticket } => self.persisted(now, &document, ticket),
             Input::PersistFailed { document, ticket, failure } => self.persist_failed(&document, ticket, &failure),
@@ -108,7 +98,7 @@ impl Hub {
             Input::LoadFailed { document, what, failure } => self.load_failed(now, &document, &what, &failure),
             Input::Compacted { document, changes } => self.compacted(&document, changes),
             Input::Drained { session } => self.drained(now, session),
-            Input::Disconnected { session } => self.disconnect(session),
+            Input::Disconnected { session } => self.disconnect(now, session),
             Input::Timeout => self.timeout(now),
         }
     }
@@ -135,22 +125,14 @@ impl Hub {
         (self.keys.len(), self.memory.graphs(), self.memory.bytes())
     }
 
-    fn connect(&mut self, session: SessionId, peer: PeerInfo) {
+    fn connect(&mut self, session: SessionId, peer: PeerInfo, opened: OpenedDocuments) {
         if peer.role == Role::Upstream {
             self.upstreams.insert(session);
         }
-        let entry = Session {
-            peer,
-            documents: BTreeSet::new(),
-            queued_messages: 0,
-            queued_bytes: 0,
-            congested: false,
-            dirty: BTreeSet::new(),
-        };
-        self.sessions.insert(session, entry);
+        self.sessions.insert(session, Session::new(peer, opened));
     }
 
-    fn disconnect(&mut self, session: SessionId) {
+    fn disconnect(&mut self, now: Now, session: SessionId) {
         self.upstreams.remove(&session);
         for subscribers in self.subscriptions.values_mut() {
             subscribers.remove(&session);
@@ -161,10 +143,12 @@ impl Hub {
             if let Some(document) = self.document(key) {
                 document.remove_peer(session);
             }
+            // The sweep may have passed while the peer was there: from now on it counts down to forgetting.
+            self.touch(now, key);
         }
     }
 
-    fn receive(&mut self, now: Now, session: SessionId, message: PeerMessage) {
+    fn receive(&mut self, now: Now, session: SessionId, message: PeerMessage, receipt: Receipt) {
         if !self.sessions.contains_key(&session) {
             return;
         }
@@ -172,7 +156,7 @@ impl Hub {
             PeerMessage::Sync(message) => {
                 let document = message.document.clone();
                 if self.may_open(session, &document) {
-                    self.enqueue(now, &document, Item::Message { session, message });
+                    self.enqueue(now, &document, Item::Message { session, message, receipt });
                 }
             }
             PeerMessage::DocUnavailable { document } => self.unavailable(now, session, document),
@@ -180,19 +164,19 @@ impl Hub {
             PeerMessage::RemoteSubscription { add, remove } => self.subscribe(session, add, &remove),
             PeerMessage::RemoteHeads { document, heads } => {
                 for entry in heads {
-                    self.note_remote_heads(&document, Some(session), entry);
+                    self.note_remote_heads(&document, session, entry);
                 }
             }
         }
     }
 
-    /// Bounds the documents of one connection; the refusal names the limit.
+    /// Bounds the documents that a peer opens on one connection, over all hubs; the refusal names the limit.
     fn may_open(&mut self, session: SessionId, document: &DocumentId) -> bool {
         let key = self.keys.get(document).copied();
         let Some(entry) = self.sessions.get(&session) else { return false };
         let open = key.is_some_and(|key| entry.documents.contains(&key));
         let documents_max = self.limits.session_documents_max;
-        if open || entry.documents.len() < documents_max {
+        if open || entry.opened.open_one(documents_max) {
             return true;
         }
         self.remark(session, Some(document), Remark::TooManyDocuments { documents_max });
@@ -230,7 +214,7 @@ impl Hub {
 
     fn handle_item(&mut self, now: Now, key: u32, item: Item) {
         match item {
-            Item::Message { session, message } => self.handle_message(now, key, session, *message),
+            Item::Message { session, message, receipt } => self.handle_message(now, key, session, *message, receipt),
             Item::Local { changes, ticket } => self.handle_local(now, key, changes, ticket),
             Item::Watch => self.watch(now, key),
             Item::Initiate { session } => self.initiate(now, key, session),
@@ -256,11 +240,12 @@ impl Hub {
         }
     }
 
-    fn unwatch(&mut self, id: &DocumentId) {
+    fn unwatch(&mut self, now: Now, id: &DocumentId) {
         if let Some(key) = self.keys.get(id).copied()
             && let Some(document) = self.document(key)
         {
             document.watched = false;
+            self.touch(now, key);
         }
     }
 
@@ -298,8 +283,12 @@ impl Hub {
     fn drained(&mut self, now: Now, session: SessionId) {
         let Some(entry) = self.sessions.get_mut(&session) else { return };
         (entry.queued_messages, entry.queued_bytes, entry.congested) = (0, 0, false);
-        for key in std::mem::take(&mut entry.dirty) {
+        let (dirty, heads) = (std::mem::take(&mut entry.dirty), std::mem::take(&mut entry.dirty_heads));
+        for key in dirty {
             self.respond(now, key, session);
+        }
+        for (key, storage) in heads {
+            self.send_remote_heads(session, key, &storage);
         }
     }
 

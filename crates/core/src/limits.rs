@@ -48,8 +48,6 @@ pub struct Limits {
     pub bloom_bits_per_entry_max: u32,
     /// Most storage ids one connection may subscribe to.
     pub remote_subscriptions_max: usize,
-    /// Furthest that a remote clock stamp may be ahead and still be merged.
-    pub drift_max: Duration,
     /// Bytes of change graphs that a hub keeps loaded before it evicts the least recently used.
     pub graph_cache_bytes: usize,
     /// Bytes of document payloads that a hub may have asked the store for at one time, beyond one document.
@@ -80,7 +78,6 @@ impl Default for Limits {
             bloom_probes_max: 16,
             bloom_bits_per_entry_max: 64,
             remote_subscriptions_max: 1_024,
-            drift_max: Duration::from_secs(60),
             graph_cache_bytes: 64 * MIB,
             fetch_bytes_max: 8 * MIB,
         }

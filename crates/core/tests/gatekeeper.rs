@@ -8,11 +8,13 @@ mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use automerge::legacy::{ElementId, Key as LegacyKey, ObjectId};
-use automerge::{AutoCommit, Automerge};
+use automerge::legacy::{ElementId, Key as LegacyKey, ObjectId, OpType};
+use automerge::{AutoCommit, Automerge, ObjType};
 use bytes::Bytes;
 use support::authors;
-use syncline_core::change::{Change, OperationRange};
+use syncline_core::change::{
+    Actor, Change, Expectation, KindRun, ObjectType, ObjectUse, OperationId, OperationKind, OperationRange, Reference,
+};
 use syncline_core::chunk::{Chunk, ChunkKind, split};
 use syncline_core::document::{expand, measure};
 use syncline_core::limits::Limits;
@@ -30,6 +32,7 @@ fn check_agreement(theirs: &automerge::Change) {
     assert_eq!(ours.time, theirs.timestamp());
     assert_eq!(ours.bytes, raw);
     assert_eq!(ours.references, references(theirs), "{:#?}", theirs.decode());
+    assert_eq!(ours.kinds.to_vec(), kinds(theirs), "{:#?}", theirs.decode());
 
     let packed = Bytes::from(theirs.clone().bytes().into_owned());
     assert_eq!(Change::decode(packed, &limits), Ok(ours.clone()));
@@ -37,33 +40,74 @@ fn check_agreement(theirs: &automerge::Change) {
     assert_eq!(stored, Change { references: Vec::new(), ..ours });
 }
 
-/// The same as [`Change::references`], from the expanded operations.
-fn references(change: &automerge::Change) -> Vec<OperationRange> {
+/// The same as [`Change::kinds`], from the expanded operations.
+fn kinds(change: &automerge::Change) -> Vec<KindRun> {
     let expanded = change.decode();
-    let mut named: BTreeMap<Vec<u8>, BTreeSet<u64>> = BTreeMap::new();
+    let mut runs: Vec<KindRun> = Vec::new();
+    for (counter, operation) in (expanded.start_op.get()..).zip(&expanded.operations) {
+        let makes = if let OpType::Make(made) = operation.action { Some(made) } else { None };
+        let makes = makes.map(|made| match made {
+            ObjType::List => ObjectType::List,
+            ObjType::Text => ObjectType::Text,
+            ObjType::Map | ObjType::Table => ObjectType::Map,
+        });
+        let inserts_into = object_of(operation).filter(|_| operation.insert);
+        let kind = OperationKind { makes, inserts_into };
+        if runs.last().is_none_or(|last| last.kind != kind) {
+            runs.push(KindRun { first: counter, kind });
+        }
+    }
+    runs
+}
+
+fn object_of(operation: &automerge::legacy::Op) -> Option<OperationId> {
+    match &operation.obj {
+        ObjectId::Id(id) => Some(named(id)),
+        ObjectId::Root => None,
+    }
+}
+
+fn named(id: &automerge::legacy::OpId) -> OperationId {
+    let actor = Actor::from_bytes(id.actor().to_bytes()).expect("a short actor");
+    OperationId { actor, counter: id.counter() }
+}
+
+/// The same as [`Change::references`], from the expanded operations.
+fn references(change: &automerge::Change) -> Vec<Reference> {
+    let expanded = change.decode();
+    let mut expected: BTreeMap<(Actor, Expectation), BTreeSet<u64>> = BTreeMap::new();
     for operation in &expanded.operations {
-        let mut ids: Vec<_> = operation.pred.iter().cloned().collect();
-        if let ObjectId::Id(id) = &operation.obj {
-            ids.push(id.clone());
-        }
+        let object = object_of(operation);
+        let mut ids: Vec<_> = operation.pred.iter().map(|id| (named(id), Expectation::Exists)).collect();
         if let LegacyKey::Seq(ElementId::Id(id)) = &operation.key {
-            ids.push(id.clone());
+            let element = named(id);
+            // To be an element of the object is more than to exist.
+            ids.retain(|(predecessor, _)| *predecessor != element);
+            ids.push((element, Expectation::IsElementOf(object.clone().expect("the root has no elements"))));
         }
-        for id in ids {
-            if id.actor() != &expanded.actor_id || id.counter() < expanded.start_op.get() {
-                named.entry(id.actor().to_bytes().to_vec()).or_default().insert(id.counter());
+        let marks = matches!(operation.action, OpType::MarkBegin(..) | OpType::MarkEnd(_));
+        let object_use = match &operation.key {
+            LegacyKey::Map(_) => ObjectUse::AsMap,
+            LegacyKey::Seq(_) if marks => ObjectUse::AsText,
+            LegacyKey::Seq(_) => ObjectUse::AsSequence,
+        };
+        ids.extend(object.map(|id| (id, Expectation::IsObject(object_use))));
+        for (id, expectation) in ids {
+            if id.actor.as_bytes() != expanded.actor_id.to_bytes() || id.counter < expanded.start_op.get() {
+                expected.entry((id.actor, expectation)).or_default().insert(id.counter);
             }
         }
     }
-    let mut ranges = Vec::new();
-    for (actor, counters) in named {
+    let mut references = Vec::new();
+    for ((actor, expectation), counters) in expected {
         let counters: Vec<_> = counters.into_iter().collect();
         for run in counters.chunk_by(|left, right| left + 1 == *right) {
-            let actor = syncline_core::change::Actor::from_bytes(&actor).expect("a short actor");
-            ranges.push(OperationRange { actor, first: run[0], last: run[run.len() - 1] });
+            let operations = OperationRange { actor: actor.clone(), first: run[0], last: run[run.len() - 1] };
+            references.push(Reference { operations, expectation: expectation.clone() });
         }
     }
-    ranges
+    references.sort();
+    references
 }
 
 fn sole(bytes: &[u8]) -> Chunk {

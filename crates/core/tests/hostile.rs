@@ -206,6 +206,10 @@ fn references_must_point_back_and_to_something_fitting() {
     check_rows(&[Row::insert(Key::Head)], "change_impossible_operation");
     check_rows(&[list(), Row::put(Key::Head).within(1, 0)], "change_impossible_operation");
     check_rows(&[map(), Row { insert: true, ..Row::put(KEY) }], "change_impossible_operation");
+    let mark = Row { action: 7, mark_name: Some("bold"), ..Row::insert(Key::Head) }.within(1, 0);
+    check_rows(&[Row::bare(4, KEY), mark.clone()], "accepted");
+    check_rows(&[list(), mark.clone()], "change_impossible_operation");
+    check_rows(&[list(), Row::insert(Key::Head).within(1, 0), mark], "change_impossible_operation");
     check_rows(&[list(), Row::insert(Key::Element(1, 0)).within(1, 0)], reference);
     check_rows(&[list(), Row::insert(Key::Element(2, 0)).within(1, 0)], reference);
     let other_list = [list(), Row::insert(Key::Head).within(1, 0), Row::bare(2, Key::Property("b"))];
@@ -222,8 +226,12 @@ fn references_must_point_back_and_to_something_fitting() {
     let ahead = Forged { others: vec![vec![7]], ..wide.clone() };
     check_refused(&ahead.clone().rows(&[Row::put(KEY).after(&[(5, 1)])]), reference);
     check_refused(&ahead.clone().rows(&[Row::put(KEY), Row::put(KEY).after(&[(5, 1)])]), reference);
-    let change = decode(ahead.rows(&[Row::put(KEY).after(&[(3, 0), (4, 1)])]).bytes()).expect("earlier operations");
-    assert_eq!(change.references.iter().map(|range| range.first).collect::<Vec<_>>(), [4, 3]);
+    let change =
+        decode(ahead.clone().rows(&[Row::put(KEY).after(&[(3, 0), (4, 1)])]).bytes()).expect("earlier operations");
+    assert_eq!(change.references.iter().map(|named| named.operations.first).collect::<Vec<_>>(), [4, 3]);
+    // No other change has an element of a list that this one makes.
+    check_refused(&wide.clone().rows(&[list(), Row::insert(Key::Element(3, 0)).within(5, 0)]), reference);
+    check_refused(&ahead.rows(&[list(), Row::insert(Key::Element(3, 1)).within(5, 0)]), reference);
 }
 
 #[test]

@@ -11,7 +11,8 @@ use bytes::Bytes;
 use syncline_core::change::Change;
 use syncline_core::clock::Stamp;
 use syncline_core::hub::{
-    Event, Hub, Input, Load, Loaded, Now, Outgoing, Output, PeerInfo, PeerMessage, Role, SyncMessage,
+    Event, Hub, Input, Load, Loaded, Now, OpenedDocuments, Outgoing, Output, PeerInfo, PeerMessage, Receipt, Role,
+    SyncMessage,
 };
 use syncline_core::id::{DocumentId, PeerId, SessionId};
 use syncline_core::limits::Limits;
@@ -38,7 +39,7 @@ impl Client {
         let mut client =
             Self { hub, document, holds_commits: false, held: Vec::new(), sent: Vec::new(), told: Vec::new() };
         let peer = PeerInfo { peer: PeerId::new("server").expect("a name"), storage: None, role: Role::Upstream };
-        client.input(Input::Connected { session: SERVER, peer });
+        client.input(Input::Connected { session: SERVER, peer, opened: OpenedDocuments::default() });
         client
     }
 
@@ -71,14 +72,22 @@ impl Client {
 
     fn server_has_nothing(&mut self) {
         let document = self.document.clone();
-        self.input(Input::Received { session: SERVER, message: PeerMessage::DocUnavailable { document } });
+        self.input(Input::Received {
+            session: SERVER,
+            message: PeerMessage::DocUnavailable { document },
+            receipt: Receipt::default(),
+        });
     }
 
     fn server_says(&mut self, heads: Vec<ChangeHash>) {
         let statement = Statement { heads, need: Vec::new(), have: Vec::new(), flags: None, with_changes: false };
         let document = self.document.clone();
         let message = SyncMessage { document, request: false, statement, changes: Vec::new(), refused: Vec::new() };
-        self.input(Input::Received { session: SERVER, message: PeerMessage::Sync(Box::new(message)) });
+        self.input(Input::Received {
+            session: SERVER,
+            message: PeerMessage::Sync(Box::new(message)),
+            receipt: Receipt::default(),
+        });
     }
 
     /// Requests sent, and changes sent, since last asked.
@@ -194,7 +203,7 @@ fn a_stored_document_is_announced_without_reading_its_changes() {
     let now = Now { mono: Duration::from_secs(1), wall_ms: 1_000 };
     let document = DocumentId::from_bytes(&[7; 16]).expect("16 bytes");
     let peer = PeerInfo { peer: PeerId::new("server").expect("a name"), storage: None, role: Role::Upstream };
-    hub.handle(now, Input::Connected { session: SERVER, peer });
+    hub.handle(now, Input::Connected { session: SERVER, peer, opened: OpenedDocuments::default() });
     hub.handle(now, Input::Initiate { session: SERVER, document: document.clone() });
     assert!(matches!(hub.poll_output(), Some(Output::Load { what: Load::Summary, .. })));
     let summary = Summary {

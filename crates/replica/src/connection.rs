@@ -27,7 +27,7 @@ use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 
 use crate::dial::ServerUrl;
 use crate::outbox::{Outbox, Queued};
-use crate::replica::Inner;
+use crate::replica::{Inner, News};
 use crate::shard::Allowance;
 use crate::stream::Counted;
 
@@ -243,7 +243,7 @@ where
     fn report_drained(&self) {
         for shard in self.outbox.take_drained() {
             let input = syncline_core::hub::Input::Drained { session: self.id };
-            self.replica.shards()[shard].send(input, None);
+            self.replica.shards()[shard].send(input);
         }
     }
 
@@ -322,6 +322,7 @@ where
         self.replica.metrics.refuse(offence.kind());
         let peer = self.peer.as_ref().map(|peer| peer.peer.as_str());
         tracing::warn!(session = self.id.0, peer, kind = offence.kind(), "refused: {offence}");
+        self.replica.tell(News::Refused { session: self.id, offence: offence.clone() });
     }
 
     /// A frame over the limit, or bytes that are no websocket: said to the peer before the end.

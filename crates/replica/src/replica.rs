@@ -10,10 +10,10 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use syncline_core::change::Change;
-use syncline_core::hub::{Event, Hub, Input, Now, PeerInfo, PeerMessage, Role};
+use syncline_core::hub::{Event, Hub, Input, Now, OpenedDocuments, PeerInfo, PeerMessage, Receipt, Role};
 use syncline_core::id::{DocumentId, PeerId, SessionId};
 use syncline_core::limits::Limits;
-use syncline_core::session::{LocalPeer, Roster};
+use syncline_core::session::{LocalPeer, Offence, Roster};
 use syncline_store::Store;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -68,6 +68,13 @@ pub enum News {
     Left {
         /// The connection.
         session: SessionId,
+    },
+    /// A peer did something that was not taken, or reports that something of ours was not.
+    Refused {
+        /// The connection.
+        session: SessionId,
+        /// What.
+        offence: Offence,
     },
     /// A server could not be reached; it is tried again.
     Unreachable {
@@ -164,23 +171,23 @@ impl Replica {
     #[must_use]
     pub fn change(&self, document: DocumentId, changes: Vec<Change>) -> u64 {
         let ticket = self.inner.next_ticket.fetch_add(1, Ordering::Relaxed);
-        self.inner.route(Input::Local { document: document.clone(), changes, ticket }, &document, None);
+        self.inner.route(Input::Local { document: document.clone(), changes, ticket }, &document);
         ticket
     }
 
     /// Asks for news of a document, and asks the servers about it.
     pub fn watch(&self, document: &DocumentId) {
-        self.inner.route(Input::Watch { document: document.clone() }, document, None);
+        self.inner.route(Input::Watch { document: document.clone() }, document);
     }
 
     /// Ends the news of a document.
     pub fn unwatch(&self, document: &DocumentId) {
-        self.inner.route(Input::Unwatch { document: document.clone() }, document, None);
+        self.inner.route(Input::Unwatch { document: document.clone() }, document);
     }
 
     /// Speaks with a server about a document.
     pub fn initiate(&self, session: SessionId, document: &DocumentId) {
-        self.inner.route(Input::Initiate { session, document: document.clone() }, document, None);
+        self.inner.route(Input::Initiate { session, document: document.clone() }, document);
     }
 
     /// The store underneath. Its calls block.
@@ -260,12 +267,13 @@ impl Inner {
         &shards[self.routing.hash_one(document) as usize % shards.len()]
     }
 
-    pub(crate) fn route(&self, input: Input, document: &DocumentId, allowance: Option<Occupied>) {
-        self.shard_of(document).send(input, allowance);
+    pub(crate) fn route(&self, input: Input, document: &DocumentId) {
+        self.shard_of(document).send(input);
     }
 
     /// Hands a peer's message to the shard that has its document, or to all if it is about none.
     pub(crate) fn forward(&self, session: SessionId, message: PeerMessage, allowance: Occupied) {
+        let receipt = Receipt::new(Arc::new(allowance));
         let document = match &message {
             PeerMessage::Sync(message) => message.document.clone(),
             PeerMessage::DocUnavailable { document }
@@ -273,12 +281,13 @@ impl Inner {
             | PeerMessage::RemoteHeads { document, .. } => document.clone(),
             PeerMessage::RemoteSubscription { .. } => {
                 for shard in self.shards() {
-                    shard.send(Input::Received { session, message: message.clone() }, None);
+                    let (message, receipt) = (message.clone(), receipt.clone());
+                    shard.send(Input::Received { session, message, receipt });
                 }
                 return;
             }
         };
-        self.route(Input::Received { session, message }, &document, Some(allowance));
+        self.route(Input::Received { session, message, receipt }, &document);
     }
 
     /// Opens a connection's queue under a new number.
@@ -304,8 +313,9 @@ impl Inner {
             }
             self.disconnect(replaced);
         }
+        let opened = OpenedDocuments::default();
         for shard in self.shards() {
-            shard.send(Input::Connected { session, peer: peer.clone() }, None);
+            shard.send(Input::Connected { session, peer: peer.clone(), opened: opened.clone() });
         }
         self.tell(News::Joined { session, peer: peer.clone(), server: server.cloned() });
     }
@@ -323,7 +333,7 @@ impl Inner {
 
     fn disconnect(&self, session: SessionId) {
         for shard in self.shards() {
-            shard.send(Input::Disconnected { session }, None);
+            shard.send(Input::Disconnected { session });
         }
     }
 
@@ -344,3 +354,6 @@ impl Inner {
         self.roster.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -29,15 +29,8 @@ const COMMITS_MAX: usize = 4_096;
 /// The sending side of a shard.
 #[derive(Debug, Clone)]
 pub(crate) struct ShardHandle {
-    peers: mpsc::UnboundedSender<FromPeer>,
+    peers: mpsc::UnboundedSender<Input>,
     store: mpsc::UnboundedSender<FromStore>,
-}
-
-/// An input with the allowance that it occupies until it has been handled.
-#[derive(Debug)]
-struct FromPeer {
-    input: Input,
-    _allowance: Option<Occupied>,
 }
 
 #[derive(Debug)]
@@ -49,14 +42,15 @@ enum FromStore {
     Barrier(oneshot::Sender<()>),
 }
 
-/// Bytes of one connection's messages that wait to be handled.
+/// Bytes of one connection's messages that are not handled yet: in the shard's queue, or in a hub that waits for the
+/// store with them.
 #[derive(Debug, Default)]
 pub(crate) struct Allowance {
     bytes: AtomicUsize,
     waker: std::sync::Mutex<Option<Waker>>,
 }
 
-/// A part of an allowance, given back when dropped.
+/// A part of an allowance, given back when dropped: the hub drops it with the message's receipt.
 #[derive(Debug)]
 pub(crate) struct Occupied {
     allowance: Arc<Allowance>,
@@ -93,8 +87,8 @@ impl Drop for Occupied {
 
 impl ShardHandle {
     /// Hands an input over. A shard that has stopped takes nothing more.
-    pub(crate) fn send(&self, input: Input, allowance: Option<Occupied>) {
-        let _ = self.peers.send(FromPeer { input, _allowance: allowance });
+    pub(crate) fn send(&self, input: Input) {
+        let _ = self.peers.send(input);
     }
 
     /// Hands over an input that never waits behind peers: news from the store.
@@ -125,7 +119,7 @@ pub(crate) fn start(number: usize, hub: Hub) -> (ShardHandle, ShardTask) {
 pub(crate) struct ShardTask {
     number: usize,
     hub: Hub,
-    from_peers: mpsc::UnboundedReceiver<FromPeer>,
+    from_peers: mpsc::UnboundedReceiver<Input>,
     from_store: mpsc::UnboundedReceiver<FromStore>,
     /// Commits on their way to the disk.
     commits: usize,
@@ -160,8 +154,8 @@ impl ShardTask {
                     FromStore::Barrier(done) => self.barriers.push(done),
                 }
             }
-            for from in peer_inputs.drain(..) {
-                self.handle(&replica, from.input, &mut turn);
+            for input in peer_inputs.drain(..) {
+                self.handle(&replica, input, &mut turn);
             }
             self.drain(&replica, &mut turn);
             self.carry_out(&replica, turn);

@@ -20,7 +20,8 @@ use crate::cover::Cover;
 use crate::error::StoreError;
 use crate::read;
 use crate::record::{self, Content, LogRow};
-use crate::schema::{self, DocumentKey, DocumentRow, change_at, document_at};
+use crate::reindex;
+use crate::schema::{self, Checked, DocumentKey, DocumentRow, LOG_SEQ_MAX, change_at, document_at};
 
 /// Faults after which no more are listed; they are still counted.
 const FAULTS_LISTED_MAX: usize = 1000;
@@ -146,7 +147,7 @@ pub enum FaultKind {
 /// [`StoreError::NotAStore`], [`StoreError::NewerFormat`], [`StoreError::Io`] and [`StoreError::Corrupt`] when the file
 /// cannot be read at all. What is wrong inside is in the report instead.
 pub fn check(directory: &Path) -> Result<CheckReport, StoreError> {
-    let (connection, log_rows) = schema::open_for_check(directory)?;
+    let Checked { connection, log: log_rows, old_index } = schema::open_for_check(directory)?;
     let read = connection.unchecked_transaction()?;
     let mut report = CheckReport::default();
     check_structure(&read, &mut report)?;
@@ -160,14 +161,43 @@ pub fn check(directory: &Path) -> Result<CheckReport, StoreError> {
         for (id, row) in page {
             keys.insert(row.key);
             let rows = log.remove(&id).unwrap_or_default();
-            Examination::new(&id, &mut report).document(&read, Some(&row), &rows)?;
+            Examination::new(&id, old_index, &mut report).document(&read, Some(&row), &rows)?;
         }
     }
     for (id, rows) in log {
-        Examination::new(&id, &mut report).document(&read, None, &rows)?;
+        Examination::new(&id, old_index, &mut report).document(&read, None, &rows)?;
     }
+    check_log_numbers(&read, &mut report)?;
     check_strays(&read, &keys, &mut report)?;
+    check_identity(&read, &mut report)?;
     Ok(report)
+}
+
+/// Rows that a start sets aside for their number.
+fn check_log_numbers(read: &Connection, report: &mut CheckReport) -> Result<(), StoreError> {
+    let mut statement = read.prepare("SELECT document FROM log WHERE seq > ?1")?;
+    let documents = statement.query_map([LOG_SEQ_MAX], |row| row.get::<_, Vec<u8>>(0))?;
+    for document in documents {
+        let id = DocumentId::from_bytes(&document?).ok();
+        report.add(id.as_ref(), FaultKind::Undecodable("the number of a row of the log"));
+    }
+    Ok(())
+}
+
+/// What the file says of itself: nothing opens it without.
+fn check_identity(read: &Connection, report: &mut CheckReport) -> Result<(), StoreError> {
+    let found = [
+        ("the replica id", schema::replica_id(read).map(drop)),
+        ("the highest stamp", schema::highest_stamp(read).map(drop)),
+    ];
+    for (what, read) in found {
+        match read {
+            Ok(()) => {}
+            Err(StoreError::Corrupt { .. }) => report.add(None, FaultKind::Undecodable(what)),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 fn check_structure(read: &Connection, report: &mut CheckReport) -> Result<(), StoreError> {
@@ -228,6 +258,7 @@ fn check_strays(read: &Connection, keys: &BTreeSet<DocumentKey>, report: &mut Ch
 /// The examination of one document.
 struct Examination<'a> {
     id: &'a DocumentId,
+    old_index: bool,
     report: &'a mut CheckReport,
     known: BTreeSet<ChangeHash>,
     /// Dependencies of the changes under the snapshot.
@@ -239,9 +270,9 @@ struct Examination<'a> {
 }
 
 impl<'a> Examination<'a> {
-    fn new(id: &'a DocumentId, report: &'a mut CheckReport) -> Self {
+    fn new(id: &'a DocumentId, old_index: bool, report: &'a mut CheckReport) -> Self {
         let (known, depended, heads) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
-        Self { id, report, known, depended, heads, changes: 0, bytes: 0, last_stamp: Stamp::ZERO }
+        Self { id, old_index, report, known, depended, heads, changes: 0, bytes: 0, last_stamp: Stamp::ZERO }
     }
 
     fn document(&mut self, read: &Connection, row: Option<&DocumentRow>, log: &[LogRow]) -> Result<(), StoreError> {
@@ -318,6 +349,9 @@ impl<'a> Examination<'a> {
     fn index(&mut self, covered: u32, index: Vec<Bytes>, changes: &HashMap<ChangeHash, Bytes>) {
         changes.values().for_each(|bytes| self.enter_snapshot_change(bytes));
         let heads: Vec<ChangeHash> = self.heads.iter().copied().collect();
+        // Of an older format's records only the order counts: the rest is made from the changes when the file is opened.
+        let index = if self.old_index { reindex::rewritten(&index, changes) } else { Some(index) };
+        let Some(index) = index else { return self.fault(FaultKind::BadIndex("it does not load")) };
         let stored = index.concat();
         let graph = load_graph(heads.clone(), covered, index, Vec::new());
         let Some(graph) = graph else { return self.fault(FaultKind::BadIndex("it does not load")) };

@@ -20,6 +20,7 @@ mod overlay;
 mod read;
 mod record;
 mod recover;
+mod reindex;
 mod schema;
 pub mod store;
 mod writer;

@@ -10,13 +10,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags, OptionalExtension, Row};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, Transaction, TransactionBehavior};
 use syncline_core::ChangeHash;
 use syncline_core::clock::Stamp;
 use syncline_core::id::ReplicaId;
 
 use crate::error::StoreError;
-use crate::record;
+use crate::{record, reindex};
 
 /// "SynL" in the file's header, so that `file` and other tools can tell whose database it is.
 pub(crate) const APPLICATION_ID: u32 = 0x5379_6e4c;
@@ -25,7 +25,7 @@ pub(crate) const APPLICATION_ID: u32 = 0x5379_6e4c;
 pub(crate) const FORMAT: u32 = MIGRATIONS.len() as u32;
 
 /// Migration n leads from format n to format n + 1. A released one is never edited.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     "
     CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID;
     CREATE TABLE log (seq INTEGER PRIMARY KEY, document BLOB NOT NULL, data BLOB NOT NULL) STRICT;
@@ -57,19 +57,21 @@ const MIGRATIONS: [&str; 2] = [
         PRIMARY KEY (document, number)
     ) STRICT, WITHOUT ROWID;
 ",
+    // The records of an index tell what operations are: `reindex` writes them anew.
+    "",
 ];
 
 /// The first format in which a log row has a kind, and damaged rows a table of their own.
 const FORMAT_WITH_KINDS: u32 = 2;
+
+/// The first format whose index records tell what operations are.
+const FORMAT_WITH_OPERATIONS: u32 = 3;
 
 /// The oldest SQLite whose write-ahead log cannot be reset while another connection still needs it.
 const SQLITE_OLDEST: i32 = 3_051_003;
 
 /// Memory for pages that one connection keeps, KiB.
 const CACHE_KIB: i32 = 8 * 1024;
-
-/// Bytes of the file that one connection may map.
-const MMAP_BYTES: i64 = 256 * 1024 * 1024;
 
 /// Bytes of the write-ahead log that a start renews at a time.
 const RENEW_BYTES: usize = 1024 * 1024;
@@ -79,6 +81,10 @@ const NUMBER_BITS: u32 = 28;
 
 /// Most changes that one document can have in this format.
 pub(crate) const CHANGES_MAX: u32 = 1 << NUMBER_BITS;
+
+/// Numbers of log rows beyond this are damage: a billion commits a second do not reach it in a century. A row behind it
+/// would leave the next commits no number.
+pub(crate) const LOG_SEQ_MAX: i64 = i64::MAX / 2;
 
 /// Short name of a document within one file, in order of creation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -241,9 +247,17 @@ pub(crate) fn open_checkpointer(path: &Path) -> Result<Connection, StoreError> {
     Ok(connection)
 }
 
-/// Opens a store's file for the check: refuses what is not ours, writes nothing. With it, the query for all rows that
-/// the log holds or held: document, kind, data, and whether the row was set aside.
-pub(crate) fn open_for_check(directory: &Path) -> Result<(Connection, &'static str), StoreError> {
+/// A store's file as the check reads it.
+pub(crate) struct Checked {
+    pub connection: Connection,
+    /// The query for all rows that the log holds or held: document, kind, data, and whether the row was set aside.
+    pub log: &'static str,
+    /// The records of indexes do not tell what operations are.
+    pub old_index: bool,
+}
+
+/// Opens a store's file for the check: refuses what is not ours, writes nothing.
+pub(crate) fn open_for_check(directory: &Path) -> Result<Checked, StoreError> {
     check_sqlite_version()?;
     let path = database_in(directory);
     if let Err(error) = std::fs::metadata(&path) {
@@ -252,30 +266,38 @@ pub(crate) fn open_for_check(directory: &Path) -> Result<(Connection, &'static s
     recognise(&path)?;
     let connection = open_reader(&path)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-    match format_of(&connection, &path)? {
-        0 => Err(StoreError::NotAStore { path, reason: "the database is empty" }),
-        1..FORMAT_WITH_KINDS => Ok((connection, "SELECT document, 0, data, 0 FROM log ORDER BY seq")),
-        _ => Ok((
-            connection,
+    let format = format_of(&connection, &path)?;
+    let log = match format {
+        0 => return Err(StoreError::NotAStore { path, reason: "the database is empty" }),
+        1..FORMAT_WITH_KINDS => "SELECT document, 0, data, 0 FROM log ORDER BY seq",
+        _ => {
             "SELECT document, kind, data, 1 FROM damaged \
-             UNION ALL SELECT * FROM (SELECT document, kind, data, 0 FROM log ORDER BY seq)",
-        )),
-    }
+             UNION ALL SELECT * FROM (SELECT document, kind, data, 0 FROM log ORDER BY seq)"
+        }
+    };
+    Ok(Checked { connection, log, old_index: format < FORMAT_WITH_OPERATIONS })
 }
 
 /// The replica id that was drawn when the file was created.
-pub(crate) fn replica_id(connection: &Connection) -> rusqlite::Result<ReplicaId> {
-    let bytes: [u8; 16] =
-        connection.query_row("SELECT value FROM meta WHERE name = 'replica'", [], |row| row.get(0))?;
-    Ok(ReplicaId(uuid_version_4(bytes)))
+pub(crate) fn replica_id(connection: &Connection) -> Result<ReplicaId, StoreError> {
+    meta(connection, "replica").map(|bytes| ReplicaId(uuid_version_4(bytes)))
 }
 
 /// The highest stamp that was known when the log was last folded or the store closed.
-pub(crate) fn highest_stamp(connection: &Connection) -> rusqlite::Result<Stamp> {
-    let value = connection.query_row("SELECT value FROM meta WHERE name = 'highest_stamp'", [], |row| {
-        Ok(row.get_ref(0)?.as_blob()?.try_into().ok().map(u64::from_be_bytes))
-    })?;
-    Ok(Stamp::from_u64(value.unwrap_or(0)))
+pub(crate) fn highest_stamp(connection: &Connection) -> Result<Stamp, StoreError> {
+    meta(connection, "highest_stamp").map(|bytes| Stamp::from_u64(u64::from_be_bytes(bytes)))
+}
+
+/// What the file says of itself under this name. Without it nothing can be committed: another replica id or an older
+/// stamp would contradict what peers have seen.
+fn meta<const N: usize>(connection: &Connection, name: &str) -> Result<[u8; N], StoreError> {
+    let value = connection.query_row("SELECT value FROM meta WHERE name = ?1", [name], |row| row.get(0));
+    value.map_err(|error| match error {
+        rusqlite::Error::QueryReturnedNoRows | rusqlite::Error::FromSqlConversionFailure(..) => {
+            StoreError::Corrupt { source: Arc::new(error) }
+        }
+        error => StoreError::from_read(error),
+    })
 }
 
 pub(crate) fn write_highest_stamp(connection: &Connection, stamp: Stamp) -> rusqlite::Result<()> {
@@ -302,7 +324,8 @@ fn configure(connection: &Connection) -> Result<(), StoreError> {
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
     connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
-    connection.pragma_update(None, "mmap_size", MMAP_BYTES)?;
+    // A failed read of a mapped file is a signal that ends the process; a failed call is an error.
+    connection.pragma_update(None, "mmap_size", 0)?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     connection.set_prepared_statement_cache_capacity(32);
     Ok(())
@@ -417,11 +440,14 @@ fn migrate(connection: &Connection, found: u32) -> Result<(), StoreError> {
     if found == FORMAT {
         return Ok(());
     }
-    let steps = MIGRATIONS[found as usize..].concat();
-    let script = format!(
-        "BEGIN IMMEDIATE; {steps} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {FORMAT}; COMMIT;"
-    );
-    connection.execute_batch(&script)?;
+    let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
+    transaction.execute_batch(&MIGRATIONS[found as usize..].concat())?;
+    if (1..FORMAT_WITH_OPERATIONS).contains(&found) {
+        reindex::rewrite_all(&transaction)?;
+    }
+    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+    transaction.pragma_update(None, "user_version", FORMAT)?;
+    transaction.commit()?;
     connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
     Ok(())
 }
@@ -452,4 +478,31 @@ fn uuid_version_4(mut bytes: [u8; 16]) -> [u8; 16] {
     bytes[6] = bytes[6] & 0x0f | 0x40;
     bytes[8] = bytes[8] & 0x3f | 0x80;
     bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pragma(connection: &Connection, name: &str) -> i64 {
+        connection.pragma_query_value(None, name, |row| row.get(0)).expect("a number")
+    }
+
+    // NORMAL loses acknowledged commits in a power cut; a file may name functions and views that a reader would run.
+    #[test]
+    fn commits_wait_for_the_disk_and_the_file_is_not_trusted() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let home = Home::enter(directory.path()).expect("nobody else is in it");
+        let writer = home.open_writer(true, None).expect("a new file");
+        const FULL: i64 = 2;
+        assert_eq!(pragma(&writer, "synchronous"), FULL);
+        let checkpointer = open_checkpointer(&home.database()).expect("the file is there");
+        assert_eq!(pragma(&checkpointer, "synchronous"), FULL);
+        let reader = open_reader(&home.database()).expect("the file is there");
+        assert!(reader.execute("DELETE FROM meta", []).is_err(), "a reader only reads");
+        for connection in [writer, checkpointer, reader] {
+            assert_eq!(pragma(&connection, "trusted_schema"), 0);
+            assert_eq!(connection.db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE), Ok(true));
+        }
+    }
 }

@@ -5,7 +5,7 @@
 //! Next: `lifecycle.rs`; `../src/forge.rs`.
 
 use automerge::transaction::Transactable;
-use automerge::{AutoCommit, ChangeHash, ROOT};
+use automerge::{AutoCommit, ChangeHash, ObjType, ROOT};
 use serde_json::json;
 use syncline_e2e::{
     BloomFilter, DataDirectory, Frame, HonestPair, HonestPeer, RawPeer, Server, SyncMessage, chunk, compressed_chunk,
@@ -152,6 +152,7 @@ fn frames_that_are_no_frames_are_refused() {
         ("frame", vec![0xff, 0xff, 0xff]),
         ("frame_truncated", vec![0xb9, 0x00]),
         ("frame_trailing", [Frame::new("leave-nothing").encode(), vec![0]].concat()),
+        ("frame_duplicate_key", b"\xa2\x64type\x65leave\x64type\x64sync".to_vec()),
         ("frame", nested),
     ] {
         scene.refuses(cause, |attacker| attacker.send_bytes(bytes));
@@ -293,6 +294,35 @@ fn a_damaged_document_is_refused() {
     });
 }
 
+/// Some of these pass as other documents, most do not load, and a tenth of them stop automerge's loader.
+#[test]
+fn documents_with_one_bit_flipped_harm_nobody() {
+    let mut scene = Scene::start();
+    let mut target = Target::start(&scene);
+    let mut document = AutoCommit::new();
+    for round in 0..6 {
+        let text = document.put_object(ROOT, format!("text {round}"), ObjType::Text).expect("the root accepts any key");
+        document.splice_text(&text, 0, 0, "hello").expect("in range");
+        document.splice_text(&text, 1, 2, "").expect("in range");
+        document.commit();
+    }
+    let saved = document.save();
+    let start = if saved[9] & 0x80 == 0 { 10 } else { 11 };
+    let mut attacker = RawPeer::join(scene.server.address(), "mallory");
+    let (before, _) = scene.server.refused();
+    for bit in (0..(saved.len() - start) * 8).step_by(7) {
+        let mut body = saved[start..].to_vec();
+        body[bit / 8] ^= 1 << (bit % 8);
+        let id = HonestPeer::fresh_document_id();
+        bring(&mut attacker, &id, ChangeHash([3; 32]), vec![chunk(0, &body)]);
+        assert!(attacker.aftermath().open, "one bad document does not cost the connection");
+    }
+    let reasons = scene.server.until_refused(before);
+    assert!(reasons.iter().any(|reason| reason.contains("document")), "{reasons:?}");
+    scene.go_on();
+    target.unharmed_by(&ChangeHash([3; 32]));
+}
+
 #[test]
 fn a_change_with_a_sequence_gap_is_refused() {
     check_refused_change("sequence_gap", |target| {
@@ -320,6 +350,29 @@ fn a_change_to_an_object_that_nobody_made_is_refused() {
     let authors = |target: &mut Target| format!("7@{}", target.author_actor());
     check_refused_change("change_unknown", |target| put_into(target, strangers));
     check_refused_change("change", |target| put_into(target, authors));
+}
+
+#[test]
+fn a_change_to_an_object_that_is_a_number_is_refused() {
+    // Operation 1 of the author wrote a number, which has no members.
+    check_refused_change("change_mistaken", |target| put_into(target, |target| format!("1@{}", target.author_actor())));
+}
+
+#[test]
+fn a_letter_behind_what_is_no_letter_of_its_text_is_refused() {
+    check_refused_change("change_mistaken", |target| {
+        let actor = target.author_actor();
+        let text = target.author.doc().put_object(ROOT, "text", ObjType::Text).expect("the root accepts any key");
+        target.author.doc().splice_text(&text, 0, 0, "ab").expect("in range");
+        target.author.put("lettered", 1);
+        target.victim.until("lettered", 1);
+        // Operation 3 made the text, 4 and 5 are its letters; operation 1 is a number beside it.
+        let heads = target.heads();
+        let letter = json!([{ "action": "set", "obj": format!("3@{actor}"), "elemId": format!("1@{actor}"),
+                              "insert": true, "value": "x", "pred": [] }]);
+        let change = forged_change("aa", 1, 10, &heads, &letter);
+        (change.hash(), change.raw_bytes().to_vec())
+    });
 }
 
 /// A change, well-formed but for the object that it writes to.

@@ -32,8 +32,8 @@ pub(crate) struct IdleArgs {
     /// Documents that are uploaded, closed and left alone.
     #[arg(long, default_value_t = 10_000)]
     documents: usize,
-    /// How long nothing happens before memory is read, seconds.
-    #[arg(long, default_value_t = 10)]
+    /// How long nothing happens before memory is read, seconds. Longer than the server takes to let go.
+    #[arg(long, default_value_t = 45)]
     settle: u64,
 }
 

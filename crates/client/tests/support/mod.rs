@@ -15,13 +15,17 @@ use std::time::Duration;
 use syncline::automerge::transaction::Transactable;
 use syncline::automerge::{ROOT, ReadDoc};
 use syncline::{Document, Repo};
+use syncline_core::limits::Limits;
 use syncline_server::{Config, Server};
 
 /// A server over this directory, on this port or a free one.
 pub(crate) async fn serve(data: &Path, listen: Option<SocketAddr>) -> Server {
+    serve_with(data, listen, Limits::default()).await
+}
+
+pub(crate) async fn serve_with(data: &Path, listen: Option<SocketAddr>, limits: Limits) -> Server {
     let listen = listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)));
-    let config = Config { listen, data: data.to_owned(), limits: Default::default() };
-    Server::start(config).await.expect("a server")
+    Server::start(Config { listen, data: data.to_owned(), limits }).await.expect("a server")
 }
 
 pub(crate) fn address(server: &Server) -> String {

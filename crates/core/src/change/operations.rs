@@ -10,7 +10,11 @@
 use smallvec::SmallVec;
 
 use super::header::{Header, damaged};
-use super::{Actor, ChangeError, OperationRange};
+use super::kind::add_to_runs;
+use super::{
+    Actor, ChangeError, Expectation, KindRun, ObjectType, ObjectUse, OperationId, OperationKind, OperationRange,
+    Reference,
+};
 use crate::chunk::reader::{Damage, Reader};
 use crate::chunk::runs::{Booleans, Cells, Deltas};
 use crate::limits::Limits;
@@ -36,6 +40,42 @@ enum Action {
     Mark,
 }
 
+impl Action {
+    fn from_number(number: Option<u64>) -> Result<Self, &'static str> {
+        match number {
+            Some(0) => Ok(Self::MakeMap),
+            Some(1) => Ok(Self::Set),
+            Some(2) => Ok(Self::MakeList),
+            Some(3) => Ok(Self::Delete),
+            Some(4) => Ok(Self::MakeText),
+            Some(5) => Ok(Self::Increment),
+            // automerge reads it, but stops on the first operation inside of the table.
+            Some(6) => Err("tables are not supported"),
+            Some(7) => Ok(Self::Mark),
+            Some(_) => Err("its action is not known"),
+            None => Err("it has no action"),
+        }
+    }
+
+    /// The type of the object that it makes.
+    fn makes(self) -> Option<ObjectType> {
+        match self {
+            Self::MakeMap => Some(ObjectType::Map),
+            Self::MakeList => Some(ObjectType::List),
+            Self::MakeText => Some(ObjectType::Text),
+            Self::Set | Self::Delete | Self::Increment | Self::Mark => None,
+        }
+    }
+}
+
+/// What a change takes an operation for; as [`Expectation`], with ids that are good within the change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Expected {
+    Exists,
+    Object(ObjectUse),
+    ElementOf(Id),
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Key<'a> {
     Property(&'a str),
@@ -55,14 +95,27 @@ struct Operation<'a> {
 }
 
 impl<'a> Operation<'a> {
+    /// What its object has to be.
+    fn object_use(&self) -> ObjectUse {
+        match (self.key, self.action) {
+            (Key::Property(_), _) => ObjectUse::AsMap,
+            (Key::Head | Key::Element(_), Action::Mark) => ObjectUse::AsText,
+            (Key::Head | Key::Element(_), _) => ObjectUse::AsSequence,
+        }
+    }
+
     /// The place that the operation writes to: its key, or the element that it inserts.
     fn register(&self) -> Key<'a> {
         if self.insert { Key::Element(self.id) } else { self.key }
     }
 }
 
-/// Checks every operation and returns the operations of other changes that they name.
-pub(super) fn check(header: &Header<'_>, operations: u64, limits: &Limits) -> Result<Vec<OperationRange>, ChangeError> {
+/// Checks every operation. Returns the operations of other changes that they name, and what others may take them for.
+pub(super) fn check(
+    header: &Header<'_>,
+    operations: u64,
+    limits: &Limits,
+) -> Result<(Vec<Reference>, SmallVec<[KindRun; 1]>), ChangeError> {
     if operations > 0 && header.columns.insert.is_empty() {
         return Err(damaged("insert")(Damage::RowCount));
     }
@@ -74,11 +127,43 @@ pub(super) fn check(header: &Header<'_>, operations: u64, limits: &Limits) -> Re
     walk.finish()
 }
 
+/// What others may take a stored change's operations for. Reads the four columns that tell, and believes them.
+pub(super) fn kinds(header: &Header<'_>, operations: u64) -> Result<SmallVec<[KindRun; 1]>, ChangeError> {
+    let columns = &header.columns;
+    let mut object_actor = Cells::<u64>::new(columns.object_actor);
+    let mut object_counter = Cells::<u64>::new(columns.object_counter);
+    let mut inserts = Booleans::new(columns.insert);
+    let mut actions = Cells::<u64>::new(columns.action);
+    let mut runs = SmallVec::new();
+    for counter in header.start_op..header.start_op + operations {
+        let actor = object_actor.row().map_err(damaged("object actor"))?;
+        let object = object_counter.row().map_err(damaged("object counter"))?;
+        let insert = inserts.row().map_err(damaged("insert"))?;
+        let action = Action::from_number(actions.row().map_err(damaged("action"))?);
+        let action = action.map_err(|rule| ChangeError::ImpossibleOperation { counter, rule })?;
+        let object = match actor.zip(object) {
+            Some((index, named)) if index <= header.others.len() as u64 => {
+                Some(Id { actor: index as u32, counter: u32::try_from(named).unwrap_or(u32::MAX) })
+            }
+            Some((index, _)) => return Err(ChangeError::UnknownActor { counter, index }),
+            None => None,
+        };
+        add_to_runs(&mut runs, counter, kind_of(header, action, insert, object));
+    }
+    Ok(runs)
+}
+
+fn kind_of(header: &Header<'_>, action: Action, insert: bool, object: Option<Id>) -> OperationKind {
+    let inserts_into = object.filter(|_| insert).map(|object| operation_id(header, object));
+    OperationKind { makes: action.makes(), inserts_into }
+}
+
 struct Walk<'a, 'h> {
     header: &'h Header<'a>,
     columns: Rows<'a>,
     before: SmallVec<[Operation<'a>; 2]>,
-    named: SmallVec<[Id; 8]>,
+    named: SmallVec<[(Expected, Id); 8]>,
+    kinds: SmallVec<[KindRun; 1]>,
     used: SmallVec<[bool; 8]>,
     predecessors_left: u64,
     predecessors_max: u64,
@@ -94,6 +179,7 @@ impl<'a, 'h> Walk<'a, 'h> {
             columns: Rows::new(header),
             before: SmallVec::new(),
             named: SmallVec::new(),
+            kinds: SmallVec::new(),
             used,
             predecessors_left: predecessors_max,
             predecessors_max,
@@ -130,11 +216,12 @@ impl<'a, 'h> Walk<'a, 'h> {
         self.check_object(&operation)?;
         self.check_element(&operation)?;
         self.check_predecessors(&operation, predecessors)?;
+        add_to_runs(&mut self.kinds, counter, kind_of(self.header, action, insert, object));
         self.before.push(operation);
         Ok(())
     }
 
-    fn finish(self) -> Result<Vec<OperationRange>, ChangeError> {
+    fn finish(self) -> Result<(Vec<Reference>, SmallVec<[KindRun; 1]>), ChangeError> {
         self.columns.finish()?;
         if !self.any_expand && !self.header.columns.expand.is_empty() {
             return Err(damaged("expand")(Damage::NotCanonical));
@@ -142,7 +229,7 @@ impl<'a, 'h> Walk<'a, 'h> {
         if self.used.contains(&false) {
             return Err(ChangeError::ActorUnused);
         }
-        Ok(into_ranges(self.named, |actor| actor_at(self.header, actor).clone()))
+        Ok((into_references(self.header, self.named), self.kinds))
     }
 
     fn read_object(&mut self, counter: u64) -> Result<Option<Id>, ChangeError> {
@@ -171,20 +258,8 @@ impl<'a, 'h> Walk<'a, 'h> {
     }
 
     fn read_action(&mut self, counter: u64) -> Result<Action, ChangeError> {
-        let malformed = |rule| Err(ChangeError::ImpossibleOperation { counter, rule });
-        match self.columns.action.row().map_err(damaged("action"))? {
-            Some(0) => Ok(Action::MakeMap),
-            Some(1) => Ok(Action::Set),
-            Some(2) => Ok(Action::MakeList),
-            Some(3) => Ok(Action::Delete),
-            Some(4) => Ok(Action::MakeText),
-            Some(5) => Ok(Action::Increment),
-            // automerge reads it, but stops on the first operation inside of the table.
-            Some(6) => malformed("tables are not supported"),
-            Some(7) => Ok(Action::Mark),
-            Some(_) => malformed("its action is not known"),
-            None => malformed("it has no action"),
-        }
+        let action = self.columns.action.row().map_err(damaged("action"))?;
+        Action::from_number(action).map_err(|rule| ChangeError::ImpossibleOperation { counter, rule })
     }
 
     /// Holds an id to the table of actors and to the time before this operation.
@@ -200,56 +275,59 @@ impl<'a, 'h> Walk<'a, 'h> {
         Ok(Id { actor: index as u32, counter: named as u32 })
     }
 
-    /// The operation of this change with this id; otherwise the id is noted as another change's.
-    fn resolve(&mut self, id: Id) -> Option<Operation<'a>> {
-        let own = (id.actor == 0).then(|| u64::from(id.counter).checked_sub(self.header.start_op)).flatten();
-        match own {
-            Some(index) => self.before.get(index as usize).copied(),
-            None => {
-                if self.named.last() != Some(&id) {
-                    self.named.push(id);
-                }
-                None
-            }
+    /// The operation of this change with this id; otherwise the id is noted as another change's, with what it is taken
+    /// for.
+    fn resolve(&mut self, id: Id, expected: Expected) -> Option<Operation<'a>> {
+        if self.is_own(id) {
+            let index = u64::from(id.counter) - self.header.start_op;
+            return self.before.get(index as usize).copied();
         }
+        if self.named.last() != Some(&(expected, id)) {
+            self.named.push((expected, id));
+        }
+        None
+    }
+
+    fn is_own(&self, id: Id) -> bool {
+        id.actor == 0 && u64::from(id.counter) >= self.header.start_op
     }
 
     fn check_object(&mut self, operation: &Operation<'a>) -> Result<(), ChangeError> {
         let counter = u64::from(operation.id.counter);
-        let is_map = match operation.object {
-            None => Some(true),
-            // Runs of operations on one object are the rule.
-            Some(object) if self.before.last().is_some_and(|last| last.object == Some(object)) => {
-                let last_key = self.before.last().map(|last| last.key);
-                last_key.map(|key| matches!(key, Key::Property(_)))
-            }
-            Some(object) => match self.resolve(object).map(|made| made.action) {
-                None => None,
-                Some(Action::MakeMap) => Some(true),
-                Some(Action::MakeList | Action::MakeText) => Some(false),
-                Some(Action::Set | Action::Delete | Action::Increment | Action::Mark) => {
+        let object_use = operation.object_use();
+        // Runs of operations on one object are the rule.
+        let before = self.before.last().filter(|last| last.object == operation.object);
+        if before.is_some_and(|last| last.object_use() == object_use) {
+            return Ok(());
+        }
+        let made = match operation.object {
+            None => Some(ObjectType::Map),
+            Some(object) => match self.resolve(object, Expected::Object(object_use)).map(|made| made.action.makes()) {
+                Some(None) => {
                     let reference = u64::from(object.counter);
                     return Err(ChangeError::ImpossibleReference { counter, reference, role: "object" });
                 }
+                made => made.flatten(),
             },
         };
-        if is_map.is_some_and(|is_map| is_map != matches!(operation.key, Key::Property(_))) {
-            return Err(ChangeError::ImpossibleOperation { counter, rule: "the key does not fit the object's type" });
+        match made.filter(|made| !object_use.fits(*made)) {
+            Some(_) => Err(ChangeError::ImpossibleOperation { counter, rule: "it does not fit its object's type" }),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     fn check_element(&mut self, operation: &Operation<'a>) -> Result<(), ChangeError> {
-        let Key::Element(element) = operation.key else {
+        // `check_object` lets no element into the root.
+        let (Key::Element(element), Some(object)) = (operation.key, operation.object) else {
             return Ok(());
         };
-        match self.resolve(element) {
-            Some(inserted) if !inserted.insert || inserted.object != operation.object => {
-                let (counter, reference) = (u64::from(operation.id.counter), u64::from(element.counter));
-                Err(ChangeError::ImpossibleReference { counter, reference, role: "element" })
-            }
-            _ => Ok(()),
-        }
+        let fits = match self.resolve(element, Expected::ElementOf(object)) {
+            Some(inserted) => inserted.insert && inserted.object == operation.object,
+            // No other change has an element of an object that this one makes.
+            None => !self.is_own(object),
+        };
+        let (counter, reference) = (u64::from(operation.id.counter), u64::from(element.counter));
+        if fits { Ok(()) } else { Err(ChangeError::ImpossibleReference { counter, reference, role: "element" }) }
     }
 
     fn check_predecessors(&mut self, operation: &Operation<'a>, count: u64) -> Result<(), ChangeError> {
@@ -268,7 +346,11 @@ impl<'a, 'h> Walk<'a, 'h> {
                 return Err(ChangeError::ImpossibleOperation { counter, rule: "predecessors are sorted and unique" });
             }
             last = Some(id);
-            if let Some(earlier) = self.resolve(id) {
+            // Of an element, all is known already that a predecessor has to be.
+            if operation.key == Key::Element(id) && !self.is_own(id) {
+                continue;
+            }
+            if let Some(earlier) = self.resolve(id, Expected::Exists) {
                 let same_place = earlier.object == operation.object && earlier.register() == operation.key;
                 if !same_place || earlier.action == Action::Delete {
                     return Err(ChangeError::ImpossibleReference { counter, reference: named, role: "predecessor" });
@@ -415,21 +497,31 @@ fn actor_at<'h>(header: &'h Header<'_>, index: u32) -> &'h Actor {
     }
 }
 
-fn into_ranges(mut named: SmallVec<[Id; 8]>, actor: impl Fn(u32) -> Actor) -> Vec<OperationRange> {
+fn operation_id(header: &Header<'_>, id: Id) -> OperationId {
+    OperationId { actor: actor_at(header, id.actor).clone(), counter: u64::from(id.counter) }
+}
+
+/// Merges the ids of which the same is expected into ranges.
+fn into_references(header: &Header<'_>, mut named: SmallVec<[(Expected, Id); 8]>) -> Vec<Reference> {
     named.sort_unstable();
-    let mut ranges: Vec<OperationRange> = Vec::new();
-    let mut last: Option<Id> = None;
-    for id in named {
-        let counter = u64::from(id.counter);
-        match ranges.last_mut() {
-            Some(range) if last.is_some_and(|last| last.actor == id.actor) && counter <= range.last + 1 => {
-                range.last = counter;
-            }
-            _ => ranges.push(OperationRange { actor: actor(id.actor), first: counter, last: counter }),
-        }
-        last = Some(id);
-    }
+    named.dedup();
+    let follows = |left: &(Expected, Id), right: &(Expected, Id)| {
+        left.0 == right.0 && left.1.actor == right.1.actor && left.1.counter + 1 == right.1.counter
+    };
+    let reference = |run: &[(Expected, Id)]| {
+        let (expected, first) = run[0];
+        let last = run.last().map_or(first, |(_, last)| *last);
+        let expectation = match expected {
+            Expected::Exists => Expectation::Exists,
+            Expected::Object(object_use) => Expectation::IsObject(object_use),
+            Expected::ElementOf(object) => Expectation::IsElementOf(operation_id(header, object)),
+        };
+        let actor = actor_at(header, first.actor).clone();
+        let (first, last) = (u64::from(first.counter), u64::from(last.counter));
+        Reference { operations: OperationRange { actor, first, last }, expectation }
+    };
+    let mut references: Vec<_> = named.chunk_by(follows).map(reference).collect();
     // The author's index is 0, wherever its bytes sort.
-    ranges.sort_unstable();
-    ranges
+    references.sort_unstable();
+    references
 }

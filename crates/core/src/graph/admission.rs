@@ -5,13 +5,14 @@
 //! Next: `hub/ingest.rs`; docs/architecture.md "What is refused".
 //!
 //! A relay that passes on a change which contradicts its ancestors stops every client behind it, so these checks stand
-//! before the store. What only a built document can show (an object of the wrong type) is left to the background.
+//! before the store. What is not checked is what a predecessor is, beyond that it exists: see
+//! docs/decisions/0012-operation-kinds-beside-the-graph.md.
 
 use smallvec::SmallVec;
 
 use super::Graph;
 use crate::ChangeHash;
-use crate::change::{Actor, Change, OperationRange};
+use crate::change::{Actor, Change, Expectation, OperationRange};
 use crate::limits::Limits;
 
 /// Operation counters may run ahead of what this replica has seen of the document by so much: an author may hold
@@ -101,6 +102,19 @@ pub enum Refusal {
         /// Counter of the named operation.
         counter: u64,
     },
+    /// The change takes an operation for something that it is not: it writes into a number, or behind another object's
+    /// element.
+    #[error("change {hash} takes operation {counter}@{actor} for {}, which it is not", .expectation.name())]
+    MistakenOperation {
+        /// The refused change.
+        hash: ChangeHash,
+        /// Author of the named operation.
+        actor: Actor,
+        /// Counter of the named operation.
+        counter: u64,
+        /// What it is taken for.
+        expectation: Expectation,
+    },
 }
 
 impl Refusal {
@@ -114,6 +128,7 @@ impl Refusal {
             Self::ReusedOperations { .. } => "change_reused_operations",
             Self::ImplausibleStart { .. } => "change_implausible_start",
             Self::UnknownOperation { .. } => "change_unknown_operation",
+            Self::MistakenOperation { .. } => "change_mistaken_operation",
         }
     }
 }
@@ -140,8 +155,15 @@ impl Graph {
         }
         self.check_sequence(change, &deps)?;
         self.check_start(change, &deps, limits)?;
-        for range in &change.references {
+        for reference in &change.references {
+            let (range, expectation) = (&reference.operations, &reference.expectation);
             self.check_reference(change, &deps, range)?;
+            self.check_kinds(range, expectation).map_err(|counter| Refusal::MistakenOperation {
+                hash: change.hash,
+                actor: range.actor.clone(),
+                counter,
+                expectation: expectation.clone(),
+            })?;
         }
         Ok(Admission::Ready)
     }
@@ -172,7 +194,9 @@ impl Graph {
         if start_op <= max_op {
             return Err(Refusal::ReusedOperations { hash, start_op, max_op });
         }
-        let start_op_max = (self.max_op + START_OP_SLACK).min(limits.document_operations_max);
+        // A document saved with an empty change that skips operation ids cannot be loaded again.
+        let slack = if change.operations == 0 { max_op + 1 } else { self.max_op + START_OP_SLACK };
+        let start_op_max = slack.min(limits.document_operations_max);
         if start_op > start_op_max || start_op + change.operations > limits.document_operations_max {
             return Err(Refusal::ImplausibleStart { hash, start_op, start_op_max });
         }

@@ -119,6 +119,17 @@ fn a_start_far_beyond_the_document_is_refused() {
     assert_eq!(graph.admit(&one_more, &limits).map_err(|refusal| refusal.kind()), Err("change_implausible_start"));
 }
 
+// automerge applies and saves such a change, and then refuses to load what it saved: operations are missing.
+#[test]
+fn an_empty_change_that_skips_operation_ids_is_refused() {
+    let first = first();
+    let graph = graph_of(&[&first]);
+    let empty = |start_op| change(BOB, 1, start_op, &[&first]).rows(&[]);
+    check_admitted(&graph, &empty(3));
+    check_refused(&graph, &empty(4), "change_implausible_start");
+    check_refused(&Graph::new(3), &change(BOB, 1, 2, &[]).rows(&[]), "change_implausible_start");
+}
+
 #[test]
 fn an_operation_that_no_ancestor_has_is_refused_wherever_it_is_named() {
     let first = first();
@@ -300,4 +311,131 @@ fn what_waits_for_several_is_given_out_at_the_first_and_asks_for_the_rest() {
     assert_eq!(orphans.take_dependents(&rest), [(MINE, merge.clone())]);
     assert_eq!(orphans.take_dependents(&merge.hash), [(MINE, child)]);
     assert!(orphans.is_empty());
+}
+
+/// Alice's document, one of everything: operations 1 to 13.
+fn furnished() -> Forged {
+    change(ALICE, 1, 1, &[]).rows(&[
+        Row::put(Key::Property("number")),
+        Row::bare(0, Key::Property("map")),
+        Row::put(Key::Property("inside")).within(2, 0),
+        Row::bare(4, Key::Property("text")),
+        Row::insert(Key::Head).within(4, 0),
+        Row::insert(Key::Element(5, 0)).within(4, 0),
+        Row::bare(2, Key::Property("list")),
+        Row::insert(Key::Head).within(7, 0),
+        Row { insert: true, ..Row::bare(0, Key::Element(8, 0)) }.within(7, 0),
+        Row::put(Key::Element(8, 0)).within(7, 0).after(&[(8, 0)]),
+        Row::bare(3, Key::Element(6, 0)).within(4, 0).after(&[(6, 0)]),
+        Row::insert(Key::Element(6, 0)).within(4, 0),
+        Row::bare(0, Key::Property("last")),
+    ])
+}
+
+/// A change of Bob's on top; the ids in the rows are Alice's.
+fn bobs(below: &Forged, start_op: u64, rows: &[Row]) -> Forged {
+    Forged { others: vec![ALICE.to_vec()], ..change(BOB, 1, start_op, &[below]) }.rows(rows)
+}
+
+/// The same graph as a store gives it back: kept raw, under one index, under an index in two pieces.
+fn as_stored(changes: &[&Forged]) -> Vec<Graph> {
+    let graph = graph_of(changes);
+    let stored = |covered: u32, cut: u32| {
+        let pieces = [(0, cut), (cut, covered)].into_iter().filter(|(from, to)| from < to);
+        let index = pieces.map(|(from, to)| Bytes::from(graph.encode_index(from, to))).collect();
+        let raw = (covered..graph.len()).filter_map(|node| graph.raw(node).cloned());
+        let tail = raw.map(|bytes| crate::storage::StoredChange { stamp: crate::clock::Stamp::ZERO, bytes }).collect();
+        let summary = crate::storage::Summary {
+            heads: graph.pending_heads(),
+            changes: graph.len(),
+            bytes: 0,
+            last_stamp: crate::clock::Stamp::ZERO,
+            snapshot_changes: covered,
+            snapshot_bytes: 0,
+        };
+        Graph::from_stored(&StoredGraph { summary, index, tail }, 3).expect("undamaged")
+    };
+    vec![stored(0, 0), stored(graph.len(), graph.len()), stored(graph.len(), 1), graph]
+}
+
+#[test]
+fn an_operation_is_only_taken_for_what_it_is() {
+    let furnished = furnished();
+    let mark = |key| Row { mark_name: Some("bold"), action: 7, ..Row::insert(key) };
+    for graph in as_stored(&[&furnished]) {
+        for honest in [
+            Row::put(Key::Property("x")).within(2, 1),
+            Row::put(Key::Property("x")).within(9, 1),
+            Row::put(Key::Property("x")).within(13, 1),
+            Row::insert(Key::Head).within(4, 1),
+            Row::insert(Key::Element(5, 1)).within(4, 1),
+            Row::insert(Key::Element(6, 1)).within(4, 1),
+            Row::insert(Key::Element(12, 1)).within(4, 1),
+            Row::insert(Key::Element(9, 1)).within(7, 1),
+            Row::put(Key::Element(8, 1)).within(7, 1).after(&[(10, 1)]),
+            Row::bare(3, Key::Element(5, 1)).within(4, 1).after(&[(5, 1)]),
+            mark(Key::Element(5, 1)).within(4, 1),
+        ] {
+            check_admitted(&graph, &bobs(&furnished, 14, &[honest]));
+        }
+        for lie in [
+            // Written into what is no object: a number, a letter, an overwritten item, a deletion.
+            Row::put(Key::Property("x")).within(1, 1),
+            Row::put(Key::Property("x")).within(5, 1),
+            Row::put(Key::Property("x")).within(10, 1),
+            Row::insert(Key::Head).within(11, 1),
+            // A key of the wrong type.
+            Row::put(Key::Property("x")).within(4, 1),
+            Row::put(Key::Property("x")).within(7, 1),
+            Row::insert(Key::Head).within(2, 1),
+            Row::insert(Key::Head).within(9, 1),
+            Row::put(Key::Element(3, 1)).within(2, 1),
+            // Behind, onto or over what is no element of that object.
+            Row::insert(Key::Element(8, 1)).within(4, 1),
+            Row::insert(Key::Element(5, 1)).within(7, 1),
+            Row::insert(Key::Element(10, 1)).within(7, 1),
+            Row::insert(Key::Element(11, 1)).within(4, 1),
+            Row::insert(Key::Element(4, 1)).within(4, 1),
+            Row::insert(Key::Element(3, 1)).within(4, 1),
+            Row::put(Key::Element(10, 1)).within(7, 1),
+            Row::bare(3, Key::Element(8, 1)).within(4, 1).after(&[(8, 1)]),
+            mark(Key::Element(3, 1)).within(4, 1),
+            // A mark in a list.
+            mark(Key::Element(8, 1)).within(7, 1),
+        ] {
+            check_refused(&graph, &bobs(&furnished, 14, &[lie]), "change_mistaken_operation");
+        }
+    }
+}
+
+#[test]
+fn one_lie_in_a_run_of_honest_operations_is_found_and_named() {
+    let furnished = furnished();
+    let graph = graph_of(&[&furnished]);
+    let delete = |counter| Row::bare(3, Key::Element(counter, 1)).within(4, 1).after(&[(counter, 1)]);
+    check_admitted(&graph, &bobs(&furnished, 14, &[delete(5), delete(6), delete(12)]));
+    let lie = bobs(&furnished, 14, &[delete(5), delete(6), delete(7), delete(12)]);
+    let refusal = check_refused(&graph, &lie, "change_mistaken_operation");
+    let Refusal::MistakenOperation { actor, counter, .. } = refusal else { panic!("{refusal}") };
+    assert_eq!((actor.as_bytes(), counter), (&ALICE[..], 7));
+}
+
+#[test]
+fn letters_typed_one_by_one_are_one_run_whoever_types_between_them() {
+    let text = change(ALICE, 1, 1, &[]).rows(&[Row::bare(4, Key::Property("text"))]);
+    let mut changes = vec![text];
+    for n in 0..40u64 {
+        let below = &changes[changes.len() - 1];
+        let (seq, start_op) = (n / 2 + 1, n + 2);
+        let letter = if n % 2 == 0 {
+            change(BOB, seq, start_op, &[below]).rows(&[Row::insert(Key::Head).within(1, 1)])
+        } else {
+            change(ALICE, seq + 1, start_op, &[below]).rows(&[Row::insert(Key::Head).within(1, 0)])
+        };
+        let others = if n % 2 == 0 { vec![ALICE.to_vec()] } else { Vec::new() };
+        changes.push(Forged { others, ..letter });
+    }
+    let graph = graph_of(&changes.iter().collect::<Vec<_>>());
+    let runs: Vec<_> = graph.actors.iter().map(|log| log.kinds.len()).collect();
+    assert_eq!(runs, [2, 1], "Alice's text and her letters, Bob's letters");
 }

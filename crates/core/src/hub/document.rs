@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::Receipt;
 use super::input::{Load, SyncMessage};
 use crate::ChangeHash;
 use crate::change::Change;
@@ -63,7 +64,7 @@ pub(super) enum Presence {
 
 #[derive(Debug)]
 pub(super) enum Item {
-    Message { session: SessionId, message: Box<SyncMessage> },
+    Message { session: SessionId, message: Box<SyncMessage>, receipt: Receipt },
     Local { changes: Vec<Change>, ticket: u64 },
     Watch,
     Initiate { session: SessionId },
@@ -100,6 +101,8 @@ pub(super) struct Awaiting {
     pub(super) session: SessionId,
     pub(super) statement: Statement,
     pub(super) request: bool,
+    /// Kept until then.
+    pub(super) _receipt: Receipt,
 }
 
 /// What passes through without being stored.
@@ -108,8 +111,18 @@ pub(super) struct Relayed {
     /// Highest count seen of each process of each sender, oldest entry first to go.
     pub(super) counts: BTreeMap<(PeerId, Arc<str>), u64>,
     pub(super) order: VecDeque<(PeerId, Arc<str>)>,
-    /// Heads of other stores, with the time at which they were announced.
-    pub(super) heads: BTreeMap<StorageId, (Vec<ChangeHash>, f64)>,
+    /// Heads of other stores, the latest of each.
+    pub(super) heads: BTreeMap<StorageId, StoreHeads>,
+}
+
+/// What another store holds of a document.
+#[derive(Debug)]
+pub(super) struct StoreHeads {
+    pub(super) heads: Vec<ChangeHash>,
+    /// When it had them, as it was announced, milliseconds since the Unix epoch.
+    pub(super) timestamp_ms: f64,
+    /// The connection over which that came.
+    pub(super) from: SessionId,
 }
 
 impl Item {

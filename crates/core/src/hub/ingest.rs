@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::document::{Awaiting, Item, Origin, Persisting, Presence};
-use super::{Event, Hub, Load, Loaded, Now, Output, Remark, StoreFailure, SyncMessage};
+use super::{Event, Hub, Load, Loaded, Now, Output, Receipt, Remark, StoreFailure, SyncMessage};
 use crate::ChangeHash;
 use crate::change::Change;
 use crate::graph::{Admission, Graph, Orphans};
@@ -14,7 +14,14 @@ use crate::id::{DocumentId, SessionId};
 use crate::storage::{Commit, Summary};
 
 impl Hub {
-    pub(super) fn handle_message(&mut self, now: Now, key: u32, session: SessionId, message: SyncMessage) {
+    pub(super) fn handle_message(
+        &mut self,
+        now: Now,
+        key: u32,
+        session: SessionId,
+        message: SyncMessage,
+        receipt: Receipt,
+    ) {
         let SyncMessage { request, statement, changes, refused, .. } = message;
         // The sender may be gone by now: its changes still count, its questions do not.
         let present = self.sessions.contains_key(&session);
@@ -30,10 +37,10 @@ impl Hub {
         let length = document.graph.as_ref().map_or(document.durable, |graph| graph.len());
         let after_own = document.awaiting.iter().any(|awaiting| awaiting.session == session);
         if length > document.durable && (statement.with_changes || after_own) {
-            document.awaiting.push_back(Awaiting { length, session, statement, request });
+            document.awaiting.push_back(Awaiting { length, session, statement, request, _receipt: receipt });
             return;
         }
-        self.take_statement(now, key, Awaiting { length, session, statement, request });
+        self.take_statement(now, key, Awaiting { length, session, statement, request, _receipt: receipt });
         self.respond(now, key, session);
     }
 
@@ -302,7 +309,7 @@ impl Hub {
         let mut senders = BTreeMap::new();
         for item in inbox {
             match item {
-                Item::Message { session, message } => {
+                Item::Message { session, message, .. } => {
                     *senders.entry(session).or_default() |= message.statement.with_changes;
                 }
                 Item::Local { ticket, .. } => self.not_saved(&id, ticket, failure),

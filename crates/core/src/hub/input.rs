@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::{OpenedDocuments, Receipt};
 use crate::ChangeHash;
 use crate::change::Change;
 use crate::graph::{Graph, OrphanError, Refusal};
@@ -108,6 +109,8 @@ pub enum Input {
         session: SessionId,
         /// Who it is.
         peer: PeerInfo,
+        /// What it has opened in any hub: a clone of one value goes to all hubs that serve the connection.
+        opened: OpenedDocuments,
     },
     /// A peer sent a message.
     Received {
@@ -115,6 +118,8 @@ pub enum Input {
         session: SessionId,
         /// The message.
         message: PeerMessage,
+        /// Dropped once the message is handled.
+        receipt: Receipt,
     },
     /// The application changed a document.
     Local {

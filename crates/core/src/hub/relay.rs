@@ -3,7 +3,7 @@
 //! Owns: deduplication, who hears what. Must not: look into an ephemeral message's data.
 //! Next: `hub.rs`; docs/protocol.md §5, §6.
 
-use super::document::Relayed;
+use super::document::{Relayed, StoreHeads};
 use super::{Event, Hub, Now, Outgoing, Output, PeerMessage};
 use crate::ChangeHash;
 use crate::id::{DocumentId, SessionId, StorageId};
@@ -65,44 +65,61 @@ impl Hub {
         let storage = self.sessions.get(&session).and_then(|entry| entry.peer.storage.clone());
         if let Some(storage_id) = storage.filter(|_| !heads.is_empty()) {
             let timestamp_ms = now.wall_ms as f64;
-            self.note_remote_heads(id, Some(session), RemoteHeads { storage_id, heads, timestamp_ms });
+            self.note_remote_heads(id, session, RemoteHeads { storage_id, heads, timestamp_ms });
         }
     }
 
     /// Remembers another store's heads if they are newer, and tells subscribers at this document.
-    pub(super) fn note_remote_heads(&mut self, id: &DocumentId, from: Option<SessionId>, news: RemoteHeads) {
+    pub(super) fn note_remote_heads(&mut self, id: &DocumentId, from: SessionId, news: RemoteHeads) {
         let Some(key) = self.keys.get(id).copied() else { return };
         let Some(document) = self.document(key) else { return };
+        let RemoteHeads { storage_id: storage, heads, timestamp_ms } = news;
         let known = &mut document.relayed.get_or_insert_default().heads;
         let full = known.len() >= REMOTE_STORES_MAX;
-        match known.get(&news.storage_id) {
-            Some((heads, timestamp)) if *timestamp >= news.timestamp_ms || *heads == news.heads => return,
+        match known.get(&storage) {
+            Some(before) if before.timestamp_ms >= timestamp_ms || before.heads == heads => return,
             None if full => return,
-            _ => known.insert(news.storage_id.clone(), (news.heads.clone(), news.timestamp_ms)),
+            _ => known.insert(storage.clone(), StoreHeads { heads, timestamp_ms, from }),
         };
-        let Some(subscribers) = self.subscriptions.get(&news.storage_id) else { return };
+        let Some((storage, subscribers)) = self.subscriptions.get_key_value(&storage) else { return };
         let Some(document) = self.documents.get(key as usize).and_then(Option::as_ref) else { return };
-        let interested = document.peers.iter().map(|peer| peer.session);
-        let interested: Vec<_> = interested.filter(|peer| subscribers.contains(peer) && Some(*peer) != from).collect();
+        let present = document.peers.iter().map(|peer| peer.session);
+        let interested: Vec<_> = present.filter(|peer| subscribers.contains(peer)).collect();
+        // The subscription's own text, so that what is owed to congested peers shares it.
+        let storage = storage.clone();
         for peer in interested {
-            self.send(peer, Outgoing::RemoteHeads { document: id.clone(), heads: vec![news.clone()] });
+            self.send_remote_heads(peer, key, &storage);
         }
+    }
+
+    /// Tells a subscriber what is remembered of a store at a document, unless it came from there. A congested one is
+    /// told when it reads again, what is the latest then.
+    pub(super) fn send_remote_heads(&mut self, session: SessionId, key: u32, storage: &StorageId) {
+        let subscribed = self.subscriptions.get(storage).is_some_and(|subscribers| subscribers.contains(&session));
+        let Some(entry) = self.sessions.get_mut(&session).filter(|_| subscribed) else { return };
+        let Some(document) = self.documents.get(key as usize).and_then(Option::as_ref) else { return };
+        let remembered = document.relayed.as_ref().and_then(|relayed| relayed.heads.get(storage));
+        let Some(latest) = remembered.filter(|latest| latest.from != session) else { return };
+        if entry.congested {
+            entry.dirty_heads.insert((key, storage.clone()));
+            return;
+        }
+        let StoreHeads { heads, timestamp_ms, .. } = latest;
+        let heads = RemoteHeads { storage_id: storage.clone(), heads: heads.clone(), timestamp_ms: *timestamp_ms };
+        let document = document.id.clone();
+        self.send(session, Outgoing::RemoteHeads { document, heads: vec![heads] });
     }
 
     fn send_remembered_heads(&mut self, session: SessionId, storage: &StorageId) {
         let Some(entry) = self.sessions.get(&session) else { return };
-        let mut messages = Vec::new();
-        for key in &entry.documents {
-            let Some(document) = self.documents.get(*key as usize).and_then(Option::as_ref) else { continue };
-            let remembered = document.relayed.as_ref().and_then(|relayed| relayed.heads.get(storage));
-            if let Some((heads, timestamp_ms)) = remembered {
-                let (heads, timestamp_ms) = (heads.clone(), *timestamp_ms);
-                let heads = vec![RemoteHeads { storage_id: storage.clone(), heads, timestamp_ms }];
-                messages.push(Outgoing::RemoteHeads { document: document.id.clone(), heads });
-            }
-        }
-        for message in messages {
-            self.send(session, message);
+        let remembers = |key: &&u32| {
+            let document = self.documents.get(**key as usize).and_then(Option::as_ref);
+            let relayed = document.and_then(|document| document.relayed.as_ref());
+            relayed.is_some_and(|relayed| relayed.heads.contains_key(storage))
+        };
+        let news: Vec<u32> = entry.documents.iter().filter(remembers).copied().collect();
+        for key in news {
+            self.send_remote_heads(session, key, storage);
         }
     }
 }

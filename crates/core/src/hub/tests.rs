@@ -5,10 +5,9 @@
 
 mod durability;
 mod fanout;
+mod forgetting;
 mod opening;
-mod pair;
 mod passing;
-mod stored;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -106,8 +105,19 @@ impl Stage {
     }
 
     fn connect_as(&mut self, session: SessionId, role: Role, storage: Option<StorageId>) {
-        let peer = peer(session);
-        self.input(Input::Connected { session, peer: PeerInfo { peer, storage, role } });
+        self.connect_sharing(session, role, storage, &OpenedDocuments::default());
+    }
+
+    /// Connects a peer whose connection other hubs serve too.
+    fn connect_sharing(
+        &mut self,
+        session: SessionId,
+        role: Role,
+        storage: Option<StorageId>,
+        opened: &OpenedDocuments,
+    ) {
+        let peer = PeerInfo { peer: peer(session), storage, role };
+        self.input(Input::Connected { session, peer, opened: opened.clone() });
     }
 
     fn input(&mut self, input: Input) {
@@ -182,7 +192,11 @@ impl Stage {
     }
 
     fn message(&mut self, session: SessionId, message: SyncMessage) {
-        self.input(Input::Received { session, message: PeerMessage::Sync(Box::new(message)) });
+        self.pass(session, PeerMessage::Sync(Box::new(message)));
+    }
+
+    fn pass(&mut self, session: SessionId, message: PeerMessage) {
+        self.input(Input::Received { session, message, receipt: Receipt::default() });
     }
 
     fn local(&mut self, document: &DocumentId, changes: &[&Change], ticket: u64) {

@@ -228,7 +228,7 @@ impl Reader<'_> {
             Ok(change) => self.changes.push(change),
             Err(error) => {
                 // Named, so that it is not asked for again; a change too broken to have a name is not.
-                self.refused.extend(Change::decode_stored(bytes).ok().map(|change| change.hash));
+                self.refused.extend(Change::name(&bytes));
                 self.offences.push(Offence::Change { document: self.document.clone(), error });
             }
         }

@@ -15,7 +15,7 @@ use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use syncline_core::clock::Stamp;
 use syncline_core::graph::Graph;
-use syncline_core::hub::{Hub, Input, Load, Loaded, Now, Output};
+use syncline_core::hub::{Hub, Input, Load, Loaded, Now, OpenedDocuments, Output, Receipt};
 use syncline_core::id::{DocumentId, PeerId, SessionId, StorageId};
 use syncline_core::limits::Limits;
 use syncline_core::session::{LocalPeer, Session, Step};
@@ -107,7 +107,7 @@ impl World {
         wire::encode(&format!("client-{who}"), None, &body, &mut join);
         for step in session.receive(self.now(), &Bytes::from(join)) {
             if let Step::Joined(peer) = step {
-                self.hub.handle(self.now(), Input::Connected { session: id, peer });
+                self.hub.handle(self.now(), Input::Connected { session: id, peer, opened: OpenedDocuments::default() });
             }
         }
         let wire = Wire { session, client: who, to_hub: VecDeque::new(), to_client: VecDeque::new() };
@@ -282,7 +282,9 @@ impl World {
         let steps = wire.session.receive(now, &frame);
         for step in steps {
             match step {
-                Step::Forward(message) => self.handle(Input::Received { session: id, message }),
+                Step::Forward(message) => {
+                    self.handle(Input::Received { session: id, message, receipt: Receipt::default() })
+                }
                 Step::Refused(offence) | Step::Close(offence) => panic!("an honest frame was refused: {offence}"),
                 Step::Send(_) | Step::Joined(_) => {}
             }

@@ -1,7 +1,9 @@
 //! What the store has not committed does not exist: for peers, for their acknowledgements, for the application.
 //!
-//! Owns: commits that are late or fail, and changes that are refused. Must not: test reads from the store (`stored.rs`).
+//! Owns: commits that are late or fail, and changes that are refused. Must not: test who is sent what (`fanout.rs`).
 //! Next: `../ingest.rs`.
+
+use std::sync::{Arc, Weak};
 
 use super::*;
 
@@ -204,6 +206,17 @@ fn what_waits_goes_with_the_session_that_sent_it() {
     assert_eq!(stage.hub.footprint(), (0, 0, 0));
 }
 
+/// The sweep had passed the document while its peer was idle, and did not come back.
+#[test]
+fn a_document_whose_last_peer_leaves_late_is_forgotten() {
+    let (mut stage, id) = (Stage::of(&[A]), document(1));
+    stage.sync(A, &id, &[], &[]);
+    stage.advance(120_000);
+    stage.disconnect(A);
+    stage.advance(120_000);
+    assert_eq!(stage.hub.footprint(), (0, 0, 0));
+}
+
 #[test]
 fn refused_change_is_told_counted_and_the_rest_of_the_message_taken() {
     let (mut stage, id) = at_empty(&[A, B]);
@@ -291,4 +304,66 @@ fn who_watches_hears_of_changes_and_of_their_origin() {
     stage.told.clear();
     stage.sync(A, &id, &[], &[]);
     assert_eq!(stage.told, []);
+}
+
+impl Stage {
+    /// Sends changes with a receipt, and returns what tells whether the hub still holds it.
+    fn sync_with_receipt(&mut self, session: SessionId, id: &DocumentId, changes: &[&Change]) -> Weak<()> {
+        let token = Arc::new(());
+        let held = Arc::downgrade(&token);
+        let heads: Vec<_> = changes.iter().map(|change| change.hash).collect();
+        let changes: Vec<_> = changes.iter().map(|change| (*change).clone()).collect();
+        let statement = Statement { with_changes: !changes.is_empty(), ..statement(&heads) };
+        let message = PeerMessage::Sync(Box::new(SyncMessage { changes, statement, ..empty_message(id) }));
+        self.input(Input::Received { session, message, receipt: Receipt::new(token) });
+        held
+    }
+}
+
+fn is_held(held: &Weak<()>) -> bool {
+    held.strong_count() > 0
+}
+
+#[test]
+fn a_receipt_is_held_through_loads_and_until_the_commit_is_done() {
+    let (mut stage, id) = at_empty(&[]);
+    stage.connect(A);
+    stage.holds = true;
+    let other = document(2);
+    let changes = chain(1, 2);
+    let first = stage.sync_with_receipt(A, &other, &[&changes[0]]);
+    let question = stage.sync_with_receipt(A, &other, &[]);
+    assert!(is_held(&first) && is_held(&question), "the summary is being loaded");
+    stage.answer_one();
+    assert_eq!(persists(&stage), 1);
+    assert!(is_held(&first) && is_held(&question), "the commit is on its way, the question waits behind it");
+    stage.answer_one();
+    assert!(!is_held(&first) && !is_held(&question), "durable and taken in");
+    let repeated = stage.sync_with_receipt(A, &other, &[&changes[0]]);
+    assert!(!is_held(&repeated), "nothing to wait for");
+    let elsewhere = stage.sync_with_receipt(A, &id, &[]);
+    stage.answer_all();
+    assert!(!is_held(&elsewhere));
+}
+
+#[test]
+fn a_receipt_is_let_go_when_its_message_is_given_up() {
+    let mut stage = Stage::of(&[A, B]);
+    stage.holds = true;
+    let change = &chain(1, 1)[0];
+    let loading = stage.sync_with_receipt(A, &document(1), &[change]);
+    stage.fail_one();
+    assert!(!is_held(&loading), "the load failed");
+    let committing = stage.sync_with_receipt(A, &document(2), &[change]);
+    stage.answer_one();
+    assert!(is_held(&committing));
+    stage.fail_one();
+    assert!(!is_held(&committing), "the commit failed");
+    let gone = stage.sync_with_receipt(B, &document(3), &[change]);
+    stage.answer_one();
+    assert!(is_held(&gone));
+    stage.disconnect(B);
+    assert!(!is_held(&gone), "nobody is left to hold back");
+    let stranger = stage.sync_with_receipt(SessionId(9), &document(4), &[change]);
+    assert!(!is_held(&stranger));
 }

@@ -1,0 +1,75 @@
+//! What the program says and returns before it serves anybody.
+//!
+//! Owns: flags, refusals, exit codes. Must not: test what a running server does; `tests/e2e` does.
+//! Next: `../src/main.rs`.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn server(arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_syncline-server"));
+    command.args(arguments).env_remove("SYNCLINE_LISTEN").env_remove("SYNCLINE_DATA");
+    command.output().expect("the program starts")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn help_names_every_flag_with_its_variable() {
+    let output = server(&["--help"]);
+    assert!(output.status.success());
+    let help = text(&output.stdout);
+    for (flag, variable) in [
+        ("--listen", "SYNCLINE_LISTEN"),
+        ("--data", "SYNCLINE_DATA"),
+        ("--message-mib-max", "SYNCLINE_MESSAGE_MIB_MAX"),
+        ("--session-documents-max", "SYNCLINE_SESSION_DOCUMENTS_MAX"),
+        ("--log", "SYNCLINE_LOG"),
+    ] {
+        assert!(help.contains(flag) && help.contains(variable), "{flag} and {variable} are in:\n{help}");
+    }
+    assert!(help.contains("127.0.0.1:3030") && help.contains("./syncline-data"), "the defaults are in:\n{help}");
+    assert!(help.contains("check"), "the subcommand is in:\n{help}");
+}
+
+#[test]
+fn a_wrong_flag_is_refused_with_its_name() {
+    for (arguments, name) in [
+        (&["--listen", "nowhere"][..], "--listen"),
+        (&["--message-mib-max", "0"], "--message-mib-max"),
+        (&["--log", "syncline=loud"], "--log"),
+        (&["--no-such-flag"], "--no-such-flag"),
+    ] {
+        let output = server(arguments);
+        assert!(!output.status.success(), "{arguments:?} is refused");
+        let said = text(&output.stderr);
+        assert!(said.contains(name), "{name} is named in:\n{said}");
+    }
+}
+
+#[test]
+fn an_address_in_use_is_refused_and_nothing_is_made() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = taken.local_addr().expect("a bound port").to_string();
+    let directory = tempfile::tempdir().expect("a directory");
+    let data = directory.path().join("data");
+    let output = server(&["--listen", &address, "--data", path(&data)]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = text(&output.stderr);
+    assert!(said.contains(&address), "{address} is named in:\n{said}");
+    assert!(!data.exists(), "no data directory is made");
+}
+
+#[test]
+fn check_of_a_directory_without_data_says_so() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let output = server(&["check", "--data", path(directory.path())]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(!output.stderr.is_empty(), "the reason is printed");
+}
+
+fn path(path: &Path) -> &str {
+    path.to_str().expect("a path in UTF-8")
+}

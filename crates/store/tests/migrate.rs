@@ -1,0 +1,172 @@
+//! Files that earlier formats wrote, led forward.
+//!
+//! Owns: what the first two formats looked like, written without the store's code. Must not: be edited for a format that
+//! is released. Next: `faults.rs`; docs/store.md, "Migrations".
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use bytes::Bytes;
+use rusqlite::{Connection, params};
+use support::{Model, assert_clean, eager, lazy, open};
+use syncline_core::ChangeHash;
+use syncline_core::change::{Actor, Change};
+use syncline_store::Store;
+
+fn number(mut value: u64, out: &mut Vec<u8>) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+fn take_number(input: &mut &[u8]) -> u64 {
+    let (mut value, mut shift) = (0, 0);
+    loop {
+        let (byte, rest) = input.split_first().expect("a whole number");
+        *input = rest;
+        value |= u64::from(byte & 0x7f) << shift;
+        shift += 7;
+        if byte & 0x80 == 0 {
+            return value;
+        }
+    }
+}
+
+/// The records of a journal's changes as the first two formats had them.
+fn old_records(journal: &[(ChangeHash, Bytes)]) -> Vec<Vec<u8>> {
+    let mut places: BTreeMap<ChangeHash, u64> = BTreeMap::new();
+    let mut actors: Vec<Actor> = Vec::new();
+    let mut records = Vec::new();
+    for (place, (hash, raw)) in (0..).zip(journal) {
+        let change = Change::decode_stored(raw.clone()).expect("made by automerge");
+        let mut record = hash.0.to_vec();
+        number(change.deps.len() as u64, &mut record);
+        change.deps.iter().for_each(|dep| number(place - places[dep], &mut record));
+        let known = actors.iter().position(|actor| *actor == change.actor);
+        number(known.unwrap_or(actors.len()) as u64, &mut record);
+        if known.is_none() {
+            number(change.actor.as_bytes().len() as u64, &mut record);
+            record.extend_from_slice(change.actor.as_bytes());
+            actors.push(change.actor);
+        }
+        number(change.start_op, &mut record);
+        number(change.operations, &mut record);
+        places.insert(*hash, place);
+        records.push(record);
+    }
+    records
+}
+
+/// Turns the file back into one of the second format.
+fn as_second_format(directory: &Path, models: &[&Model]) {
+    let file = Connection::open(directory.join("syncline.db")).expect("nobody has it open");
+    for model in models {
+        let records = old_records(&model.journal);
+        fold_back(&file, model, &records);
+        log_back(&file, model, &records);
+    }
+    file.pragma_update(None, "user_version", 2).expect("an older file");
+}
+
+/// The pieces beside the document's snapshot.
+fn fold_back(file: &Connection, model: &Model, records: &[Vec<u8>]) {
+    let mut statement = file
+        .prepare("SELECT place, snapshot_changes FROM node_index JOIN document ON place >> 28 = key WHERE id = ?1 ORDER BY place")
+        .expect("the tables");
+    let places = statement.query_map([model.id.as_bytes()], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, usize>(1)?)));
+    let places: Vec<_> = places.expect("rows").collect::<Result<_, _>>().expect("rows");
+    let first = |place: i64| (place & ((1 << 28) - 1)) as usize;
+    for (at, (place, covered)) in places.iter().enumerate() {
+        let end = places.get(at + 1).map_or(*covered, |(next, _)| first(*next));
+        let data = records[first(*place)..end].concat();
+        file.execute("UPDATE node_index SET data = ?2 WHERE place = ?1", params![place, data]).expect("written");
+    }
+}
+
+/// The row of the log that holds the document as one chunk: bytes, heads, three lengths, stamps, index, chunk.
+fn log_back(file: &Connection, model: &Model, records: &[Vec<u8>]) {
+    let row =
+        file.query_row("SELECT seq, data FROM log WHERE document = ?1 AND kind = 1", [model.id.as_bytes()], |row| {
+            Ok((row.get::<_, i64>(0)?, row.get::<_, Vec<u8>>(1)?))
+        });
+    let Ok((seq, data)) = row else { return };
+    let mut input = &data[..];
+    take_number(&mut input);
+    let heads = take_number(&mut input) as usize;
+    input = &input[32 * heads..];
+    let mut out = data[..data.len() - input.len()].to_vec();
+    let [stamps, index, chunk] = [(); 3].map(|()| take_number(&mut input) as usize);
+    let records = records.concat();
+    for length in [stamps, records.len(), chunk] {
+        number(length as u64, &mut out);
+    }
+    out.extend_from_slice(&input[..stamps]);
+    out.extend_from_slice(&records);
+    out.extend_from_slice(&input[stamps + index..]);
+    file.execute("UPDATE log SET data = ?2 WHERE seq = ?1", params![seq, out]).expect("written");
+}
+
+fn indexes(store: &Store, models: &[&Model]) -> Vec<Vec<Bytes>> {
+    let index = |model: &&Model| store.graph(&model.id).expect("readable").expect("stored").index;
+    models.iter().map(index).collect()
+}
+
+#[test]
+fn an_index_of_the_second_format_is_checked_as_it_is_and_written_anew() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (mut grown, mut folded, mut logged) = (Model::new(1, 2), Model::new(2, 2), Model::new(3, 1));
+    let store = open(directory.path(), eager());
+    let pieces =
+        |store: &Store, model: &Model| store.graph(&model.id).expect("readable").map_or(0, |stored| stored.index.len());
+    while pieces(&store, &grown) < 2 {
+        grown.grow(&store, 10, 30);
+        grown.meet(0, 1);
+        store.settle();
+    }
+    folded.upload(&store, 20, 10);
+    store.close().expect("a healthy disk");
+    let store = open(directory.path(), lazy());
+    logged.upload(&store, 20, 10);
+    let models = [&grown, &folded, &logged];
+    let before = indexes(&store, &models);
+    assert!(before.iter().all(|index| !index.is_empty()), "each has an index");
+    drop(store);
+
+    let changes = grown.journal.len() + 40;
+    assert_clean(directory.path(), changes);
+    as_second_format(directory.path(), &models);
+    assert_clean(directory.path(), changes);
+    let store = open(directory.path(), lazy());
+    assert_eq!(indexes(&store, &models), before);
+    models.iter().for_each(|model| model.assert_stored(&store));
+    drop(store);
+    assert_clean(directory.path(), changes);
+}
+
+#[test]
+fn an_index_that_cannot_be_written_anew_costs_its_document_only() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (mut lost, mut kept) = (Model::new(1, 1), Model::new(2, 1));
+    let store = open(directory.path(), eager());
+    lost.upload(&store, 20, 10);
+    kept.upload(&store, 20, 10);
+    store.close().expect("a healthy disk");
+    as_second_format(directory.path(), &[&lost, &kept]);
+    let file = Connection::open(directory.path().join("syncline.db")).expect("nobody has it open");
+    let key = "(SELECT key FROM document WHERE id = ?1)";
+    let damage = format!("UPDATE node_index SET data = zeroblob(100) WHERE place >> 28 = {key}");
+    assert_eq!(file.execute(&damage, [lost.id.as_bytes()]).expect("damaged"), 1);
+    drop(file);
+    let store = open(directory.path(), lazy());
+    kept.assert_stored(&store);
+    let graph = store.graph(&lost.id).expect("readable").expect("stored");
+    assert!(syncline_core::graph::Graph::from_stored(&graph, 7).is_err(), "it is found when it is used");
+    drop(store);
+    let report = syncline_store::check(directory.path()).expect("readable");
+    assert!(report.listed.iter().all(|fault| fault.document.as_ref() == Some(&lost.id)), "{:?}", report.listed);
+    assert!(!report.is_clean());
+}
