@@ -292,11 +292,10 @@ pub(crate) fn highest_stamp(connection: &Connection) -> Result<Stamp, StoreError
 /// stamp would contradict what peers have seen.
 fn meta<const N: usize>(connection: &Connection, name: &str) -> Result<[u8; N], StoreError> {
     let value = connection.query_row("SELECT value FROM meta WHERE name = ?1", [name], |row| row.get(0));
-    value.map_err(|error| match error {
-        rusqlite::Error::QueryReturnedNoRows | rusqlite::Error::FromSqlConversionFailure(..) => {
-            StoreError::Corrupt { source: Arc::new(error) }
-        }
-        error => StoreError::from_read(error),
+    value.map_err(|error| {
+        let unusable =
+            matches!(error, rusqlite::Error::QueryReturnedNoRows | rusqlite::Error::FromSqlConversionFailure(..));
+        if unusable { StoreError::Corrupt { source: Arc::new(error) } } else { StoreError::from_read(error) }
     })
 }
 
