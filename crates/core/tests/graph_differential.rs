@@ -323,6 +323,43 @@ fn a_damaged_stored_graph_is_an_error_and_never_a_panic() {
     assert!(matches!(Graph::from_stored(&tail, HASH_KEY), Err(GraphError::MissingDependency { .. })));
 }
 
+/// Index records without dependencies: a first byte for the hash, the actor's number with its name at its first record,
+/// the first operation, and where runs of one kind begin. Each has ten operations.
+fn records(nodes: &[(u8, u8, Option<u8>, u8, &[u8])]) -> Result<Graph, GraphError> {
+    let mut index = Vec::new();
+    for (hash, number, name, start_op, runs) in nodes {
+        index.extend([*hash; 32]);
+        index.extend([0, *number]);
+        index.extend(name.iter().flat_map(|name| [1, *name]));
+        index.extend([*start_op, 10, runs.len() as u8]);
+        index.extend(runs.iter().flat_map(|distance| [*distance, 0]));
+    }
+    let mut heads: Vec<_> = nodes.iter().map(|(hash, ..)| ChangeHash([*hash; 32])).collect();
+    heads.sort_unstable();
+    let changes = nodes.len() as u32;
+    let summary =
+        Summary { heads, changes, bytes: 0, last_stamp: Stamp::ZERO, snapshot_changes: changes, snapshot_bytes: 0 };
+    Graph::from_stored(&StoredGraph { summary, index: vec![index.into()], tail: Vec::new() }, HASH_KEY)
+}
+
+// Searched as if they rose, such records gave a graph that panicked when it was encoded or asked.
+#[test]
+fn records_whose_operations_do_not_rise_or_whose_actor_comes_twice_are_damage() {
+    let sound = [(1, 0, Some(7), 1, &[0, 4][..]), (2, 1, Some(8), 1, &[0]), (3, 0, None, 11, &[2])];
+    let graph = records(&sound).expect("undamaged");
+    assert_eq!(graph.len(), 3);
+    let mut earlier = sound;
+    earlier[2].3 = 10;
+    let mut runs = sound;
+    runs[0].4 = &[4, 4];
+    let mut twice = sound;
+    twice[1].2 = Some(7);
+    for damaged in [earlier, runs, twice] {
+        let error = records(&damaged).expect_err("damaged");
+        assert!(matches!(error, GraphError::DamagedIndex { .. }), "{error}");
+    }
+}
+
 /// Two branches longer than the window in which bases are exact, so that lower bounds must do.
 #[test]
 fn branches_beyond_the_exact_window_are_told_apart() {

@@ -21,7 +21,7 @@ use crate::error::StoreError;
 use crate::read;
 use crate::record::{self, Content, LogRow};
 use crate::reindex;
-use crate::schema::{self, Checked, DocumentKey, DocumentRow, change_at, document_at};
+use crate::schema::{self, Checked, DocumentKey, DocumentRow, LOG_SEQ_MAX, change_at, document_at};
 
 /// Faults after which no more are listed; they are still counted.
 const FAULTS_LISTED_MAX: usize = 1000;
@@ -167,8 +167,37 @@ pub fn check(directory: &Path) -> Result<CheckReport, StoreError> {
     for (id, rows) in log {
         Examination::new(&id, old_index, &mut report).document(&read, None, &rows)?;
     }
+    check_log_numbers(&read, &mut report)?;
     check_strays(&read, &keys, &mut report)?;
+    check_identity(&read, &mut report)?;
     Ok(report)
+}
+
+/// Rows that a start sets aside for their number.
+fn check_log_numbers(read: &Connection, report: &mut CheckReport) -> Result<(), StoreError> {
+    let mut statement = read.prepare("SELECT document FROM log WHERE seq > ?1")?;
+    let documents = statement.query_map([LOG_SEQ_MAX], |row| row.get::<_, Vec<u8>>(0))?;
+    for document in documents {
+        let id = DocumentId::from_bytes(&document?).ok();
+        report.add(id.as_ref(), FaultKind::Undecodable("the number of a row of the log"));
+    }
+    Ok(())
+}
+
+/// What the file says of itself: nothing opens it without.
+fn check_identity(read: &Connection, report: &mut CheckReport) -> Result<(), StoreError> {
+    let found = [
+        ("the replica id", schema::replica_id(read).map(drop)),
+        ("the highest stamp", schema::highest_stamp(read).map(drop)),
+    ];
+    for (what, read) in found {
+        match read {
+            Ok(()) => {}
+            Err(StoreError::Corrupt { .. }) => report.add(None, FaultKind::Undecodable(what)),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 fn check_structure(read: &Connection, report: &mut CheckReport) -> Result<(), StoreError> {

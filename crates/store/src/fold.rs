@@ -24,7 +24,7 @@ const PIECE_BYTES: usize = 8 * 1024;
 const SLICE_BYTES: u64 = 1024 * 1024;
 
 /// Log rows that one slice deletes.
-const SLICE_DELETED_ROWS: i64 = 1024;
+const SLICE_DELETED_ROWS: usize = 1024;
 
 /// How large the log is, and where it ends.
 #[derive(Debug, Default)]
@@ -33,8 +33,6 @@ pub(crate) struct Log {
     pub rows: usize,
     /// Bytes of their data.
     pub bytes: usize,
-    /// The number of the first row.
-    pub first_seq: i64,
     /// The number that the next row gets.
     pub next_seq: i64,
 }
@@ -50,8 +48,7 @@ impl Log {
         self.bytes += bytes;
     }
 
-    pub(crate) fn shrink(&mut self, through: i64, rows: usize, bytes: usize) {
-        self.first_seq = self.first_seq.max(through + 1);
+    pub(crate) fn shrink(&mut self, rows: usize, bytes: usize) {
         self.rows -= rows;
         self.bytes -= bytes;
     }
@@ -62,7 +59,6 @@ impl Log {
 pub(crate) struct Round {
     documents: VecDeque<DocumentId>,
     /// The log's rows when the round began: those that can be deleted once all documents are folded.
-    first_seq: i64,
     last_seq: i64,
     rows: usize,
     bytes: usize,
@@ -75,7 +71,6 @@ pub(crate) struct Step {
     pub rest: Option<Round>,
     /// Documents whose raw changes have grown enough to be compacted.
     pub ripe: Vec<DocumentId>,
-    pub deleted_through: i64,
     pub deleted_rows: usize,
     pub deleted_bytes: usize,
 }
@@ -83,7 +78,7 @@ pub(crate) struct Step {
 impl Round {
     pub(crate) fn begin(overlay: &RwLock<Overlay>, log: &Log) -> Self {
         let documents = overlay.read().unwrap_or_else(PoisonError::into_inner).fold_order();
-        Self { documents, first_seq: log.first_seq, last_seq: log.next_seq - 1, rows: log.rows, bytes: log.bytes }
+        Self { documents, last_seq: log.next_seq - 1, rows: log.rows, bytes: log.bytes }
     }
 
     /// Does one slice in one transaction.
@@ -122,19 +117,18 @@ impl Round {
         Ok(Step { rest: Some(self), ripe, ..Step::default() })
     }
 
-    fn delete_slice(mut self, connection: &Connection, highest: Stamp) -> rusqlite::Result<Step> {
-        let through = self.last_seq.min(self.first_seq + SLICE_DELETED_ROWS - 1);
+    fn delete_slice(self, connection: &Connection, highest: Stamp) -> rusqlite::Result<Step> {
+        const DELETE: &str = "DELETE FROM log WHERE seq IN (SELECT seq FROM log WHERE seq <= ?1 ORDER BY seq LIMIT ?2)";
         let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
         // The stamps in these rows are no longer found by the next start, so the highest one is kept beside.
         schema::write_highest_stamp(&transaction, highest)?;
-        transaction.prepare_cached("DELETE FROM log WHERE seq <= ?1")?.execute([through])?;
+        let deleted = transaction.prepare_cached(DELETE)?.execute((self.last_seq, SLICE_DELETED_ROWS))?;
         transaction.commit()?;
-        self.first_seq = through + 1;
-        if through < self.last_seq {
+        if deleted == SLICE_DELETED_ROWS {
             return Ok(Step { rest: Some(self), ..Step::default() });
         }
         let (deleted_rows, deleted_bytes) = (self.rows, self.bytes);
-        Ok(Step { deleted_through: through, deleted_rows, deleted_bytes, ..Step::default() })
+        Ok(Step { deleted_rows, deleted_bytes, ..Step::default() })
     }
 }
 

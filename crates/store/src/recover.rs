@@ -15,7 +15,7 @@ use crate::error::StoreError;
 use crate::fold::Log;
 use crate::overlay::{Overlay, State};
 use crate::record::LogRow;
-use crate::schema::{self, DocumentRow};
+use crate::schema::{self, DocumentRow, LOG_SEQ_MAX};
 
 /// What the file held when it was opened.
 #[derive(Debug)]
@@ -75,16 +75,17 @@ struct Pass {
 
 impl Pass {
     fn over(read: &Connection) -> Result<Self, StoreError> {
-        let log = Log { first_seq: 1, next_seq: 1, ..Log::default() };
+        let log = Log { next_seq: 1, ..Log::default() };
         let mut pass = Self { overlay: Overlay::default(), log, highest: Stamp::ZERO, damaged: BTreeSet::new() };
         let mut statement = read.prepare("SELECT seq, document, kind, data FROM log ORDER BY seq")?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
-            let seq = row.get(0)?;
+            let seq: i64 = row.get(0)?;
             let document = row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?;
             let data = Bytes::copy_from_slice(row.get_ref(3)?.as_blob().map_err(rusqlite::Error::from)?);
             pass.count(seq, data.len());
-            if pass.take(read, document, row.get(2)?, &data)?.is_none() {
+            let taken = pass.take(read, document, row.get(2)?, &data)?;
+            if taken.is_none() || seq > LOG_SEQ_MAX {
                 pass.damaged.insert(document.to_vec());
             }
         }
@@ -92,10 +93,7 @@ impl Pass {
     }
 
     fn count(&mut self, seq: i64, bytes: usize) {
-        if self.log.rows == 0 {
-            self.log.first_seq = seq;
-        }
-        self.log.grow(seq + 1, 1, bytes);
+        self.log.grow(seq.saturating_add(1), 1, bytes);
     }
 
     /// Adds a row that is not folded yet; `None` if it does not decode or does not continue its document.

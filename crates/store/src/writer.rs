@@ -300,7 +300,7 @@ impl Writer {
         match self.relaxed(|writer| round.step(&writer.connection, &shared.overlay, highest, &writer.options)) {
             Ok(step) => {
                 self.round = step.rest;
-                self.log.shrink(step.deleted_through, step.deleted_rows, step.deleted_bytes);
+                self.log.shrink(step.deleted_rows, step.deleted_bytes);
                 self.backlog.add(step.ripe);
             }
             Err(error) => {

@@ -145,6 +145,25 @@ fn wrong_heads_are_found_in_a_row_and_in_the_log() {
     assert!(report.listed.iter().any(|fault| fault.kind == FaultKind::WrongHeads), "{report:#?}");
 }
 
+// A start failed on such a file although the check had called it clean, or took a lost stamp for the first one.
+#[test]
+fn a_file_that_does_not_know_its_name_or_stamp_is_refused_and_found() {
+    for (name, what) in [("replica", "the replica id"), ("highest_stamp", "the highest stamp")] {
+        for damage in ["UPDATE meta SET value = x'0102' WHERE name = ?1", "DELETE FROM meta WHERE name = ?1"] {
+            let directory = tempfile::tempdir().expect("a temporary directory");
+            sample(directory.path());
+            let file = Connection::open(directory.path().join("syncline.db")).expect("nobody has it open");
+            assert_eq!(file.execute(damage, [name]).expect("damage"), 1);
+            drop(file);
+            let report = check(directory.path()).expect("readable");
+            let found: Vec<_> = report.listed.into_iter().map(|fault| (fault.document, fault.kind)).collect();
+            assert_eq!(found, [(None, FaultKind::Undecodable(what))]);
+            let refused = Store::open(directory.path(), Options::default());
+            assert!(matches!(refused, Err(StoreError::Corrupt { .. })), "{refused:?}");
+        }
+    }
+}
+
 #[test]
 fn pieces_of_no_document_are_found() {
     let found = faults_after(|file| {
@@ -371,6 +390,32 @@ fn only_its_document_is_lost(damage: &str) {
 fn a_log_row_that_does_not_decode_costs_only_its_document() {
     only_its_document_is_lost("UPDATE log SET data = x'ff' WHERE seq = (SELECT min(seq) + 5 FROM log)");
     only_its_document_is_lost("UPDATE log SET kind = 9 WHERE seq = (SELECT min(seq) + 2 FROM log)");
+}
+
+// The writer's thread ended at the next commit, having no number for it.
+#[test]
+fn a_log_row_with_the_last_number_of_all_costs_only_its_document() {
+    only_its_document_is_lost(
+        "UPDATE log SET seq = 9223372036854775807 WHERE seq = (SELECT max(seq) FROM log WHERE document = x'02020202020202020202020202020202')",
+    );
+}
+
+// The fold counted through all numbers in between, a thousand at a time, and no commit came through meanwhile.
+#[test]
+fn a_gap_in_the_numbers_of_the_log_is_folded_at_once() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let mut model = Model::new(1, 1);
+    let store = open(directory.path(), lazy());
+    (0..3).for_each(|_| model.grow(&store, 2, 10));
+    drop(store);
+    let file = Connection::open(directory.path().join("syncline.db")).expect("nobody has it open");
+    let gap = "UPDATE log SET seq = seq + 4000000000000000000 WHERE seq = (SELECT max(seq) FROM log)";
+    assert_eq!(file.execute(gap, []).expect("damage"), 1);
+    drop(file);
+    let store = open(directory.path(), lazy());
+    model.grow(&store, 2, 10);
+    store.close().expect("a healthy disk");
+    assert_clean(directory.path(), model.journal.len());
 }
 
 #[test]

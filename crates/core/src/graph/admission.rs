@@ -194,7 +194,9 @@ impl Graph {
         if start_op <= max_op {
             return Err(Refusal::ReusedOperations { hash, start_op, max_op });
         }
-        let start_op_max = (self.max_op + START_OP_SLACK).min(limits.document_operations_max);
+        // A document saved with an empty change that skips operation ids cannot be loaded again.
+        let slack = if change.operations == 0 { max_op + 1 } else { self.max_op + START_OP_SLACK };
+        let start_op_max = slack.min(limits.document_operations_max);
         if start_op > start_op_max || start_op + change.operations > limits.document_operations_max {
             return Err(Refusal::ImplausibleStart { hash, start_op, start_op_max });
         }

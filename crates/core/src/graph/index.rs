@@ -76,17 +76,29 @@ pub(super) fn decode(graph: &mut Graph, piece: &[u8]) -> Result<(), GraphError> 
         let number = usize::try_from(reader.varint()?).map_err(|_| reader.damaged())?;
         let actor = if number == graph.actors.len() {
             let length = usize::try_from(reader.varint()?).map_err(|_| reader.damaged())?;
-            Actor::from_bytes(reader.take(length)?).map_err(|_| reader.damaged())?
+            let actor = Actor::from_bytes(reader.take(length)?).map_err(|_| reader.damaged())?;
+            if graph.actor_numbers.contains_key(&actor) {
+                return Err(reader.damaged());
+            }
+            actor
         } else {
             graph.actors.get(number).ok_or_else(|| reader.damaged())?.actor.clone()
         };
         let start_op = u32::try_from(reader.varint()?).ok().filter(|op| *op > 0).ok_or_else(|| reader.damaged())?;
         let operations = u32::try_from(reader.varint()?).map_err(|_| reader.damaged())?;
-        let node = graph.append(ChangeHash(hash), &deps, &actor, start_op, operations)?;
-        let author = graph.nodes.at(node).actor as usize;
+        // Both lists of an actor are searched by counter, so both must rise.
+        let before = graph.actors.get(number).map(|log| log.nodes.at(log.nodes.len() as u32 - 1));
+        if before.is_some_and(|before| graph.last_op(before) >= u64::from(start_op)) {
+            return Err(reader.damaged());
+        }
+        graph.append(ChangeHash(hash), &deps, &actor, start_op, operations)?;
         for _ in 0..reader.varint()? {
             let run = reader.run(start_op, operations, graph.actors.len() as u64)?;
-            graph.actors[author].kinds.push(run);
+            let runs = &mut graph.actors[number].kinds;
+            if (runs.len() as u32).checked_sub(1).is_some_and(|last| runs.at(last).first >= run.first) {
+                return Err(reader.damaged());
+            }
+            runs.push(run);
         }
     }
     Ok(())

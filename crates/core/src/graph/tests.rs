@@ -119,6 +119,17 @@ fn a_start_far_beyond_the_document_is_refused() {
     assert_eq!(graph.admit(&one_more, &limits).map_err(|refusal| refusal.kind()), Err("change_implausible_start"));
 }
 
+// automerge applies and saves such a change, and then refuses to load what it saved: operations are missing.
+#[test]
+fn an_empty_change_that_skips_operation_ids_is_refused() {
+    let first = first();
+    let graph = graph_of(&[&first]);
+    let empty = |start_op| change(BOB, 1, start_op, &[&first]).rows(&[]);
+    check_admitted(&graph, &empty(3));
+    check_refused(&graph, &empty(4), "change_implausible_start");
+    check_refused(&Graph::new(3), &change(BOB, 1, 2, &[]).rows(&[]), "change_implausible_start");
+}
+
 #[test]
 fn an_operation_that_no_ancestor_has_is_refused_wherever_it_is_named() {
     let first = first();

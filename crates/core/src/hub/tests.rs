@@ -5,6 +5,7 @@
 
 mod durability;
 mod fanout;
+mod forgetting;
 mod opening;
 mod passing;
 

@@ -188,7 +188,8 @@ pub fn compressed(body: &[u8]) -> Vec<u8> {
     framed(COMPRESSED, &deflated(body), hash(CHANGE, body))
 }
 
-fn framed(kind: u8, body: &[u8], hash: [u8; 32]) -> Vec<u8> {
+/// A chunk around a body, with the checksum of this hash.
+pub fn framed(kind: u8, body: &[u8], hash: [u8; 32]) -> Vec<u8> {
     let mut bytes = vec![0x85, 0x6f, 0x4a, 0x83];
     bytes.extend(&hash[..4]);
     bytes.push(kind);
