@@ -55,7 +55,7 @@ pub enum StoreError {
         /// Which record, and how.
         what: &'static str,
     },
-    /// The directory or the lock file could not be made, opened or synced. **State:** the store is not open.
+    /// The directory or a file in it could not be made, opened or synced. **State:** the store is not open.
     /// **Do:** mend what the system reports (permissions, missing volume) and try again.
     #[error("{path}: {source}")]
     Io {

@@ -166,7 +166,6 @@ pub(crate) struct Home {
 impl Home {
     /// Makes the directory if need be and locks it.
     pub(crate) fn enter(directory: &Path) -> Result<Self, StoreError> {
-        let made = !directory.exists();
         std::fs::create_dir_all(directory).map_err(|error| io_error(directory, error))?;
         let path = directory.join("syncline.lock");
         let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
@@ -176,10 +175,22 @@ impl Home {
             Err(TryLockError::WouldBlock) => return Err(StoreError::InUse { path: directory.to_owned() }),
             Err(TryLockError::Error(error)) => return Err(io_error(&path, error)),
         }
-        if let (true, Some(parent)) = (made, directory.parent()) {
-            sync_directory(if parent.as_os_str().is_empty() { Path::new(".") } else { parent })?;
+        let home = Self { directory: directory.to_owned(), _lock: lock };
+        // Whoever made the directory may have died before its name was durable: until there is a database, sync it.
+        if !home.database().exists() {
+            home.sync_own_name()?;
         }
-        Ok(Self { directory: directory.to_owned(), _lock: lock })
+        Ok(home)
+    }
+
+    fn sync_own_name(&self) -> Result<(), StoreError> {
+        let Some(parent) = self.directory.parent() else { return Ok(()) };
+        let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+        match sync_directory(parent) {
+            // Somebody else made the directory in a place that we may not read, and answers for its name.
+            Err(StoreError::Io { source, .. }) if source.kind() == ErrorKind::PermissionDenied => Ok(()),
+            other => other,
+        }
     }
 
     /// The database file.
@@ -202,7 +213,7 @@ impl Home {
         connection.busy_timeout(Duration::from_secs(5))?;
         let found = format_of(&connection, &path)?;
         renew_log(&path)?;
-        connection.pragma_update(None, "journal_mode", "WAL")?;
+        switch_to_write_ahead_log(&connection, &path)?;
         configure(&connection)?;
         connection.pragma_update(None, "wal_autocheckpoint", 0)?;
         connection.pragma_update(None, "journal_size_limit", 64 * 1024 * 1024)?;
@@ -298,6 +309,13 @@ fn database_in(directory: &Path) -> PathBuf {
     directory.join("syncline.db")
 }
 
+/// The file that SQLite keeps beside the database under this suffix.
+fn beside(database: &Path, suffix: &str) -> PathBuf {
+    let mut path = database.as_os_str().to_owned();
+    path.push(suffix);
+    PathBuf::from(path)
+}
+
 fn open_flags(access: OpenFlags) -> OpenFlags {
     access | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW
 }
@@ -320,15 +338,30 @@ fn check_sqlite_version() -> Result<(), StoreError> {
     Ok(())
 }
 
+/// Switches to a write-ahead log, on which everything that is promised here rests.
+///
+/// SQLite first says which journal it has and then commits the switch: whoever stops at the row never hears that the
+/// commit failed, and goes on without the log.
+fn switch_to_write_ahead_log(connection: &Connection, path: &Path) -> Result<(), StoreError> {
+    let mut statement = connection.prepare("PRAGMA journal_mode = WAL")?;
+    let mut rows = statement.query([])?;
+    let mut mode = String::new();
+    while let Some(row) = rows.next()? {
+        mode = row.get(0)?;
+    }
+    if mode.eq_ignore_ascii_case("wal") {
+        return Ok(());
+    }
+    Err(io_error(path, std::io::Error::other(format!("SQLite stays with the journal mode {mode}"))))
+}
+
 /// Makes durable what the write-ahead log shows, by writing and syncing the same bytes again.
 ///
 /// A process that died may have written to it without a sync, or with one that failed, after which the system goes on
 /// showing pages that the disk never got and syncs them no more. SQLite takes for committed whatever it reads there, and
 /// what is committed may be shown to peers.
 fn renew_log(database: &Path) -> Result<(), StoreError> {
-    let mut path = database.as_os_str().to_owned();
-    path.push("-wal");
-    let path = PathBuf::from(path);
+    let path = beside(database, "-wal");
     let renew = |mut file: File| -> std::io::Result<()> {
         let mut piece = vec![0; RENEW_BYTES];
         let mut at = 0;
@@ -363,6 +396,8 @@ fn recognise(path: &Path) -> Result<(), StoreError> {
     }
     match file.read_exact(&mut header) {
         Ok(()) if header.starts_with(b"SQLite format 3\0") => {}
+        // A power cut tore the very first page; SQLite takes it back with the journal that it wrote before.
+        Ok(()) if header.iter().all(|byte| *byte == 0) && beside(path, "-journal").exists() => return Ok(()),
         Ok(()) => return Err(StoreError::NotAStore { path: path.to_owned(), reason: "it is no SQLite database" }),
         Err(error) if error.kind() == ErrorKind::UnexpectedEof => {
             return Err(StoreError::NotAStore { path: path.to_owned(), reason: "it is too short for a database" });

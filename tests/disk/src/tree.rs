@@ -91,6 +91,23 @@ pub enum Operation {
     },
 }
 
+impl Operation {
+    /// One word, for messages.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Create { .. } => "create",
+            Self::MakeDirectory { .. } => "make directory",
+            Self::Write { .. } => "write",
+            Self::Truncate { .. } => "truncate",
+            Self::Unlink { .. } => "unlink",
+            Self::Rename { .. } => "rename",
+            Self::Sync { .. } => "sync",
+            Self::SyncDirectory { .. } => "sync directory",
+        }
+    }
+}
+
 /// What a power cut leaves of what was not synced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cut {

@@ -5,6 +5,9 @@
 
 #![allow(dead_code, reason = "each test binary uses another part")]
 
+#[cfg(target_os = "linux")]
+pub(crate) mod fire;
+
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::mpsc::channel;
@@ -88,6 +91,14 @@ impl Model {
             self.edit(n, filler);
         }
         commit(store, vec![self.commit(changes)]).expect("a commit on top of the last");
+    }
+
+    /// The document as it was after so many changes, if one author made them all.
+    pub(crate) fn prefix(&self, changes: usize) -> Self {
+        assert_eq!(self.authors.len(), 1, "heads of a prefix are known for one author only");
+        let journal = self.journal[..changes].to_vec();
+        let heads = journal.last().map(|(hash, _)| *hash).into_iter().collect();
+        Self { id: self.id.clone(), journal, heads, authors: Vec::new(), number: 0 }
     }
 
     /// Everything that the store says of the document is what the journal says.

@@ -1,0 +1,94 @@
+//! Every operation on the disk fails once, in every way that it can.
+//!
+//! Owns: the walk over all operations and faults. `SYNCLINE_FIRE=all` walks all of them with every fault; without it
+//! some operations get one fault each, which is what a test run has time for.
+//! Must not: know where the store does what. Next: `support/fire.rs`, `images.rs`.
+
+#![cfg(target_os = "linux")]
+
+mod support;
+
+use support::fire::{Ground, live};
+use syncline_disk::{Cut, Fault, FaultKind, Site};
+
+/// How an operation fails, and whether all after it do as well.
+const FAULTS: [(FaultKind, bool); 6] = [
+    (FaultKind::Io, false),
+    (FaultKind::Full, false),
+    (FaultKind::Short, false),
+    (FaultKind::Torn, false),
+    (FaultKind::Io, true),
+    (FaultKind::Full, true),
+];
+
+/// The process that lives on the disk; nothing when the tests run.
+#[test]
+fn a_life() {
+    live();
+}
+
+#[test]
+fn whatever_operation_fails_the_store_says_so_and_keeps_its_word() {
+    let Some(mut ground) = Ground::new() else { return };
+    let before = ground.disk.operations();
+    let life = ground.live("a_life");
+    assert!(life.errors.is_empty(), "a healthy disk: {:?}", life.errors);
+    ground.assert_kept(&life, Cut::Lost, "a healthy disk");
+    let operations = ground.disk.operations() - before;
+    assert!(operations > 100, "the life uses the disk");
+    let all = std::env::var_os("SYNCLINE_FIRE").is_some_and(|wanted| wanted == "all");
+    let (mut hits, mut errors) = (0, 0);
+    // In a plain run a stride that no period of the operations shares, so that all kinds of them are met.
+    for after in (0..operations).step_by(if all { 1 } else { 7 }) {
+        for (place, (kind, lasts)) in FAULTS.into_iter().enumerate() {
+            if all || (after / 7) as usize % FAULTS.len() == place {
+                let fault = Fault { kind, site: None, after, lasts };
+                let (hit, met) = run(&mut ground, fault, &format!("operation {after}, {kind:?}, lasts {lasts}"));
+                hits += hit;
+                errors += met;
+            }
+        }
+    }
+    println!("{operations} operations, {hits} faults hit, {errors} errors were reported");
+    assert!(hits > 10 && errors > 0, "{hits} faults hit, {errors} errors");
+}
+
+/// One life with one fault, then what is there with and without power.
+fn run(ground: &mut Ground, fault: Fault, what: &str) -> (u64, u64) {
+    ground.start_over();
+    let before = ground.disk.fired();
+    ground.disk.fail(fault);
+    let life = ground.live("a_life");
+    let hits = ground.disk.fired() - before;
+    ground.disk.mend();
+    for (name, message) in &life.errors {
+        // A disk that fails is no reason to call the data damaged or foreign; a commit on one that was not taken is stale.
+        let honest = ["Io", "DiskFull", "Poisoned", "Sqlite", "Stale"].contains(&name.as_str());
+        // Of a page that can be read in part only, SQLite sees the rest as zeros.
+        let honest = honest || name == "Corrupt" && fault.kind == FaultKind::Io && fault.lasts;
+        assert!(honest, "{what}: {name}: {message}");
+    }
+    ground.assert_kept(&life, Cut::Kept, what);
+    ground.assert_kept(&life, Cut::Lost, what);
+    (hits, life.errors.len() as u64)
+}
+
+#[test]
+fn after_a_failed_sync_the_store_stops() {
+    let Some(mut ground) = Ground::new() else { return };
+    let mut stopped = 0;
+    for after in 0..20 {
+        ground.start_over();
+        let before = ground.disk.fired();
+        ground.disk.fail(Fault { kind: FaultKind::Io, site: Some(Site::Sync), after, lasts: false });
+        let life = ground.live("a_life");
+        if ground.disk.fired() == before {
+            break;
+        }
+        stopped += u64::from(life.errors.iter().any(|(name, _)| name == "Poisoned"));
+        assert!(!life.errors.is_empty(), "sync {after} failed, and nobody was told");
+        ground.assert_kept(&life, Cut::Kept, &format!("sync {after} failed"));
+        ground.assert_kept(&life, Cut::Lost, &format!("sync {after} failed"));
+    }
+    assert!(stopped > 2, "commits met failed syncs: {stopped}");
+}
