@@ -83,12 +83,9 @@ impl World {
 
     /// Counts that a fault came, and what the machine was in the middle of.
     fn met(&mut self, kind: Kind, machine: usize) {
-        let state = match self.machines[machine].state() {
-            State::Idle if self.links.values().any(|link| !link.up.is_empty() || !link.down.is_empty()) => {
-                State::UnderWay
-            }
-            state => state,
-        };
+        let state = self.machines[machine].state();
+        let under_way = self.links.values().any(|link| !link.up.is_empty() || !link.down.is_empty());
+        let state = if state == State::Idle && under_way { State::UnderWay } else { state };
         self.log.fault_met(kind, state);
     }
 
