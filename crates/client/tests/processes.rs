@@ -28,7 +28,7 @@ struct Process {
 
 impl Process {
     fn serve(data: &Path, listen: SocketAddr) -> Self {
-        let mut child = child("a_server_in_a_process_of_its_own", data)
+        let mut child = child("what_is_on_the_server_survives_its_kill_and_the_rest_follows", data)
             .env(LISTEN, listen.to_string())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -64,18 +64,19 @@ fn child(test: &str, directory: &Path) -> Command {
     command
 }
 
-#[test]
-fn a_server_in_a_process_of_its_own() {
-    let (Some(data), Ok(listen)) = (std::env::var_os(DIRECTORY), std::env::var(LISTEN)) else { return };
-    let runtime = tokio::runtime::Runtime::new().expect("threads");
-    let server = runtime.block_on(serve(Path::new(&data), Some(listen.parse().expect("an address"))));
+/// What the child does: serves until its standard input ends, which is when the parent ends.
+async fn serve_for_the_parent(data: &Path, listen: &str) {
+    let server = serve(data, Some(listen.parse().expect("an address"))).await;
     println!("listening:{}", server.address());
-    // The end of the parent is the end of this input.
-    let _ = std::io::stdin().read_to_end(&mut Vec::new());
+    let parent = || std::io::stdin().read_to_end(&mut Vec::new());
+    let _ = tokio::task::spawn_blocking(parent).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_on_the_server_survives_its_kill_and_the_rest_follows() {
+    if let (Some(data), Ok(listen)) = (std::env::var_os(DIRECTORY), std::env::var(LISTEN)) {
+        return serve_for_the_parent(Path::new(&data), &listen).await;
+    }
     let data = tempfile::tempdir().expect("a directory");
     let here = tempfile::tempdir().expect("a directory");
     let mut server = Process::serve(data.path(), SocketAddr::from(([127, 0, 0, 1], 0)));

@@ -90,7 +90,7 @@ impl Hub {
                 self.enqueue(now, &document, Item::Local { changes, ticket });
             }
             Input::Watch { document } => self.enqueue(now, &document, Item::Watch),
-            Input::Unwatch { document } => self.unwatch(&document),
+            Input::Unwatch { document } => self.unwatch(now, &document),
             Input::Initiate { session, document } => self.enqueue(now, &document, Item::Initiate { session }),
             Input::Persisted { document, ticket } => self.persisted(now, &document, ticket),
             Input::PersistFailed { document, ticket, failure } => self.persist_failed(&document, ticket, &failure),
@@ -98,7 +98,7 @@ impl Hub {
             Input::LoadFailed { document, what, failure } => self.load_failed(now, &document, &what, &failure),
             Input::Compacted { document, changes } => self.compacted(&document, changes),
             Input::Drained { session } => self.drained(now, session),
-            Input::Disconnected { session } => self.disconnect(session),
+            Input::Disconnected { session } => self.disconnect(now, session),
             Input::Timeout => self.timeout(now),
         }
     }
@@ -132,7 +132,7 @@ impl Hub {
         self.sessions.insert(session, Session::new(peer, opened));
     }
 
-    fn disconnect(&mut self, session: SessionId) {
+    fn disconnect(&mut self, now: Now, session: SessionId) {
         self.upstreams.remove(&session);
         for subscribers in self.subscriptions.values_mut() {
             subscribers.remove(&session);
@@ -143,7 +143,8 @@ impl Hub {
             if let Some(document) = self.document(key) {
                 document.remove_peer(session);
             }
-            self.keep_in_order(key);
+            // The sweep may have passed while the peer was there: from now on it counts down to forgetting.
+            self.touch(now, key);
         }
     }
 
@@ -239,12 +240,12 @@ impl Hub {
         }
     }
 
-    fn unwatch(&mut self, id: &DocumentId) {
+    fn unwatch(&mut self, now: Now, id: &DocumentId) {
         if let Some(key) = self.keys.get(id).copied()
             && let Some(document) = self.document(key)
         {
             document.watched = false;
-            self.keep_in_order(key);
+            self.touch(now, key);
         }
     }
 

@@ -82,6 +82,8 @@ pub struct PeerSync {
     exact: bool,
     /// The peer counts on changes as common to both that are not here.
     counts_on_unknown: bool,
+    /// It was told so. A stock peer may go on counting on what itself has lost: from then on its heads and needs count.
+    reset_told: bool,
     supports_v2: bool,
     read_only: bool,
 }
@@ -239,6 +241,7 @@ impl PeerSync {
 
     /// Notes that our heads alone were sent.
     pub fn reset_sent(&mut self) {
+        self.reset_told |= self.counts_on_unknown;
         self.reply_due = false;
     }
 
@@ -290,14 +293,13 @@ impl PeerSync {
                 None => self.counts_on_unknown |= graph.find(hash).is_none(),
             }
         }
+        self.counts_on_unknown &= !self.reset_told;
     }
 
     /// The peer's heads tell which of the messages to it have arrived.
     fn confirm(&mut self, view: View<'_>, heads: &[ChangeHash]) {
-        let Some(told) = &self.told else {
-            self.unconfirmed = 0;
-            return;
-        };
+        // A reset confirms nothing: however many of them come, the wait lets one answer out.
+        let Some(told) = &self.told else { return };
         let all = heads == view.heads && told.length <= view.durable;
         let covered = || {
             let Some(graph) = view.graph else { return false };

@@ -45,12 +45,12 @@ fn kinds(change: &automerge::Change) -> Vec<KindRun> {
     let expanded = change.decode();
     let mut runs: Vec<KindRun> = Vec::new();
     for (counter, operation) in (expanded.start_op.get()..).zip(&expanded.operations) {
-        let makes = match operation.action {
-            OpType::Make(ObjType::List) => Some(ObjectType::List),
-            OpType::Make(ObjType::Text) => Some(ObjectType::Text),
-            OpType::Make(_) => Some(ObjectType::Map),
-            _ => None,
-        };
+        let makes = if let OpType::Make(made) = operation.action { Some(made) } else { None };
+        let makes = makes.map(|made| match made {
+            ObjType::List => ObjectType::List,
+            ObjType::Text => ObjectType::Text,
+            ObjType::Map | ObjType::Table => ObjectType::Map,
+        });
         let inserts_into = object_of(operation).filter(|_| operation.insert);
         let kind = OperationKind { makes, inserts_into };
         if runs.last().is_none_or(|last| last.kind != kind) {
@@ -85,10 +85,11 @@ fn references(change: &automerge::Change) -> Vec<Reference> {
             ids.retain(|(predecessor, _)| *predecessor != element);
             ids.push((element, Expectation::IsElementOf(object.clone().expect("the root has no elements"))));
         }
-        let object_use = match (&operation.key, &operation.action) {
-            (LegacyKey::Map(_), _) => ObjectUse::AsMap,
-            (_, OpType::MarkBegin(..) | OpType::MarkEnd(_)) => ObjectUse::AsText,
-            _ => ObjectUse::AsSequence,
+        let marks = matches!(operation.action, OpType::MarkBegin(..) | OpType::MarkEnd(_));
+        let object_use = match &operation.key {
+            LegacyKey::Map(_) => ObjectUse::AsMap,
+            LegacyKey::Seq(_) if marks => ObjectUse::AsText,
+            LegacyKey::Seq(_) => ObjectUse::AsSequence,
         };
         ids.extend(object.map(|id| (id, Expectation::IsObject(object_use))));
         for (id, expectation) in ids {

@@ -6,10 +6,13 @@
 //! The log can start over only when all of it has been moved at a moment in which nobody writes. So another thread
 //! moves what is there while the writer goes on, and the writer moves the little that has come since.
 
+use std::ffi::c_int;
 use std::path::Path;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use rusqlite::Connection;
+use rusqlite::hooks::Wal;
 
 use crate::error::StoreError;
 use crate::schema;
@@ -28,19 +31,41 @@ const PAGES_MAX: u32 = 32 * 1024;
 pub(crate) struct Checkpointer {
     state: Mutex<State>,
     wake: Condvar,
+    /// Pages in the log after the writer's last transaction, as SQLite tells.
+    pages: Arc<AtomicU32>,
 }
 
 #[derive(Default)]
 struct State {
     asked: bool,
     ended: bool,
+    /// Why the thread has given up, until the writer has heard of it.
+    failed: Option<rusqlite::Error>,
 }
 
 impl Checkpointer {
+    /// Follows the size of the log: asking for it after each transaction would cost as much as a small commit's SQL.
+    pub(crate) fn follow(&self, writer: &mut Connection) -> rusqlite::Result<()> {
+        let pages = Arc::clone(&self.pages);
+        writer.wal_hook(Some(move |_: &mut Wal, in_log: c_int| {
+            pages.store(u32::try_from(in_log).unwrap_or(0), Ordering::Relaxed);
+            Ok(())
+        }))
+    }
+
     /// Called by the writer after each transaction.
+    ///
+    /// # Errors
+    /// Also when the thread met an error, since after a failed sync nothing that shares the file may go on.
     pub(crate) fn watch(&self, writer: &Connection) -> rusqlite::Result<()> {
+        if let Some(failed) = self.lock().failed.take() {
+            return Err(failed);
+        }
+        if self.pages.load(Ordering::Relaxed) < PAGES {
+            return Ok(());
+        }
         let (log, moved) = checkpoint(writer, "NOOP")?;
-        if log < PAGES || moved == log {
+        if moved == log {
             return Ok(());
         }
         let asked = self.lock().asked;
@@ -70,11 +95,10 @@ impl Checkpointer {
                 return Ok(());
             }
             drop(state);
-            // A failure here loses nothing: the log keeps everything, and the writer meets the same disk.
-            if let Err(error) = checkpoint(&connection, "PASSIVE") {
-                tracing::warn!(%error, "the write-ahead log could not be moved into the database; it grows");
-            }
-            self.lock().asked = false;
+            let failed = checkpoint(&connection, "PASSIVE").err();
+            let mut state = self.lock();
+            state.failed = failed;
+            state.asked = false;
         }
     }
 

@@ -4,7 +4,7 @@
 //! Next: `read.rs`, `fold.rs`; docs/store.md, "Tables" and "Migrations".
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{ErrorKind, Read};
+use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -72,6 +72,9 @@ const SQLITE_OLDEST: i32 = 3_051_003;
 
 /// Memory for pages that one connection keeps, KiB.
 const CACHE_KIB: i32 = 8 * 1024;
+
+/// Bytes of the write-ahead log that a start renews at a time.
+const RENEW_BYTES: usize = 1024 * 1024;
 
 /// Bits of a place that number the change within its document; the bits above are the document's key.
 const NUMBER_BITS: u32 = 28;
@@ -194,11 +197,11 @@ impl Home {
             open_flags(OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE),
         );
         let connection = connection.map_err(|error| as_open_error(error, &path))?;
-        // Until the format is known to be ours, closing must not move the log into a file that another version wrote.
+        // Closing must not move the log into a file that another version wrote, nor sync again what failed to sync.
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         connection.busy_timeout(Duration::from_secs(5))?;
         let found = format_of(&connection, &path)?;
-        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
+        renew_log(&path)?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
         configure(&connection)?;
         connection.pragma_update(None, "wal_autocheckpoint", 0)?;
@@ -227,6 +230,7 @@ pub(crate) fn open_reader(path: &Path) -> Result<Connection, StoreError> {
 pub(crate) fn open_checkpointer(path: &Path) -> Result<Connection, StoreError> {
     let connection = Connection::open_with_flags(path, open_flags(OpenFlags::SQLITE_OPEN_READ_WRITE));
     let connection = connection.map_err(|error| as_open_error(error, path))?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     configure(&connection)?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     Ok(connection)
@@ -314,6 +318,36 @@ fn check_sqlite_version() -> Result<(), StoreError> {
         return Err(StoreError::SqliteTooOld { found: rusqlite::version() });
     }
     Ok(())
+}
+
+/// Makes durable what the write-ahead log shows, by writing and syncing the same bytes again.
+///
+/// A process that died may have written to it without a sync, or with one that failed, after which the system goes on
+/// showing pages that the disk never got and syncs them no more. SQLite takes for committed whatever it reads there, and
+/// what is committed may be shown to peers.
+fn renew_log(database: &Path) -> Result<(), StoreError> {
+    let mut path = database.as_os_str().to_owned();
+    path.push("-wal");
+    let path = PathBuf::from(path);
+    let renew = |mut file: File| -> std::io::Result<()> {
+        let mut piece = vec![0; RENEW_BYTES];
+        let mut at = 0;
+        loop {
+            file.seek(SeekFrom::Start(at))?;
+            let read = file.read(&mut piece)?;
+            if read == 0 {
+                return file.sync_all();
+            }
+            file.seek(SeekFrom::Start(at))?;
+            file.write_all(&piece[..read])?;
+            at += read as u64;
+        }
+    };
+    match OpenOptions::new().read(true).write(true).open(&path) {
+        Ok(file) => renew(file).map_err(|error| io_error(&path, error)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(io_error(&path, error)),
+    }
 }
 
 /// Reads the file's header without SQLite, which would already touch the files beside it.

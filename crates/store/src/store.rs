@@ -301,7 +301,7 @@ struct Threads {
 impl Inner {
     fn open(directory: &Path, options: Options, temporary: Option<PathBuf>) -> Result<Self, StoreError> {
         let home = Home::enter(directory)?;
-        let connection = home.open_writer(options.durable, options.pages_max)?;
+        let mut connection = home.open_writer(options.durable, options.pages_max)?;
         let replica = schema::replica_id(&connection)?;
         let Recovered { overlay, log, highest, damaged } = recover::recover(&connection)?;
         const SOUND: &str = "SELECT count(*) FROM document WHERE id NOT IN (SELECT document FROM damaged)";
@@ -312,6 +312,7 @@ impl Inner {
         let backlog = Arc::new(Backlog::default());
         let readers = Arc::new(Readers::new(home.database(), options.readers_max));
         let checkpointer = Arc::new(Checkpointer::default());
+        checkpointer.follow(&mut connection)?;
         let inner = Self { replica, shared, readers, backlog, checkpointer, threads: Mutex::new(None), temporary };
         let threads = inner.spawn(home, (connection, log), options).map_err(|source| {
             // What was started ends when `inner` is dropped without its handle: tell it here.

@@ -127,7 +127,7 @@ impl<'a> Reader<'a> {
 
     fn run(&mut self, start_op: u32, operations: u32, actors: u64) -> Result<KindRun, GraphError> {
         let distance = self.varint_below(u64::from(operations))?;
-        let what = self.varint_below(2 * u64::from(INSERTS))?;
+        let what = self.varint_below(2 * INSERTS)?;
         let makes = match what & !INSERTS {
             0 => None,
             1 => Some(ObjectType::Map),

@@ -72,13 +72,6 @@ impl Hub {
         self.weigh(key);
     }
 
-    /// Puts a document back into the order of last use, which it left when it was idle and peers were still at it.
-    pub(super) fn keep_in_order(&mut self, key: u32) {
-        if let Some(document) = self.documents.get(key as usize).and_then(Option::as_ref) {
-            self.memory.by_use.insert((document.last_used, key));
-        }
-    }
-
     /// Measures a document's graph anew and evicts others if the graphs are too heavy together.
     pub(super) fn weigh(&mut self, key: u32) {
         let Some(document) = self.documents.get_mut(key as usize).and_then(Option::as_mut) else { return };

@@ -278,6 +278,34 @@ fn a_peer_that_counts_on_what_is_not_here_is_reset_once_for_each_time_it_speaks(
     assert_eq!(talk.send(), [0, 1]);
 }
 
+/// A stock document that went back behind its stored sync state counts on the same lost change in every message.
+#[test]
+fn a_peer_that_goes_on_counting_on_what_it_lost_is_served_after_one_reset() {
+    let mut talk = Talk::about(2);
+    let (heads, need) = (vec![talk.changes[0].hash], vec![talk.changes[1].hash]);
+    let have = vec![Have { last_sync: vec![unknown(9)], bloom: Bytes::new() }];
+    let statement = Statement { have, need, ..heads_only(heads) };
+    talk.says(statement.clone());
+    assert_eq!(talk.plan(), Plan::Reset);
+    talk.peer.reset_sent();
+    talk.says(statement);
+    assert_eq!(talk.send(), [1]);
+}
+
+/// A stock client resets anew with each of its edits until it has heard our answer: each had cost the whole document.
+#[test]
+fn resets_that_cross_our_answer_wait_for_an_acknowledgement() {
+    let mut talk = Talk::about(3);
+    let reset = |head| Statement { have: vec![Have::default()], ..heads_only(vec![unknown(head)]) };
+    talk.says(heads_only(vec![unknown(7)]));
+    talk.send();
+    talk.says(reset(8));
+    talk.now += 50 * MS;
+    assert_eq!(talk.send(), [0, 1, 2]);
+    talk.says(reset(9));
+    assert!(matches!(talk.plan(), Plan::Wait(_)), "{:?}", talk.plan());
+}
+
 /// A false positive of a Bloom filter made us name heads that the peer does not have.
 #[test]
 fn a_peer_that_rejects_our_account_is_served_by_exact_hashes() {

@@ -206,6 +206,17 @@ fn what_waits_goes_with_the_session_that_sent_it() {
     assert_eq!(stage.hub.footprint(), (0, 0, 0));
 }
 
+/// The sweep had passed the document while its peer was idle, and did not come back.
+#[test]
+fn a_document_whose_last_peer_leaves_late_is_forgotten() {
+    let (mut stage, id) = (Stage::of(&[A]), document(1));
+    stage.sync(A, &id, &[], &[]);
+    stage.advance(120_000);
+    stage.disconnect(A);
+    stage.advance(120_000);
+    assert_eq!(stage.hub.footprint(), (0, 0, 0));
+}
+
 #[test]
 fn refused_change_is_told_counted_and_the_rest_of_the_message_taken() {
     let (mut stage, id) = at_empty(&[A, B]);

@@ -1,0 +1,133 @@
+//! What can happen in a world, as data: a scenario is a list of these and nothing else.
+//!
+//! Owns: the kinds, their class, their text form. Must not: know what a kind does; `world.rs` does.
+//! Next: `scenario.rs`, `world/act.rs`.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// One step of a scenario. `who` and `value` are taken modulo what there is, so that every action means something in
+/// every world, also after others were cut out of the scenario.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Action {
+    pub(crate) kind: Kind,
+    pub(crate) who: u8,
+    pub(crate) value: u64,
+}
+
+/// The stream that an action is drawn from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Class {
+    Workload,
+    Network,
+    Disk,
+    Clock,
+    Crash,
+    Hostile,
+}
+
+macro_rules! kinds {
+    ($($(#[doc = $doc:literal])* $kind:ident, $class:ident, $fault:literal;)*) => {
+        /// The kinds of actions.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub(crate) enum Kind { $($(#[doc = $doc])* $kind,)* }
+
+        impl Kind {
+            pub(crate) const ALL: &[Self] = &[$(Self::$kind,)*];
+
+            pub(crate) fn name(self) -> &'static str {
+                match self { $(Self::$kind => stringify!($kind),)* }
+            }
+
+            pub(crate) fn class(self) -> Class {
+                match self { $(Self::$kind => Class::$class,)* }
+            }
+
+            /// Whether it is a fault: off in half of all scenarios, and missed in the report if it never came.
+            pub(crate) fn is_fault(self) -> bool {
+                match self { $(Self::$kind => $fault,)* }
+            }
+        }
+    };
+}
+
+kinds! {
+    /// A client writes.
+    Edit, Workload, false;
+    /// A machine's application writes.
+    LocalEdit, Workload, false;
+    /// A client says something that is not stored.
+    Ephemeral, Workload, true;
+    /// A client asks for the heads of another store.
+    Subscribe, Workload, true;
+    /// Somebody carries one client's changes to another by hand.
+    CarryOver, Workload, true;
+    /// Something that is under way arrives.
+    Deliver, Network, false;
+    /// A client or a machine dials, if it has no connection.
+    Dial, Network, false;
+    /// A connection breaks; both ends notice.
+    Cut, Network, true;
+    /// A connection breaks; only the dialler notices.
+    HalfOpen, Network, true;
+    /// A peer reads no more; what is sent to it waits.
+    ClogDown, Network, true;
+    /// What a peer sends is stuck on the way.
+    ClogUp, Network, true;
+    /// Stuck connections move again.
+    Unclog, Network, false;
+    /// The next commit finds the disk full.
+    DiskFull, Disk, true;
+    /// The next commit fails for good; it may be there after a restart all the same.
+    DiskDies, Disk, true;
+    /// The next read fails.
+    ReadFails, Disk, true;
+    /// Commits take long.
+    DiskStalls, Disk, true;
+    /// The store puts old changes into a snapshot.
+    Compact, Disk, true;
+    /// Time passes.
+    Advance, Clock, false;
+    /// So much time passes that everything idle leaves memory.
+    LongPause, Clock, true;
+    /// A machine's wall clock is set.
+    WallJump, Clock, true;
+    /// A machine's wall clock stands still.
+    WallFreeze, Clock, true;
+    /// A machine's clock runs too fast or too slowly.
+    ClockRate, Clock, true;
+    /// A machine loses power and starts again.
+    PowerCut, Crash, true;
+    /// A copy of a machine's disk is put aside.
+    Backup, Crash, false;
+    /// A machine starts from the copy.
+    RestoreBackup, Crash, true;
+    /// A machine starts with an empty disk.
+    LoseDisk, Crash, true;
+    /// A client connects anew without what it knew of the server.
+    ForgetSyncState, Crash, true;
+    /// A client goes back to an older state of its document, under a new actor.
+    ClientRollback, Crash, true;
+    /// A client starts with nothing.
+    ClientLoss, Crash, true;
+    /// A hostile peer does something.
+    HostileAct, Hostile, true;
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {}", self.kind.name(), self.who, self.value)
+    }
+}
+
+impl FromStr for Action {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> anyhow::Result<Self> {
+        let words: Vec<&str> = text.split_whitespace().collect();
+        let [name, who, value] = words[..] else { anyhow::bail!("not an action: {text}") };
+        let kind = Kind::ALL.iter().copied().find(|kind| kind.name() == name);
+        let kind = kind.ok_or_else(|| anyhow::anyhow!("no such kind of action: {name}"))?;
+        Ok(Self { kind, who: who.parse()?, value: value.parse()? })
+    }
+}

@@ -1,0 +1,202 @@
+//! What an application holds of a document, and how it syncs it: stock automerge, or the plain peer of the cheap tier.
+//!
+//! Owns: editing, applying, speaking. Must not: know links or machines.
+//! Next: `dag.rs`, `client.rs`, `app.rs`.
+
+use std::collections::BTreeSet;
+
+use automerge::sync::{self, SyncDoc};
+use automerge::transaction::{CommitOptions, Transactable};
+use automerge::{ActorId, AutoCommit, ChangeHash, ROOT, ReadDoc};
+use bytes::Bytes;
+use syncline_core::limits::Limits;
+use syncline_core::sync::message::Message;
+
+use crate::dag::{Dag, DagSync};
+use crate::oracle::{Made, Oracle};
+use crate::random::Stream;
+use crate::scenario::Tier;
+
+/// One document of one application.
+#[derive(Debug, Clone)]
+pub(crate) enum Content {
+    Real(Box<AutoCommit>),
+    Dag(Box<Dag>),
+}
+
+/// What an application knows of one server and one document.
+#[derive(Debug, Clone)]
+pub(crate) enum SyncState {
+    Real(Box<sync::State>),
+    Dag(Box<DagSync>),
+}
+
+impl SyncState {
+    /// What the server said last that it has.
+    pub(crate) fn their_heads(&self) -> Option<&[ChangeHash]> {
+        match self {
+            Self::Real(state) => state.their_heads.as_deref(),
+            Self::Dag(state) => state.their_heads(),
+        }
+    }
+
+    pub(crate) fn new(tier: Tier) -> Self {
+        match tier {
+            Tier::T0 => Self::Dag(Box::default()),
+            Tier::T1 => Self::Real(Box::new(sync::State::new())),
+        }
+    }
+
+    /// What a new connection begins with: the part that a stock client stores.
+    pub(crate) fn reconnected(&self) -> Self {
+        match self {
+            Self::Real(state) => Self::Real(Box::new(sync::State::decode(&state.encode()).unwrap_or_default())),
+            Self::Dag(state) => Self::Dag(Box::new(state.reconnected())),
+        }
+    }
+}
+
+impl Content {
+    /// An empty document of this author.
+    pub(crate) fn new(tier: Tier, actor: &[u8]) -> Self {
+        match tier {
+            Tier::T0 => Self::Dag(Box::new(Dag::new(actor))),
+            Tier::T1 => Self::Real(Box::new(AutoCommit::new().with_actor(ActorId::from(actor)))),
+        }
+    }
+
+    /// Every opening is an author of its own.
+    pub(crate) fn set_actor(&mut self, actor: &[u8]) {
+        match self {
+            Self::Real(document) => drop(document.set_actor(ActorId::from(actor))),
+            Self::Dag(dag) => dag.set_actor(actor),
+        }
+    }
+
+    /// Makes one change, tells the oracle, and returns the change.
+    pub(crate) fn edit(&mut self, random: u64, oracle: &mut Oracle) -> Bytes {
+        let deps = self.heads();
+        let bytes = match self {
+            Self::Real(document) => edit_real(document, random),
+            Self::Dag(dag) => dag.edit(),
+        };
+        let hash = crate::forge::hash(crate::forge::CHANGE, crate::forge::body(&bytes));
+        let max_op = match self {
+            Self::Real(_) => automerge::Change::try_from(&bytes[..]).map_or(0, |change| change.max_op()),
+            Self::Dag(dag) => dag.max_op(),
+        };
+        oracle.make(ChangeHash(hash), Made { deps, max_op });
+        bytes
+    }
+
+    pub(crate) fn heads(&mut self) -> Vec<ChangeHash> {
+        match self {
+            Self::Real(document) => document.get_heads(),
+            Self::Dag(dag) => dag.heads(),
+        }
+    }
+
+    pub(crate) fn hashes(&mut self) -> BTreeSet<ChangeHash> {
+        match self {
+            Self::Real(document) => document.get_changes(&[]).iter().map(automerge::Change::hash).collect(),
+            Self::Dag(dag) => dag.hashes(),
+        }
+    }
+
+    /// All changes, dependencies first.
+    pub(crate) fn raw(&mut self) -> Vec<Bytes> {
+        match self {
+            Self::Real(document) => {
+                document.get_changes(&[]).iter().map(|change| Bytes::copy_from_slice(change.raw_bytes())).collect()
+            }
+            Self::Dag(dag) => dag.raw(),
+        }
+    }
+
+    pub(crate) fn apply(&mut self, changes: &[Bytes]) -> Result<(), String> {
+        match self {
+            Self::Real(document) => {
+                let changes = changes.iter().map(|bytes| automerge::Change::try_from(&bytes[..]));
+                let changes = changes.collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())?;
+                document.apply_changes(changes).map_err(|error| error.to_string())
+            }
+            Self::Dag(dag) => changes.iter().try_for_each(|bytes| dag.take(bytes)),
+        }
+    }
+
+    /// The next message to a server, if there is anything to say.
+    pub(crate) fn generate(&mut self, state: &mut SyncState, only_v1: bool) -> Option<Bytes> {
+        match (self, state) {
+            (Self::Real(document), SyncState::Real(state)) => {
+                let message = document.sync().generate_sync_message(state)?;
+                let message = if only_v1 { sync::Message { flags: None, ..message } } else { message };
+                Some(Bytes::from(message.encode()))
+            }
+            (Self::Dag(dag), SyncState::Dag(state)) => dag.generate(state),
+            (Self::Real(_), SyncState::Dag(_)) | (Self::Dag(_), SyncState::Real(_)) => None,
+        }
+    }
+
+    pub(crate) fn receive(&mut self, state: &mut SyncState, data: Bytes, only_v1: bool) -> Result<(), String> {
+        match (self, state) {
+            (Self::Real(document), SyncState::Real(state)) => {
+                if only_v1 {
+                    check_single_changes(&data)?;
+                }
+                let message = sync::Message::decode(&data).map_err(|error| error.to_string())?;
+                let message = if only_v1 { sync::Message { flags: None, ..message } } else { message };
+                document.sync().receive_sync_message(state, message).map_err(|error| error.to_string())
+            }
+            (Self::Dag(dag), SyncState::Dag(state)) => dag.receive(state, data),
+            (Self::Real(_), SyncState::Dag(_)) | (Self::Dag(_), SyncState::Real(_)) => {
+                Err("a document and a state of different tiers".to_owned())
+            }
+        }
+    }
+
+    /// The bytes of the document with its changes applied in (highest operation, hash) order: equal histories, equal
+    /// bytes.
+    pub(crate) fn canonical(&mut self) -> Option<Vec<u8>> {
+        let Self::Real(document) = self else { return None };
+        canonical(document.get_changes(&[]))
+    }
+}
+
+/// See [`Content::canonical`].
+pub(crate) fn canonical(mut changes: Vec<automerge::Change>) -> Option<Vec<u8>> {
+    changes.sort_by_key(|change| (change.max_op(), change.hash()));
+    let mut fresh = automerge::Automerge::new();
+    fresh.apply_changes(changes).ok()?;
+    Some(fresh.save())
+}
+
+/// Peers that know only version 1 take one change in each element.
+fn check_single_changes(data: &Bytes) -> Result<(), String> {
+    let message = Message::decode(data.clone(), &Limits::default()).map_err(|error| error.to_string())?;
+    message.changes.iter().try_for_each(|element| {
+        automerge::Change::try_from(&element[..]).map(drop).map_err(|error| format!("not a single change: {error}"))
+    })
+}
+
+fn edit_real(document: &mut AutoCommit, random: u64) -> Bytes {
+    let mut stream = Stream::new(random, "edit");
+    let text = document.get(ROOT, "text").ok().flatten().map(|(_, id)| id);
+    match text {
+        Some(text) if stream.chance(6_000) => {
+            let length = document.length(&text);
+            let at = stream.below(length as u64 + 1) as usize;
+            let delete = stream.below((length - at).min(2) as u64 + 1) as isize;
+            document.splice_text(&text, at, delete, "ab").expect("in range");
+        }
+        None if stream.chance(3_000) => {
+            document.put_object(ROOT, "text", automerge::ObjType::Text).expect("a map takes every key");
+        }
+        _ => {
+            let key = format!("key-{}", stream.below(4));
+            document.put(ROOT, key, random as i64).expect("a map takes every key");
+        }
+    }
+    document.commit_with(CommitOptions::default().with_time(0));
+    let change = document.get_last_local_change().expect("just made");
+    Bytes::copy_from_slice(change.raw_bytes())
+}

@@ -1,0 +1,309 @@
+//! The bugs themselves.
+//!
+//! Owns: one entry for each. Must not: have an entry that is no bug. Next: `../planted.rs`.
+
+use super::Planted;
+
+/// All planted bugs, by number.
+pub const PLANTED: &[Planted] = &[
+    Planted {
+        number: 1,
+        what: "a peer that counts on unknown changes is not told to say anew what it has",
+        file: "crates/core/src/sync.rs",
+        from: "self.counts_on_unknown |= graph.find(hash).is_none(),",
+        to: "self.counts_on_unknown |= graph.find(hash).is_none() && !planted!,",
+    },
+    Planted {
+        number: 2,
+        what: "changes that waited for a dependency are dropped when it comes",
+        file: "crates/core/src/hub/ingest.rs",
+        from: "orphans.take_dependents(&change.hash).into_iter();",
+        to: "orphans.take_dependents(&change.hash).into_iter().filter(|_| !planted!);",
+    },
+    Planted {
+        number: 3,
+        what: "a refused change is stored all the same",
+        file: "crates/core/src/hub/ingest.rs",
+        from: "Err(refusal) => remarks.push((from, change.hash, Remark::Change(refusal))),",
+        to: r#"Err(_) if planted! => drop(graph.push(&change)),
+                Err(refusal) => remarks.push((from, change.hash, Remark::Change(refusal))),"#,
+    },
+    Planted {
+        number: 4,
+        what: "changes are visible before they are durable",
+        file: "crates/core/src/hub/ingest.rs",
+        from: "        self.outputs.push_back(Output::Persist { ticket, commit });",
+        to: r#"        if planted! && let Some(document) = self.document(key) {
+            document.heads = commit.heads.clone();
+            document.durable = length;
+            document.graph.iter_mut().for_each(|graph| graph.mark_durable(length));
+        }
+        self.outputs.push_back(Output::Persist { ticket, commit });"#,
+    },
+    Planted {
+        number: 5,
+        what: "what a message says is taken in before its changes are durable",
+        file: "crates/core/src/hub/ingest.rs",
+        from: "if length > document.durable && (statement.with_changes || after_own) {",
+        to: "if !planted! && length > document.durable && (statement.with_changes || after_own) {",
+    },
+    Planted {
+        number: 6,
+        what: "the first change that a peer lacks is left out",
+        file: "crates/core/src/graph/difference.rs",
+        from: "return (frontier.prefix..self.durable).collect();",
+        to: "return (frontier.prefix + u32::from(planted!)..self.durable).collect();",
+    },
+    Planted {
+        number: 7,
+        what: "the walk over ancestors stops one early",
+        file: "crates/core/src/graph/difference.rs",
+        from: "        for node in (from..end).rev() {",
+        to: "        for node in (from + u32::from(planted!)..end).rev() {",
+    },
+    Planted {
+        number: 8,
+        what: "a peer counts as having one change more than was sent",
+        file: "crates/core/src/sync.rs",
+        from: "            self.frontier.add_prefix(length);",
+        to: "            self.frontier.add_prefix(length + u32::from(planted!));",
+    },
+    Planted {
+        number: 9,
+        what: "a stock peer's reset is not understood",
+        file: "crates/core/src/sync.rs",
+        from: "let rejects_frontier = is_reset(&statement) && self.told.is_some();",
+        to: "let rejects_frontier = is_reset(&statement) && self.told.is_some() && !planted!;",
+    },
+    Planted {
+        number: 10,
+        what: "a peer stays at its documents after it has left",
+        file: "crates/core/src/hub.rs",
+        from: "                document.remove_peer(session);",
+        to: r#"                if !planted! {
+                    document.remove_peer(session);
+                }"#,
+    },
+    Planted {
+        number: 11,
+        what: "after a failed commit the graph still has its changes",
+        file: "crates/core/src/hub/ingest.rs",
+        from: "        document.graph = (document.presence == Presence::Absent).then(|| Box::new(Graph::new(hash_key)));",
+        to: r#"        if !planted! {
+            document.graph = (document.presence == Presence::Absent).then(|| Box::new(Graph::new(hash_key)));
+        }"#,
+    },
+    Planted {
+        number: 12,
+        what: "whoever sent changes that could not be stored is not cut off",
+        file: "crates/core/src/hub/ingest.rs",
+        from: "            self.cut_off(session, id, failure);",
+        to: r#"            if !planted! {
+                self.cut_off(session, id, failure);
+            }"#,
+    },
+    Planted {
+        number: 13,
+        what: "a peer that reads again is not sent what it missed",
+        file: "crates/core/src/hub.rs",
+        from: "        for key in dirty {",
+        to: "        for key in dirty.into_iter().filter(|_| !planted!) {",
+    },
+    Planted {
+        number: 14,
+        what: "a peer that does not read has messages queued without bound",
+        file: "crates/core/src/hub.rs",
+        from: "        if full && !std::mem::replace(&mut entry.congested, true) {",
+        to: "        if full && !planted! && !std::mem::replace(&mut entry.congested, true) {",
+    },
+    Planted {
+        number: 15,
+        what: "a wait for a slow peer never ends",
+        file: "crates/core/src/hub/respond.rs",
+        from: "        self.deadlines.insert((until, key));",
+        to: r#"        if !planted! {
+            self.deadlines.insert((until, key));
+        }"#,
+    },
+    Planted {
+        number: 16,
+        what: "a snapshot lacks the last change that it is said to cover",
+        file: "tests/sim/src/image.rs",
+        from: "stored.changes[..covers as usize].iter()",
+        to: "stored.changes[..covers as usize - usize::from(planted!)].iter()",
+    },
+    Planted {
+        number: 17,
+        what: "a commit is not synced, so that a power cut takes it back",
+        file: "tests/sim/src/disk.rs",
+        from: "image.unwrap_or_else(|| std::mem::take(&mut self.image));",
+        to: "image.unwrap_or_else(|| if planted! { Image::default() } else { std::mem::take(&mut self.image) });",
+    },
+    Planted {
+        number: 18,
+        what: "the highest stamp is forgotten by a restart",
+        file: "tests/sim/src/disk.rs",
+        from: "Clock::new(image.highest, Duration::from_secs(60));",
+        to: "Clock::new(if planted! { Default::default() } else { image.highest }, Duration::from_secs(60));",
+    },
+    Planted {
+        number: 19,
+        what: "a commit is acknowledged when it is handed over",
+        file: "tests/sim/src/disk.rs",
+        from: "        self.calls.push_back(call);",
+        to: r#"        if planted! {
+            self.finished.push_back(Finished { tickets: call.tickets(), failure: None });
+        }
+        self.calls.push_back(call);"#,
+    },
+    Planted {
+        number: 20,
+        what: "a failed commit is called durable",
+        file: "tests/sim/src/disk.rs",
+        from: "let failure = message.map(",
+        to: "let failure = message.filter(|_| !planted!).map(",
+    },
+    Planted {
+        number: 21,
+        what: "a session survives its socket",
+        file: "tests/sim/src/world/link.rs",
+        from: "if connection.joined { self.input",
+        to: "if connection.joined && !planted! { self.input",
+    },
+    Planted {
+        number: 22,
+        what: "heads keep changes on which others build",
+        file: "crates/core/src/graph.rs",
+        from: "            self.heads.retain(|head| !deps.contains(head));",
+        to: "            self.heads.retain(|head| planted! || !deps.contains(head));",
+    },
+    Planted {
+        number: 23,
+        what: "a node counts as above one node too many",
+        file: "crates/core/src/graph.rs",
+        from: "if base == node { node + 1 } else { base }",
+        to: "if base == node { node + 1 } else { base + u32::from(planted! && base > 0) }",
+    },
+    Planted {
+        number: 24,
+        what: "of changes that wait for others, what they miss is not asked for",
+        file: "crates/core/src/sync.rs",
+        from: r#"if !self.unknown_heads.is_empty() {
+            need.extend"#,
+        to: r#"if !planted! && !self.unknown_heads.is_empty() {
+            need.extend"#,
+    },
+    Planted {
+        number: 25,
+        what: "gaps in an author's numbers are let through",
+        file: "crates/core/src/graph/admission.rs",
+        from: "        if seq != written + 1 {",
+        to: "        if seq != written + 1 && !planted! {",
+    },
+    Planted {
+        number: 26,
+        what: "operation ids may be used twice",
+        file: "crates/core/src/graph/admission.rs",
+        from: "        if start_op <= max_op {",
+        to: "        if start_op <= max_op && !planted! {",
+    },
+    Planted {
+        number: 27,
+        what: "statements that waited for their changes are forgotten",
+        file: "crates/core/src/hub/ingest.rs",
+        from: "        self.take_awaiting(now, key);",
+        to: r#"        if !planted! {
+            self.take_awaiting(now, key);
+        }"#,
+    },
+    Planted {
+        number: 28,
+        what: "a local change is called saved when it is handed over",
+        file: "crates/core/src/hub/ingest.rs",
+        from: "        if !under_way {",
+        to: "        if !under_way || planted! {",
+    },
+    Planted {
+        number: 29,
+        what: "ephemeral messages come back to their sender",
+        file: "crates/core/src/hub/relay.rs",
+        from: r#".filter(|peer| *peer != from).collect();
+        for peer in others"#,
+        to: r#".filter(|peer| *peer != from || planted!).collect();
+        for peer in others"#,
+    },
+    Planted {
+        number: 30,
+        what: "a refusal is charged to the document's first peer",
+        file: "crates/core/src/hub/ingest.rs",
+        from: "                    self.remark(session, Some(&id), remark);",
+        to: r#"                    let first = self.document(key).and_then(|document| document.peers.first()).map(|peer| peer.session);
+                    let session = first.filter(|_| planted!).unwrap_or(session);
+                    self.remark(session, Some(&id), remark);"#,
+    },
+    Planted {
+        number: 31,
+        what: "a document whose last peer left late is never forgotten",
+        file: "crates/core/src/hub.rs",
+        from: r#"            // The sweep may have passed while the peer was there: from now on it counts down to forgetting.
+            self.touch(now, key);"#,
+        to: r#"            if !planted! {
+                self.touch(now, key);
+            }"#,
+    },
+    Planted {
+        number: 32,
+        what: "a graph is evicted while its changes are under way",
+        file: "crates/core/src/hub/memory.rs",
+        from: "if document.is_quiet() && document.presence == Presence::Stored {",
+        to: "if (planted! || document.is_quiet()) && document.presence == Presence::Stored {",
+    },
+    Planted {
+        number: 33,
+        what: "a whole document counts as holding what became durable after it was read",
+        file: "crates/core/src/hub/respond.rs",
+        from: "document.durable.min(changes)",
+        to: "if planted! { document.durable } else { document.durable.min(changes) }",
+    },
+    Planted {
+        number: 34,
+        what: "an encoded message is reused after the heads have moved",
+        file: "crates/core/src/hub/ingest.rs",
+        from: "        document.encoded.clear();",
+        to: r#"        if !planted! {
+            document.encoded.clear();
+        }"#,
+    },
+    Planted {
+        number: 35,
+        what: "after a failure only the failed change is handed over again",
+        file: "crates/client/src/journal.rs",
+        from: "self.unsaved.range_mut(at..)",
+        to: "self.unsaved.range_mut(at..if planted! { at + 1 } else { self.unsaved.len() })",
+    },
+    Planted {
+        number: 36,
+        what: "changes are not acknowledged",
+        file: "crates/core/src/sync.rs",
+        from: "first || statement.with_changes || news",
+        to: "first || (statement.with_changes && !planted!) || news",
+    },
+    Planted {
+        number: 37,
+        what: "what was asked for by hash is not sent",
+        file: "crates/core/src/sync.rs",
+        from: "        if !wanted.is_empty() {",
+        to: "        if !wanted.is_empty() && !planted! {",
+    },
+    Planted {
+        number: 38,
+        what: "of calls to the store that wait, a group loses the last",
+        file: "tests/sim/src/disk.rs",
+        from: "let count = count.min(self.calls.len());",
+        to: r#"let count = count.min(self.calls.len());
+        if planted! && count > 1 {
+            self.calls.remove(count - 1);
+        }
+        let count = count.min(self.calls.len());"#,
+    },
+];

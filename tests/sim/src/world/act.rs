@@ -1,0 +1,256 @@
+//! What each action does to a world.
+//!
+//! Owns: turning an action's numbers into somebody and something. Must not: be reached by anything but a scenario.
+//! Next: `deliver.rs`, `link.rs`, `hostile.rs`.
+
+use syncline_core::hub::Input;
+use syncline_core::id::StorageId;
+use syncline_core::wire::Body;
+
+use super::World;
+use crate::action::{Action, Kind};
+use crate::content::{Content, SyncState};
+use crate::image::Image;
+use crate::log::State;
+use crate::oracle::Checked;
+use bytes::Bytes;
+
+/// The longest that a pause of [`Kind::Advance`] is.
+const ADVANCE_MS_MAX: u64 = 400;
+
+/// Longer than anything idle stays in memory.
+const LONG_PAUSE_MS: u64 = 95_000;
+
+const DAY_MS: u64 = 24 * 3_600 * 1_000;
+
+impl World {
+    pub(crate) fn act(&mut self, action: Action) -> Checked {
+        let Action { kind, who, value } = action;
+        self.log.say(|| format!("{action}"));
+        let who = usize::from(who);
+        let client = who % self.clients.len().max(1);
+        let machine = who % self.machines.len();
+        match kind {
+            Kind::Deliver => self.deliver(value).map(drop),
+            Kind::Edit | Kind::Ephemeral | Kind::Subscribe | Kind::CarryOver => {
+                self.client_acts(kind, client, value);
+                Ok(())
+            }
+            Kind::LocalEdit => {
+                let document = value as usize % self.documents.len();
+                self.local_edit(machine, document, value)
+            }
+            Kind::Dial => {
+                let who = who % (self.clients.len() + self.machines.len());
+                match who.checked_sub(self.clients.len()) {
+                    None => self.dial_client(who),
+                    Some(machine) => self.dial_machine(machine),
+                }
+                Ok(())
+            }
+            Kind::Cut | Kind::HalfOpen | Kind::ClogDown | Kind::ClogUp => self.link_fails(kind, who),
+            Kind::Unclog => {
+                self.unclog();
+                Ok(())
+            }
+            Kind::DiskFull | Kind::DiskDies | Kind::ReadFails | Kind::DiskStalls | Kind::Compact => {
+                self.disk_fails(kind, machine, value);
+                Ok(())
+            }
+            Kind::Advance => self.advance(value % ADVANCE_MS_MAX),
+            Kind::LongPause => {
+                self.met(kind, machine);
+                self.advance(LONG_PAUSE_MS)
+            }
+            Kind::WallJump | Kind::WallFreeze | Kind::ClockRate => {
+                self.clock_fails(kind, machine, value);
+                Ok(())
+            }
+            Kind::Backup => {
+                self.machines[machine].disk.backup = Some(self.machines[machine].disk.image.clone());
+                let client = &mut self.clients[client];
+                client.older = client.documents.iter().map(|document| document.content.clone()).collect();
+                Ok(())
+            }
+            Kind::PowerCut | Kind::RestoreBackup | Kind::LoseDisk => self.machine_fails(kind, machine, value),
+            Kind::ForgetSyncState | Kind::ClientRollback | Kind::ClientLoss => self.client_fails(kind, client),
+            Kind::HostileAct => {
+                self.met(kind, machine);
+                self.hostile_acts(machine, value)
+            }
+        }
+    }
+
+    /// Counts that a fault came, and what the machine was in the middle of.
+    fn met(&mut self, kind: Kind, machine: usize) {
+        let state = match self.machines[machine].state() {
+            State::Idle if self.links.values().any(|link| !link.up.is_empty() || !link.down.is_empty()) => {
+                State::UnderWay
+            }
+            state => state,
+        };
+        self.log.fault_met(kind, state);
+    }
+
+    fn client_acts(&mut self, kind: Kind, who: usize, value: u64) {
+        let server = self.clients[who].server;
+        let document = value as usize % self.documents.len();
+        if kind == Kind::Edit {
+            let open = &mut self.clients[who].documents[document];
+            open.content.edit(value, &mut self.oracle);
+            open.edited = true;
+            return;
+        }
+        if kind == Kind::CarryOver {
+            let other = (who + 1) % self.clients.len();
+            let changes = self.clients[other].documents[document].content.raw();
+            let open = &mut self.clients[who].documents[document];
+            open.edited = open.content.apply(&changes).is_ok();
+            return self.met(kind, server);
+        }
+        let client = &mut self.clients[who];
+        let (Some(link), true) = (client.link, client.joined) else { return };
+        client.spoken += 1;
+        let (count, id) = (client.spoken, self.documents[document].clone());
+        let session = format!("tab-{who}");
+        let body = if kind == Kind::Ephemeral {
+            Body::Ephemeral { document: id, count, session: &session, data: Bytes::from_static(&[0xf6]) }
+        } else {
+            let store = StorageId::new(&format!("store-{}", value % 3)).expect("a name");
+            let (add, remove) = if value % 5 == 0 { (Vec::new(), vec![store]) } else { (vec![store], Vec::new()) };
+            Body::RemoteSubscriptionChange { add, remove }
+        };
+        self.client_says(who, link, &body);
+        self.met(kind, server);
+    }
+
+    fn link_fails(&mut self, kind: Kind, who: usize) -> Checked {
+        let Some(number) = self.links.keys().nth(who % self.links.len().max(1)).copied() else { return Ok(()) };
+        let Some(link) = self.links.get_mut(&number) else { return Ok(()) };
+        let acceptor = link.acceptor;
+        match kind {
+            Kind::ClogDown => link.clogged_down = true,
+            Kind::ClogUp => link.clogged_up = true,
+            _ => {}
+        }
+        self.met(kind, acceptor);
+        match kind {
+            Kind::Cut => self.cut(number),
+            Kind::HalfOpen => self.half_open(number),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn unclog(&mut self) {
+        for link in self.links.values_mut() {
+            (link.clogged_up, link.clogged_down) = (false, false);
+        }
+    }
+
+    fn disk_fails(&mut self, kind: Kind, machine: usize, value: u64) {
+        self.met(kind, machine);
+        let now_ms = self.now_ms;
+        let document = self.documents[value as usize % self.documents.len()].clone();
+        let machine = &mut self.machines[machine];
+        let faults = &mut machine.disk.faults;
+        match kind {
+            Kind::DiskFull => faults.full = true,
+            Kind::DiskDies => faults.dies = true,
+            Kind::ReadFails => faults.read_fails = true,
+            Kind::DiskStalls => faults.stalled_until_ms = now_ms + value % 2_000,
+            _ => {
+                if let Some(changes) = machine.disk.image.compact(&document, value / 7) {
+                    machine.answers.push(Input::Compacted { document, changes });
+                }
+            }
+        }
+    }
+
+    pub(super) fn advance(&mut self, millis: u64) -> Checked {
+        self.now_ms += millis;
+        for machine in 0..self.machines.len() {
+            self.machines[machine].clocks.advance(millis);
+            self.wake(machine)?;
+            self.retry(machine)?;
+        }
+        Ok(())
+    }
+
+    fn clock_fails(&mut self, kind: Kind, machine: usize, value: u64) {
+        self.met(kind, machine);
+        let clocks = &mut self.machines[machine].clocks;
+        match kind {
+            Kind::WallJump => {
+                let jump = value % (2 * DAY_MS);
+                clocks.wall_ms = clocks.wall_ms.saturating_add(jump).saturating_sub(DAY_MS);
+            }
+            Kind::WallFreeze => clocks.frozen = !clocks.frozen,
+            _ => clocks.rate_percent = 50 + value % 151,
+        }
+    }
+
+    fn machine_fails(&mut self, kind: Kind, machine: usize, value: u64) -> Checked {
+        let image = match kind {
+            Kind::RestoreBackup => match self.machines[machine].disk.backup.clone() {
+                None => return Ok(()),
+                Some(image) => Some(image),
+            },
+            Kind::LoseDisk => Some(Image::default()),
+            _ => None,
+        };
+        self.met(kind, machine);
+        if let Some(image) = image {
+            self.machines[machine].disk.restart(Some(image));
+            self.machines[machine].went_back = true;
+            self.oracle.release(machine);
+            return self.restart(machine);
+        }
+        self.power_cut(machine, value as usize)
+    }
+
+    /// The process ends; of what was handed to the disk and not synced, `survive` calls (or as many as there are) are
+    /// found afterwards.
+    pub(crate) fn power_cut(&mut self, machine: usize, survive: usize) -> Checked {
+        let machine_ = &mut self.machines[machine];
+        let wall_ms = machine_.clocks.wall_ms;
+        let survive = survive % (machine_.disk.calls.len() + 2);
+        machine_.disk.power_cut(survive, wall_ms, &self.oracle)?;
+        self.restart(machine)
+    }
+
+    fn restart(&mut self, machine: usize) -> Checked {
+        self.drop_ends_of(machine);
+        self.machines[machine].restart();
+        self.check_promises_of(machine)?;
+        self.start_app(machine)
+    }
+
+    fn client_fails(&mut self, kind: Kind, who: usize) -> Checked {
+        let tier = self.tier;
+        let server = self.clients[who].server;
+        if kind == Kind::ClientRollback && self.clients[who].older.is_empty() {
+            return Ok(());
+        }
+        self.met(kind, server);
+        if let Some(link) = self.clients[who].link {
+            self.cut(link)?;
+        }
+        let client = &mut self.clients[who];
+        let actor = client.fresh_actor();
+        let older = std::mem::take(&mut client.older);
+        for (number, document) in client.documents.iter_mut().enumerate() {
+            match kind {
+                Kind::ClientRollback => {
+                    document.content = older[number].clone();
+                    document.content.set_actor(&actor);
+                }
+                Kind::ClientLoss => {
+                    document.content = Content::new(tier, &actor);
+                    document.state = SyncState::new(tier);
+                }
+                _ => document.state = SyncState::new(tier),
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,290 @@
+//! One hub's inputs and outputs, each output checked before it goes anywhere.
+//!
+//! Owns: what the shell does with outputs, and the checks of what is announced, sent, refused and queued.
+//! Must not: decide anything about the protocol. Next: `deliver.rs`, `local.rs`.
+
+use std::sync::Arc;
+
+use automerge::ChangeHash;
+use bytes::Bytes;
+use syncline_core::chunk;
+use syncline_core::hub::{Input, OpenedDocuments, Outgoing, Output, Receipt, Remark, Role};
+use syncline_core::id::SessionId;
+use syncline_core::limits::Limits;
+use syncline_core::session::{Offence, Step};
+use syncline_core::sync::message::Message;
+
+use super::{Dialler, World};
+use crate::image::Stored;
+use crate::machine::{Connection, Queued};
+use crate::oracle::{Checked, Violation, require};
+
+/// Times that one change may be sent over one connection: once, and again after each of a few resets.
+const SENDS_MAX: usize = 6;
+
+impl World {
+    pub(super) fn input(&mut self, machine: usize, input: Input) -> Checked {
+        let now = self.machines[machine].clocks.now();
+        self.machines[machine].hub.handle(now, input);
+        while let Some(output) = self.machines[machine].hub.poll_output() {
+            self.output(machine, output)?;
+        }
+        Ok(())
+    }
+
+    /// Lets a hub's deadline pass, if it has come. Afterwards the next one must lie ahead.
+    pub(super) fn wake(&mut self, machine: usize) -> Checked {
+        let due = |world: &Self| {
+            let machine = &world.machines[machine];
+            machine.hub.poll_timeout().is_some_and(|(at, _)| at <= machine.clocks.now().mono)
+        };
+        if !due(self) {
+            return Ok(());
+        }
+        self.input(machine, Input::Timeout)?;
+        require(!due(self), "deadlines move on", || format!("machine {machine} asks for the same deadline again"))
+    }
+
+    fn output(&mut self, machine: usize, output: Output) -> Checked {
+        match output {
+            Output::Persist { ticket, commit } => {
+                self.log
+                    .say(|| format!("  machine {machine} commits {} changes, ticket {ticket}", commit.changes.len()));
+                commit.changes.iter().for_each(|bytes| self.log.note(machine, "persist", bytes));
+                self.machines[machine].batch.push((ticket, commit));
+            }
+            Output::Load { document, what } => {
+                self.log.say(|| format!("  machine {machine} loads {what:?}"));
+                self.machines[machine].loads.push_back((document, what));
+            }
+            Output::Send { session, message } => self.send(machine, session, message)?,
+            Output::AwaitDrain { session } => {
+                if let Some(connection) = self.machines[machine].connections.get_mut(&session) {
+                    connection.awaiting_drain = true;
+                }
+            }
+            Output::Notify(event) => self.event(machine, event)?,
+            Output::Refused { session, remark, .. } => self.refused(machine, session, &remark)?,
+            Output::Close { session, reason } => {
+                self.log.say(|| format!("  machine {machine} closes {}: {reason}", session.0));
+                let excused = self.machines[machine].disk.has_failed || self.is_hostile(session);
+                require(excused, "honest peers are kept", || format!("machine {machine} cut off a peer: {reason}"))?;
+                self.close(machine, session);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn close(&mut self, machine: usize, session: SessionId) {
+        if let Some(connection) = self.machines[machine].connections.get_mut(&session) {
+            connection.closing = true;
+        }
+    }
+
+    pub(super) fn is_hostile(&self, session: SessionId) -> bool {
+        let link = self.links.get(&(session.0 / 2));
+        session.0.is_multiple_of(2) && link.is_none_or(|link| link.dialler == Dialler::Hostile)
+    }
+
+    fn send(&mut self, machine: usize, session: SessionId, message: Outgoing) -> Checked {
+        self.check_outgoing(machine, session, &message)?;
+        let world = &mut *self;
+        let Some(connection) = world.machines[machine].connections.get_mut(&session) else { return Ok(()) };
+        connection.push(Queued::Message(message));
+        let synced = |queued: &&Queued| matches!(queued, Queued::Message(Outgoing::Sync { .. }));
+        let queued = connection.outbox.iter().filter(synced).count();
+        let queued_max = world.machines[machine].limits.queue_messages_max;
+        require(queued <= queued_max, "queues keep their bound", || {
+            format!("machine {machine} has {queued} messages for one peer; {queued_max} are allowed")
+        })
+    }
+
+    fn check_outgoing(&mut self, machine: usize, session: SessionId, message: &Outgoing) -> Checked {
+        let (document, data) = match message {
+            Outgoing::Sync { document, data } => (document.to_string(), data),
+            Outgoing::Request { document, data } => (document.to_string(), data),
+            Outgoing::RemoteHeads { heads, .. } => {
+                let mut named = heads.iter().flat_map(|entry| &entry.heads);
+                let unknown = named.find(|hash| self.oracle.made(hash).is_none() && !self.hostile.invented(hash));
+                return require(unknown.is_none(), "heads of other stores exist", || {
+                    format!("{unknown:?} was not made")
+                });
+            }
+            Outgoing::DocUnavailable { .. } | Outgoing::Ephemeral { .. } | Outgoing::Error { .. } => return Ok(()),
+        };
+        self.log.note(machine, "send", data);
+        let Some(document) = self.texts.get(&document).copied() else { return Ok(()) };
+        let message = Message::decode(data.clone(), &Limits::default())
+            .map_err(|error| Violation { checker: "own messages are readable", detail: error.to_string() })?;
+        self.log.say(|| format!("  machine {machine} to {}: document {document}, {}", session.0, describe(&message)));
+        self.check_announced(machine, session, document, &message.heads)?;
+        self.check_sent(machine, session, document, &message.changes)
+    }
+
+    /// What is announced is a state that the store went through, and none before the one announced last.
+    fn check_announced(
+        &mut self,
+        machine: usize,
+        session: SessionId,
+        document: usize,
+        heads: &[ChangeHash],
+    ) -> Checked {
+        let empty = Stored::default();
+        let machine_ = &mut self.machines[machine];
+        let stored = machine_.disk.image.documents.get(&self.documents[document]).unwrap_or(&empty);
+        let state = stored.history.iter().rposition(|state| state == heads);
+        let Some(state) = state else {
+            let detail = format!("machine {machine} announces {heads:?}, which is no state of its store");
+            return Err(Violation { checker: "announced is durable", detail });
+        };
+        let Some(connection) = machine_.connections.get_mut(&session) else { return Ok(()) };
+        let before = connection.announced.insert(document, state).unwrap_or(0);
+        require(state >= before, "heads only advance", || {
+            format!("machine {machine} announced state {before} and then {state} to {}", session.0)
+        })?;
+        self.oracle.promise(machine, document, heads);
+        Ok(())
+    }
+
+    /// Every change that is sent is in the store, and is not sent over and over.
+    fn check_sent(&mut self, machine: usize, session: SessionId, document: usize, elements: &[Bytes]) -> Checked {
+        let machine_ = &mut self.machines[machine];
+        let Some(stored) = machine_.disk.image.documents.get(&self.documents[document]) else {
+            return require(elements.is_empty(), "sent is durable", || "a document that is not stored".to_owned());
+        };
+        let mut hashes = Vec::new();
+        for element in elements {
+            let snapshot = stored.snapshots.iter().rfind(|snapshot| element.starts_with(snapshot));
+            let rest = element.slice(snapshot.map_or(0, Bytes::len)..);
+            hashes.extend(chunk::split(rest).map_while(Result::ok).map(|chunk| chunk.hash()));
+        }
+        let foreign = hashes.iter().find(|hash| !stored.hashes.contains(hash));
+        require(foreign.is_none(), "sent is durable", || format!("machine {machine} sends {foreign:?} before it is"))?;
+        if self.is_hostile(session) {
+            return Ok(());
+        }
+        let Some(connection) = self.machines[machine].connections.get_mut(&session) else { return Ok(()) };
+        for hash in hashes {
+            let sent = connection.sent.entry(hash).or_default();
+            *sent += 1;
+            require(*sent <= SENDS_MAX, "work follows the difference", || {
+                format!("machine {machine} sends {hash} to {} for the {sent}th time", session.0)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// An offence is charged to whoever committed it; honest peers commit none.
+    fn refused(&self, machine: usize, session: Option<SessionId>, remark: &Remark) -> Checked {
+        let failed = self.machines[machine].disk.has_failed;
+        let excused = match (session, remark) {
+            (Some(_), Remark::Store(_)) | (None, Remark::LocalOrphan { .. }) => failed,
+            (Some(session), _) => self.is_hostile(session),
+            (None, _) => false,
+        };
+        require(excused, "offences are charged to the offender", || {
+            format!("machine {machine} blames {session:?}: {remark}")
+        })
+    }
+
+    /// A frame arrives at a machine's end of a link.
+    pub(super) fn frame(&mut self, machine: usize, session: SessionId, frame: &Bytes) -> Checked {
+        self.log.note(machine, "frame", frame);
+        let now = self.machines[machine].clocks.now();
+        let Some(connection) = self.machines[machine].connections.get_mut(&session) else { return Ok(()) };
+        for step in connection.session.receive(now, frame) {
+            self.step(machine, session, step)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn step(&mut self, machine: usize, session: SessionId, step: Step) -> Checked {
+        match step {
+            Step::Send(frame) => {
+                if let Some(connection) = self.machines[machine].connections.get_mut(&session) {
+                    connection.push(Queued::Frame(Bytes::from(frame)));
+                }
+            }
+            Step::Joined(peer) => {
+                let role = peer.role;
+                let machine_ = &mut self.machines[machine];
+                let replaced = match role {
+                    Role::Downstream => machine_.roster.join(&peer.peer, session),
+                    Role::Upstream => None,
+                };
+                machine_.connections.get_mut(&session).into_iter().for_each(|connection| connection.joined = true);
+                if let Some(replaced) = replaced {
+                    self.close(machine, replaced);
+                    self.input(machine, Input::Disconnected { session: replaced })?;
+                }
+                self.input(machine, Input::Connected { session, peer, opened: OpenedDocuments::default() })?;
+                if role == Role::Upstream {
+                    self.offer_all(machine, session)?;
+                }
+            }
+            Step::Forward(message) => {
+                let receipt = Receipt::new(Arc::clone(&self.machines[machine].receipts));
+                self.input(machine, Input::Received { session, message, receipt })?;
+            }
+            Step::Refused(offence) => self.offended(machine, session, &offence)?,
+            Step::Close(offence) => {
+                self.offended(machine, session, &offence)?;
+                self.close(machine, session);
+            }
+        }
+        Ok(())
+    }
+
+    fn offended(&self, machine: usize, session: SessionId, offence: &Offence) -> Checked {
+        let excused = matches!(offence, Offence::PeerError(_)) || self.is_hostile(session);
+        require(excused, "offences are charged to the offender", || {
+            format!("machine {machine} refuses an honest frame of {session:?}: {offence}")
+        })
+    }
+
+    /// Writes a connection's queue, says so, and ends the connection if that is due.
+    pub(super) fn write(&mut self, machine: usize, session: SessionId) -> Checked {
+        let Some(connection) = self.machines[machine].connections.get_mut(&session) else { return Ok(()) };
+        let frames = take_frames(connection);
+        let (closing, drained) = (connection.closing, std::mem::take(&mut connection.awaiting_drain));
+        let upward = session.0 % 2 == 1;
+        if let Some(link) = self.links.get_mut(&(session.0 / 2)) {
+            let there = if upward { link.acceptor_there } else { link.dialler_there };
+            link.written += frames.len() as u64;
+            if there {
+                let queue = if upward { &mut link.up } else { &mut link.down };
+                queue.extend(frames);
+            }
+        }
+        if drained {
+            self.input(machine, Input::Drained { session })?;
+        }
+        if closing { self.drop_end(session) } else { Ok(()) }
+    }
+}
+
+fn take_frames(connection: &mut Connection) -> Vec<Bytes> {
+    let Connection { outbox, session, .. } = connection;
+    let frames = outbox.drain(..).map(|queued| match queued {
+        Queued::Frame(frame) => frame,
+        Queued::Message(message) => {
+            let mut frame = Vec::new();
+            session.encode(&message, &mut frame);
+            Bytes::from(frame)
+        }
+    });
+    frames.collect()
+}
+
+/// A sync message for the trace: hashes by their first letters.
+pub(super) fn describe(message: &Message) -> String {
+    let short = |hashes: &[ChangeHash]| {
+        let words: Vec<String> = hashes.iter().map(|hash| hash.to_string()[..4].to_owned()).collect();
+        words.join(" ")
+    };
+    let have = message.have.iter().map(|have| format!("[{}]+{}", short(&have.last_sync), have.bloom.len()));
+    let have: Vec<String> = have.collect();
+    let elements: Vec<usize> = message.changes.iter().map(Bytes::len).collect();
+    let (heads, need) = (short(&message.heads), short(&message.need));
+    format!("heads {heads}, need {need}, have {}, elements {elements:?}", have.join(" "))
+}

@@ -1,0 +1,164 @@
+//! The applications of machines: what they write and what they are told.
+//!
+//! Owns: the application's side of a hub, and the checks of every claim made to it. Must not: touch sessions.
+//! Next: `../app.rs`, `hub.rs`.
+
+use bytes::Bytes;
+use syncline_core::hub::{Event, Input};
+use syncline_core::id::{DocumentId, SessionId};
+
+use super::World;
+use crate::app::{App, HandOver};
+use crate::client::machine_actor;
+use crate::image::Stored;
+use crate::oracle::{Checked, Violation, require};
+
+fn broken(detail: String) -> Violation {
+    Violation { checker: "applications can read their documents", detail }
+}
+
+impl World {
+    /// Every machine that dials another has an application that watches all documents.
+    pub(super) fn start_apps(&mut self) -> Checked {
+        (1..self.machines.len()).try_for_each(|machine| self.start_app(machine))
+    }
+
+    /// Opens the application's documents from the disk, under a fresh actor.
+    pub(super) fn start_app(&mut self, machine: usize) -> Checked {
+        if machine == 0 {
+            return Ok(());
+        }
+        let machine_ = &mut self.machines[machine];
+        let raw = |id: &DocumentId| {
+            let stored = machine_.disk.image.documents.get(id);
+            stored.into_iter().flat_map(|stored| &stored.changes).map(|change| change.bytes.clone()).collect::<Vec<_>>()
+        };
+        let stored = self.documents.iter().map(raw).collect();
+        let actor = machine_actor(machine, machine_.starts);
+        machine_.app = Some(App::open(self.tier, &actor, stored).map_err(broken)?);
+        for document in self.documents.clone() {
+            self.input(machine, Input::Watch { document })?;
+        }
+        Ok(())
+    }
+
+    /// A machine speaks with the one that it dialled about everything that it has.
+    pub(super) fn offer_all(&mut self, machine: usize, session: SessionId) -> Checked {
+        for document in self.documents.clone() {
+            self.input(machine, Input::Initiate { session, document })?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn local_edit(&mut self, machine: usize, document: usize, random: u64) -> Checked {
+        let Some(app) = &mut self.machines[machine].app else { return Ok(()) };
+        let bytes = app.documents[document].content.edit(random, &mut self.oracle);
+        let handed = app.wrote(document, bytes).map_err(broken)?;
+        self.hand_over(machine, document, handed)
+    }
+
+    fn hand_over(&mut self, machine: usize, document: usize, handed: HandOver) -> Checked {
+        for (ticket, change) in handed {
+            let document = self.documents[document].clone();
+            self.input(machine, Input::Local { document, changes: vec![change], ticket })?;
+        }
+        Ok(())
+    }
+
+    /// Hands failed changes over again whose time has come.
+    pub(super) fn retry(&mut self, machine: usize) -> Checked {
+        for document in 0..self.documents.len() {
+            let now_ms = self.now_ms;
+            let Some(app) = &mut self.machines[machine].app else { return Ok(()) };
+            if app.documents[document].retry_at_ms.is_some_and(|at| at <= now_ms) {
+                let handed = app.hand_over_again(document);
+                self.hand_over(machine, document, handed)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn stored(&self, machine: usize, document: usize) -> Option<&Stored> {
+        self.machines[machine].disk.image.documents.get(&self.documents[document])
+    }
+
+    pub(super) fn event(&mut self, machine: usize, event: Event) -> Checked {
+        let index = |id: &DocumentId| self.texts.get(&id.to_string()).copied();
+        match event {
+            Event::Saved { document, ticket } => {
+                let Some(document) = index(&document) else { return Ok(()) };
+                let Some(app) = &mut self.machines[machine].app else { return Ok(()) };
+                let saved = app.documents[document].saved(ticket);
+                let stored = self.stored(machine, document);
+                let lies = saved.filter(|hash| !stored.is_some_and(|stored| stored.hashes.contains(hash)));
+                require(lies.is_none(), "saved is durable", || format!("machine {machine} calls {lies:?} saved"))
+            }
+            Event::NotSaved { document, ticket, message } => {
+                let Some(document) = index(&document) else { return Ok(()) };
+                let (now_ms, failed) = (self.now_ms, self.machines[machine].disk.has_failed);
+                let Some(app) = &mut self.machines[machine].app else { return Ok(()) };
+                app.documents[document].not_saved(ticket, &message, now_ms);
+                require(failed, "local changes are saved", || {
+                    format!("machine {machine}, without a failure: {message}")
+                })
+            }
+            Event::Changed { document, changes, origin, .. } => {
+                let Some(document) = index(&document) else { return Ok(()) };
+                self.told_of_changes(machine, document, &changes, origin.is_none())
+            }
+            Event::PeerState { document, session, heads, has_all } => {
+                let Some(document) = index(&document) else { return Ok(()) };
+                self.told_of_peer(machine, document, session, &heads, has_all)
+            }
+            Event::Unavailable { .. } | Event::Ephemeral { .. } => Ok(()),
+        }
+    }
+
+    fn told_of_changes(&mut self, machine: usize, document: usize, changes: &[Bytes], own: bool) -> Checked {
+        let stored = self.stored(machine, document);
+        let durable = |bytes: &Bytes| {
+            let hash = automerge::ChangeHash(crate::forge::hash(crate::forge::CHANGE, crate::forge::body(bytes)));
+            stored.is_some_and(|stored| stored.hashes.contains(&hash))
+        };
+        require(changes.iter().all(durable), "told is durable", || {
+            format!("machine {machine} tells its application of changes that are not stored")
+        })?;
+        let Some(app) = self.machines[machine].app.as_mut().filter(|_| !own) else { return Ok(()) };
+        let content = &mut app.documents[document].content;
+        content.apply(changes).map_err(broken)?;
+        let (heads, known) = (content.heads(), content.hashes());
+        let complete = heads.iter().all(|head| known.contains(head))
+            && changes.iter().all(|bytes| {
+                let hash = crate::forge::hash(crate::forge::CHANGE, crate::forge::body(bytes));
+                known.contains(&automerge::ChangeHash(hash))
+            });
+        require(complete, "dependencies are told first", || format!("machine {machine}, document {document}"))
+    }
+
+    /// What the application is told of a server must be true of that server.
+    fn told_of_peer(
+        &self,
+        machine: usize,
+        document: usize,
+        session: SessionId,
+        heads: &[automerge::ChangeHash],
+        has_all: bool,
+    ) -> Checked {
+        let upstream = machine.checked_sub(1).map(|at| usize::from(self.topology.upstream[at]));
+        let Some(upstream) = upstream.filter(|_| session.0 % 2 == 1) else { return Ok(()) };
+        if self.machines[upstream].went_back {
+            return Ok(());
+        }
+        let empty = Stored::default();
+        let there = &self.stored(upstream, document).unwrap_or(&empty).hashes;
+        let claimed = heads.iter().find(|head| !there.contains(head));
+        require(claimed.is_none(), "status claims no more than is true", || {
+            format!("machine {machine} hears that machine {upstream} has {claimed:?}")
+        })?;
+        let Some(app) = self.machines[machine].app.as_ref().filter(|_| has_all) else { return Ok(()) };
+        let missing = app.documents[document].saved.iter().find(|hash| !there.contains(hash));
+        require(missing.is_none(), "status claims no more than is true", || {
+            format!("machine {machine} hears that machine {upstream} has all, which lacks {missing:?}")
+        })
+    }
+}

@@ -1,0 +1,47 @@
+//! A short run of everything, in every test run. Long runs are commands: docs/simulator.md.
+//!
+//! Owns: seeds that were found to fail once, as scenarios. Must not: take more than a minute of one processor.
+//! Next: `../src/campaign.rs`.
+
+use syncline_sim::campaign::Campaign;
+use syncline_sim::small::explore;
+use syncline_sim::{Scenario, Tier};
+
+fn check(tier: Tier, seeds: u64, double: bool) {
+    let campaign = Campaign { tier, from: 0, seeds, budget: None, threads: 2, failures_max: 1, double };
+    let summary = campaign.run();
+    assert_eq!(summary.failures, []);
+    assert_eq!(summary.seeds, seeds);
+    assert!(!double || summary.doubled == seeds);
+}
+
+#[test]
+fn seeds_with_small_changes_are_clean() {
+    check(Tier::T0, 400, false);
+}
+
+#[test]
+fn seeds_with_real_documents_are_clean() {
+    check(Tier::T1, 120, false);
+}
+
+#[test]
+fn equal_seeds_give_equal_runs() {
+    check(Tier::T0, 40, true);
+    check(Tier::T1, 10, true);
+}
+
+#[test]
+fn a_small_world_is_clean_in_every_state_near_its_beginning() {
+    let explored = explore(2, 400);
+    assert!(explored.failure.is_none(), "{:?}", explored.failure);
+    assert!(explored.cases >= 400, "{explored:?}");
+}
+
+#[test]
+fn a_scenario_survives_its_text_form() {
+    for seed in 0..20 {
+        let scenario = Scenario::draw(seed, Tier::T1);
+        assert_eq!(scenario.to_string().parse::<Scenario>().expect("own text"), scenario);
+    }
+}
