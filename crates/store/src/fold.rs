@@ -103,13 +103,15 @@ impl Round {
             let Some(unfolded) = unfolded else { continue };
             let part = fold_document(&transaction, &id, &unfolded, SLICE_BYTES - bytes)?;
             bytes += part.bytes;
-            if part.rows < unfolded.rows.len() {
-                self.documents.push_front(id.clone());
-            }
             if options.is_ripe(&part.row) {
                 ripe.push(id.clone());
             }
-            folded.push((id, part.row.key, part.rows));
+            folded.push((id.clone(), part.row.key, part.rows));
+            if part.rows < unfolded.rows.len() {
+                // The overlay gives these rows up only after this transaction: in it, they would be folded again.
+                self.documents.push_front(id);
+                break;
+            }
         }
         transaction.commit()?;
         let mut overlay = overlay.write().unwrap_or_else(PoisonError::into_inner);

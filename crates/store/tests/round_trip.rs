@@ -7,6 +7,7 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::sync::mpsc::channel;
+use std::time::Duration;
 
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -333,4 +334,25 @@ fn a_document_that_cannot_be_compacted_stays_raw_and_is_served() {
     assert_eq!(covered(&model), 0);
     let payload = store.payload(&model.id).expect("readable").expect("it exists");
     assert!(payload.tail.iter().map(|change| &change.bytes).eq(&forged));
+}
+
+// Within one transaction the fold came back to a document that it had left half done, and appended the same rows again:
+// the changes were there twice, or the writer stopped for a place that was taken.
+#[test]
+fn a_small_commit_before_one_too_large_for_a_slice_is_folded_once() {
+    for (before, filler) in [(0, 10), (3, 10), (0, 600_000), (3, 600_000)] {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let options = Options { fold_slice: Duration::from_secs(60), ..lazy() };
+        let mut model = Model::new(1, 1);
+        if before > 0 {
+            let store = open(directory.path(), options.clone());
+            model.grow(&store, before, 10);
+            store.close().expect("a healthy disk");
+        }
+        let store = open(directory.path(), options.clone());
+        [filler, 1_100_000, 10].into_iter().for_each(|filler| model.grow(&store, 1, filler));
+        store.close().expect("a healthy disk");
+        assert_clean(directory.path(), model.journal.len());
+        model.assert_stored(&open(directory.path(), lazy()));
+    }
 }

@@ -83,12 +83,9 @@ impl World {
 
     /// Counts that a fault came, and what the machine was in the middle of.
     fn met(&mut self, kind: Kind, machine: usize) {
-        let state = match self.machines[machine].state() {
-            State::Idle if self.links.values().any(|link| !link.up.is_empty() || !link.down.is_empty()) => {
-                State::UnderWay
-            }
-            state => state,
-        };
+        let state = self.machines[machine].state();
+        let under_way = self.links.values().any(|link| !link.up.is_empty() || !link.down.is_empty());
+        let state = if state == State::Idle && under_way { State::UnderWay } else { state };
         self.log.fault_met(kind, state);
     }
 
@@ -117,7 +114,8 @@ impl World {
             Body::Ephemeral { document: id, count, session: &session, data: Bytes::from_static(&[0xf6]) }
         } else {
             let store = StorageId::new(&format!("store-{}", value % 3)).expect("a name");
-            let (add, remove) = if value % 5 == 0 { (Vec::new(), vec![store]) } else { (vec![store], Vec::new()) };
+            let (add, remove) =
+                if value.is_multiple_of(5) { (Vec::new(), vec![store]) } else { (vec![store], Vec::new()) };
             Body::RemoteSubscriptionChange { add, remove }
         };
         self.client_says(who, link, &body);
@@ -128,17 +126,13 @@ impl World {
         let Some(number) = self.links.keys().nth(who % self.links.len().max(1)).copied() else { return Ok(()) };
         let Some(link) = self.links.get_mut(&number) else { return Ok(()) };
         let acceptor = link.acceptor;
-        match kind {
-            Kind::ClogDown => link.clogged_down = true,
-            Kind::ClogUp => link.clogged_up = true,
-            _ => {}
-        }
+        link.clogged_down |= kind == Kind::ClogDown;
+        link.clogged_up |= kind == Kind::ClogUp;
         self.met(kind, acceptor);
-        match kind {
-            Kind::Cut => self.cut(number),
-            Kind::HalfOpen => self.half_open(number),
-            _ => Ok(()),
+        if kind == Kind::Cut {
+            return self.cut(number);
         }
+        if kind == Kind::HalfOpen { self.half_open(number) } else { Ok(()) }
     }
 
     pub(super) fn unclog(&mut self) {
@@ -153,16 +147,16 @@ impl World {
         let document = self.documents[value as usize % self.documents.len()].clone();
         let machine = &mut self.machines[machine];
         let faults = &mut machine.disk.faults;
-        match kind {
-            Kind::DiskFull => faults.full = true,
-            Kind::DiskDies => faults.dies = true,
-            Kind::ReadFails => faults.read_fails = true,
-            Kind::DiskStalls => faults.stalled_until_ms = now_ms + value % 2_000,
-            _ => {
-                if let Some(changes) = machine.disk.image.compact(&document, value / 7) {
-                    machine.answers.push(Input::Compacted { document, changes });
-                }
-            }
+        faults.full |= kind == Kind::DiskFull;
+        faults.dies |= kind == Kind::DiskDies;
+        faults.read_fails |= kind == Kind::ReadFails;
+        if kind == Kind::DiskStalls {
+            faults.stalled_until_ms = now_ms + value % 2_000;
+        }
+        if kind == Kind::Compact
+            && let Some(changes) = machine.disk.image.compact(&document, value / 7)
+        {
+            machine.answers.push(Input::Compacted { document, changes });
         }
     }
 
@@ -179,26 +173,23 @@ impl World {
     fn clock_fails(&mut self, kind: Kind, machine: usize, value: u64) {
         self.met(kind, machine);
         let clocks = &mut self.machines[machine].clocks;
-        match kind {
-            Kind::WallJump => {
-                let jump = value % (2 * DAY_MS);
-                clocks.wall_ms = clocks.wall_ms.saturating_add(jump).saturating_sub(DAY_MS);
-            }
-            Kind::WallFreeze => clocks.frozen = !clocks.frozen,
-            _ => clocks.rate_percent = 50 + value % 151,
+        clocks.frozen ^= kind == Kind::WallFreeze;
+        if kind == Kind::WallJump {
+            clocks.wall_ms = clocks.wall_ms.saturating_add(value % (2 * DAY_MS)).saturating_sub(DAY_MS);
+        }
+        if kind == Kind::ClockRate {
+            clocks.rate_percent = 50 + value % 151;
         }
     }
 
     fn machine_fails(&mut self, kind: Kind, machine: usize, value: u64) -> Checked {
-        let image = match kind {
-            Kind::RestoreBackup => match self.machines[machine].disk.backup.clone() {
-                None => return Ok(()),
-                Some(image) => Some(image),
-            },
-            Kind::LoseDisk => Some(Image::default()),
-            _ => None,
-        };
+        let backup = self.machines[machine].disk.backup.clone();
+        if kind == Kind::RestoreBackup && backup.is_none() {
+            return Ok(());
+        }
         self.met(kind, machine);
+        let image = backup.filter(|_| kind == Kind::RestoreBackup);
+        let image = image.or((kind == Kind::LoseDisk).then(Image::default));
         if let Some(image) = image {
             self.machines[machine].disk.restart(Some(image));
             self.machines[machine].went_back = true;
@@ -239,16 +230,14 @@ impl World {
         let actor = client.fresh_actor();
         let older = std::mem::take(&mut client.older);
         for (number, document) in client.documents.iter_mut().enumerate() {
-            match kind {
-                Kind::ClientRollback => {
-                    document.content = older[number].clone();
-                    document.content.set_actor(&actor);
-                }
-                Kind::ClientLoss => {
-                    document.content = Content::new(tier, &actor);
-                    document.state = SyncState::new(tier);
-                }
-                _ => document.state = SyncState::new(tier),
+            if kind == Kind::ClientRollback {
+                document.content = older[number].clone();
+                document.content.set_actor(&actor);
+                continue;
+            }
+            document.state = SyncState::new(tier);
+            if kind == Kind::ClientLoss {
+                document.content = Content::new(tier, &actor);
             }
         }
         Ok(())

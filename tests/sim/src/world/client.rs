@@ -82,12 +82,12 @@ impl World {
     pub(super) fn client_says(&mut self, who: usize, link: u64, body: &Body<'_>) {
         let mut frame = Vec::new();
         wire::encode(&self.clients[who].name(), Some("server"), body, &mut frame);
-        self.log.say(|| match body {
-            Body::Sync { data, .. } | Body::Request { data, .. } => {
-                let message = Message::decode(data.clone(), &Limits::default());
-                format!("  client {who} says {}", message.map_or_else(|error| error.to_string(), |m| describe(&m)))
-            }
-            other => format!("  client {who} says {}", other.kind()),
+        self.log.say(|| {
+            let (Body::Sync { data, .. } | Body::Request { data, .. }) = body else {
+                return format!("  client {who} says {}", body.kind());
+            };
+            let message = Message::decode(data.clone(), &Limits::default());
+            format!("  client {who} says {}", message.map_or_else(|error| error.to_string(), |m| describe(&m)))
         });
         self.push_up(link, Bytes::from(frame));
     }

@@ -158,7 +158,9 @@ impl World {
                 let whole = victim.raw_bytes();
                 let bits = forge::body(whole).len() as u64 * 8;
                 let bent = forge::flipped(whole, stream.below(bits) as usize);
-                self.note_if_readable(&bent);
+                if self.is_of_another_author(&bent, &victim) {
+                    return;
+                }
                 Bytes::from(bent)
             }
             _ => {
@@ -173,12 +175,13 @@ impl World {
         self.hostile_syncs(link, document, &message(Vec::new(), vec![bytes]));
     }
 
-    /// A bent change may still be a change: if it is stored, that is no fault.
-    fn note_if_readable(&mut self, bytes: &[u8]) {
-        if let Ok(change) = automerge::Change::try_from(bytes) {
-            let made = Made { deps: change.deps().to_vec(), max_op: change.max_op() };
-            self.oracle.make(change.hash(), made);
-        }
+    /// A bent change may still be a change: if it is stored, that is no fault. In the name of an author who is yet to
+    /// write, it would keep that author out.
+    fn is_of_another_author(&mut self, bytes: &[u8], victim: &automerge::Change) -> bool {
+        let Ok(change) = automerge::Change::try_from(bytes) else { return false };
+        let made = Made { deps: change.deps().to_vec(), max_op: change.max_op() };
+        self.oracle.make(change.hash(), made);
+        change.actor_id() != victim.actor_id()
     }
 
     /// Statements that are not true.

@@ -189,7 +189,8 @@ impl World {
         let links: Vec<u64> = self.links.keys().copied().collect();
         links.into_iter().try_for_each(|link| self.cut(link))?;
         for machine in 0..self.machines.len() {
-            for document in self.documents.clone() {
+            let watched = if self.machines[machine].app.is_some() { self.documents.clone() } else { Vec::new() };
+            for document in watched {
                 self.input(machine, Input::Unwatch { document })?;
             }
         }
