@@ -17,12 +17,12 @@ fn check(tier: Tier, seeds: u64, double: bool) {
 
 #[test]
 fn seeds_with_small_changes_are_clean() {
-    check(Tier::T0, 400, false);
+    check(Tier::T0, 200, false);
 }
 
 #[test]
 fn seeds_with_real_documents_are_clean() {
-    check(Tier::T1, 120, false);
+    check(Tier::T1, 80, false);
 }
 
 #[test]
