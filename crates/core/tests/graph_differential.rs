@@ -323,9 +323,11 @@ fn a_damaged_stored_graph_is_an_error_and_never_a_panic() {
     assert!(matches!(Graph::from_stored(&tail, HASH_KEY), Err(GraphError::MissingDependency { .. })));
 }
 
-/// Index records without dependencies: a first byte for the hash, the actor's number with its name at its first record,
-/// the first operation, and where runs of one kind begin. Each has ten operations.
-fn records(nodes: &[(u8, u8, Option<u8>, u8, &[u8])]) -> Result<Graph, GraphError> {
+/// An index record without dependencies: a first byte for the hash, the actor's number with its name at its first record,
+/// the first operation, and where runs of one kind begin. It has ten operations.
+type Record<'a> = (u8, u8, Option<u8>, u8, &'a [u8]);
+
+fn records(nodes: &[Record<'_>]) -> Result<Graph, GraphError> {
     let mut index = Vec::new();
     for (hash, number, name, start_op, runs) in nodes {
         index.extend([*hash; 32]);

@@ -94,12 +94,14 @@ fn changes(to: &Corpora, documents: &mut [AutoCommit]) {
     to.add("document", "empty", &[1, 0x85, 0x6f, 0x4a, 0x83, 0xb8, 0x1a, 0x95, 0x44, 0, 4, 0, 0, 0, 0]);
 }
 
+type Edit<'a> = &'a dyn Fn(&mut AutoCommit) -> Result<(), AutomergeError>;
+
 /// Changes on top of what the target `change` knows, one of each kind.
 fn edits(to: &Corpora) {
     let known = syncline_fuzz_targets::known_document();
     let object = |name| known.get(ROOT, name).expect("readable").expect("it is there").1;
     let (text, list) = (object("text"), object("list"));
-    let edits: [&dyn Fn(&mut AutoCommit) -> Result<(), AutomergeError>; 9] = [
+    let edits: [Edit<'_>; 9] = [
         &|document| document.put(ROOT, "key 0", 7),
         &|document| document.delete(ROOT, "key 1"),
         &|document| document.put_object(ROOT, "map", ObjType::Map).map(drop),
