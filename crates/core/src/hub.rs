@@ -245,6 +245,7 @@ impl Hub {
             && let Some(document) = self.document(key)
         {
             document.watched = false;
+            document.inbox.retain(|item| !matches!(item, Item::Watch));
             self.touch(now, key);
         }
     }
@@ -299,6 +300,8 @@ impl Hub {
                 document.deadline = None;
             }
             self.respond_to_all(now, key);
+            // A read that failed may be due again.
+            self.drive(now, key);
         }
         self.sweep(now);
     }

@@ -31,6 +31,8 @@ pub(super) struct Document {
     /// Empty, but there, while the document is absent.
     pub(super) graph: Option<Box<Graph>>,
     pub(super) loading: Option<Load>,
+    /// Reads that failed one after the other; the wait before the next grows with each.
+    pub(super) reads_failed: u8,
     /// A payload of about so many bytes is asked for or queued; the peers that wait for it are those whose plan says so.
     pub(super) fetching: Option<usize>,
     pub(super) inbox: VecDeque<Item>,
@@ -147,6 +149,7 @@ impl Document {
             payload_bytes: 0,
             graph: None,
             loading: None,
+            reads_failed: 0,
             fetching: None,
             inbox: VecDeque::new(),
             peers: Vec::new(),

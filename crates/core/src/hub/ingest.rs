@@ -4,6 +4,7 @@
 //! Next: `hub/respond.rs`, `graph/admission.rs`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use super::document::{Awaiting, Item, Origin, Persisting, Presence};
 use super::{Event, Hub, Load, Loaded, Now, Output, Receipt, Remark, StoreFailure, SyncMessage};
@@ -12,6 +13,12 @@ use crate::change::Change;
 use crate::graph::{Admission, Graph, Orphans};
 use crate::id::{DocumentId, SessionId};
 use crate::storage::{Commit, Summary};
+
+/// Between a read that failed and the next for what the application asked; twice as long after each that fails too.
+const READ_RETRY: Duration = Duration::from_secs(1);
+
+/// How often that wait doubles: to 64 s.
+const READ_RETRY_DOUBLINGS: u8 = 6;
 
 impl Hub {
     pub(super) fn handle_message(
@@ -248,7 +255,7 @@ impl Hub {
     fn summary_loaded(&mut self, key: u32, summary: Option<Summary>) {
         let hash_key = self.hash_key;
         let Some(document) = self.document(key) else { return };
-        document.loading = None;
+        (document.loading, document.reads_failed) = (None, 0);
         if document.presence != Presence::Unknown {
             return;
         }
@@ -268,7 +275,7 @@ impl Hub {
 
     fn graph_loaded(&mut self, key: u32, graph: Option<Box<Graph>>) {
         let Some(document) = self.document(key) else { return };
-        document.loading = None;
+        (document.loading, document.reads_failed) = (None, 0);
         if document.graph.is_none()
             && let Some(graph) = graph
         {
@@ -280,7 +287,7 @@ impl Hub {
     }
 
     /// The document cannot be read: those who asked are told, and nothing of it is touched. The next message about it
-    /// tries again.
+    /// tries again; for the application, which is not told, the hub does by itself.
     pub(super) fn load_failed(&mut self, now: Now, id: &DocumentId, what: &Load, failure: &StoreFailure) {
         let Some(key) = self.keys.get(id).copied() else { return };
         self.end_fetch(key, what);
@@ -288,7 +295,7 @@ impl Hub {
         let waiting: BTreeSet<_> = match what {
             Load::Summary | Load::Graph => {
                 document.loading = None;
-                return self.drop_inbox(key, failure);
+                return self.drop_inbox(now, key, failure);
             }
             Load::Payload => document.peers.iter().map(|peer| peer.session).collect(),
             Load::Changes { session, .. } => {
@@ -303,19 +310,22 @@ impl Hub {
     }
 
     /// Nothing that waits can be handled. Whoever sent changes is cut off, for the reason of [`Self::persist_failed`].
-    fn drop_inbox(&mut self, key: u32, failure: &StoreFailure) {
+    fn drop_inbox(&mut self, now: Now, key: u32, failure: &StoreFailure) {
         let Some(document) = self.document(key) else { return };
         let (id, inbox) = (document.id.clone(), std::mem::take(&mut document.inbox));
         let mut senders = BTreeMap::new();
+        let (mut watched, mut initiated) = (false, BTreeSet::new());
         for item in inbox {
             match item {
                 Item::Message { session, message, .. } => {
                     *senders.entry(session).or_default() |= message.statement.with_changes;
                 }
                 Item::Local { ticket, .. } => self.not_saved(&id, ticket, failure),
-                Item::Watch | Item::Initiate { .. } => {}
+                Item::Watch => watched = true,
+                Item::Initiate { session } => _ = initiated.insert(session),
             }
         }
+        self.read_again_later(now, key, watched, initiated);
         for (session, sent_changes) in senders {
             if sent_changes {
                 self.cut_off(session, &id, failure);
@@ -323,6 +333,19 @@ impl Hub {
                 self.remark(session, Some(&id), Remark::Store(failure.clone()));
             }
         }
+    }
+
+    /// Keeps what the application asked for until the document can be read.
+    fn read_again_later(&mut self, now: Now, key: u32, watched: bool, initiated: BTreeSet<SessionId>) {
+        let Some(document) = self.document(key) else { return };
+        document.inbox.extend(watched.then_some(Item::Watch));
+        document.inbox.extend(initiated.into_iter().map(|session| Item::Initiate { session }));
+        if document.inbox.is_empty() {
+            return;
+        }
+        let wait = READ_RETRY * (1 << document.reads_failed.min(READ_RETRY_DOUBLINGS));
+        document.reads_failed = document.reads_failed.saturating_add(1);
+        self.wake_at(key, now.mono + wait);
     }
 
     pub(super) fn compacted(&mut self, id: &DocumentId, changes: u32) {

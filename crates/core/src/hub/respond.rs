@@ -62,7 +62,7 @@ impl Hub {
         }
     }
 
-    fn wake_at(&mut self, key: u32, until: std::time::Duration) {
+    pub(super) fn wake_at(&mut self, key: u32, until: std::time::Duration) {
         let Some(document) = self.document(key) else { return };
         let earlier = document.deadline.is_some_and(|deadline| deadline <= until);
         if earlier {

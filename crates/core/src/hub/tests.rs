@@ -8,6 +8,7 @@ mod fanout;
 mod forgetting;
 mod opening;
 mod passing;
+mod reading;
 
 use std::collections::{BTreeMap, VecDeque};
 
