@@ -65,7 +65,7 @@ fn run(ground: &mut Ground, fault: Fault, what: &str) -> (u64, u64) {
         // A disk that fails is no reason to call the data damaged or foreign; a commit on one that was not taken is stale.
         let honest = ["Io", "DiskFull", "Poisoned", "Sqlite", "Stale"].contains(&name.as_str());
         // Of a page that can be read in part only, SQLite sees the rest as zeros.
-        let honest = honest || name == "Corrupt" && fault.kind == FaultKind::Io && fault.lasts;
+        let honest = honest || name == "Corrupt" && fault.kind == FaultKind::Io;
         assert!(honest, "{what}: {name}: {message}");
     }
     ground.assert_kept(&life, Cut::Kept, what);
