@@ -12,5 +12,5 @@ pub mod tree;
 
 pub use disk::{Disk, Fault, FaultKind, Site};
 #[cfg(target_os = "linux")]
-pub use mount::{Mount, unavailable};
+pub use mount::{Mount, mounted_or_skipped, unavailable};
 pub use tree::{Cut, Image, Operation, Tree};

@@ -34,6 +34,22 @@ pub fn unavailable() -> Option<String> {
     Mount::new(Disk::default()).err().map(|error| format!("FUSE cannot be mounted ({error}); it takes root"))
 }
 
+/// A disk, mounted; `None`, with a word on why, where none can be.
+///
+/// # Panics
+/// Where none can be and `SYNCLINE_REQUIRE_ALL` is set, as in continuous integration.
+#[must_use]
+pub fn mounted_or_skipped() -> Option<(Disk, Mount)> {
+    if let Some(reason) = unavailable() {
+        assert!(std::env::var_os("SYNCLINE_REQUIRE_ALL").is_none(), "SYNCLINE_REQUIRE_ALL is set, but: {reason}");
+        println!("skipped: {reason}");
+        return None;
+    }
+    let disk = Disk::default();
+    let mount = Mount::new(disk.clone()).expect("it worked a moment ago");
+    Some((disk, mount))
+}
+
 /// A mounted disk, unmounted when dropped.
 ///
 /// The mount lives in a mount namespace of the thread that made it, so that it ends with the process however that

@@ -9,7 +9,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::PathBuf;
 
-use syncline_disk::{Cut, Disk, Fault, FaultKind, Image, Mount, Site, unavailable};
+use syncline_disk::{Cut, Disk, Fault, FaultKind, Image, Mount, Site, mounted_or_skipped};
 
 struct Mounted {
     disk: Disk,
@@ -20,13 +20,7 @@ struct Mounted {
 impl Mounted {
     /// A mounted disk, unless this machine has none.
     fn new() -> Option<Self> {
-        if let Some(reason) = unavailable() {
-            assert!(std::env::var_os("SYNCLINE_REQUIRE_ALL").is_none(), "SYNCLINE_REQUIRE_ALL is set, but: {reason}");
-            println!("skipped: {reason}");
-            return None;
-        }
-        let disk = Disk::default();
-        let mount = Mount::new(disk.clone()).expect("it worked a moment ago");
+        let (disk, mount) = mounted_or_skipped()?;
         let place = disk.place(&Image::new());
         Some(Self { disk, mount, place })
     }

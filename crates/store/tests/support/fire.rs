@@ -10,7 +10,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use syncline_disk::{Cut, Disk, Image, Mount, unavailable};
+use syncline_disk::{Cut, Disk, Image, Mount, mounted_or_skipped};
 use syncline_store::{Options, Store, StoreError, check};
 
 use crate::support::{Model, commit, eager};
@@ -53,12 +53,7 @@ pub(crate) struct Known {
 impl Ground {
     /// `None`, with a word on why, on machines that cannot mount.
     pub(crate) fn new() -> Option<Self> {
-        if let Some(reason) = unavailable() {
-            println!("skipped: {reason}");
-            return None;
-        }
-        let disk = Disk::default();
-        let mount = Mount::new(disk.clone()).expect("it worked a moment ago");
+        let (disk, mount) = mounted_or_skipped()?;
         let place = disk.place(&Image::new());
         Some(Self { disk, mount, place })
     }
