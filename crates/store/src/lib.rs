@@ -7,7 +7,7 @@
 //!
 //! Reading order: [`store`] is the interface, `schema` the tables and how a file is opened, `record` the byte forms in
 //! them, `cover` documents that come and stay as one chunk, `overlay` the part of the log that is not folded yet,
-//! `writer` and `fold` the one thread that writes, `recover` what a start makes of the log, `read` the readers, `checkpoint` and `compact` the threads in the background, [`check()`] the verification of a whole file.
+//! `writer`, `group` and `fold` the one thread that writes, [`life`] which documents are deleted, `recover` what a start makes of the log, `read` the readers, `checkpoint` and `compact` the threads in the background, [`check()`] the verification of a whole file.
 //! docs/store.md says what is durable when.
 
 pub mod check;
@@ -16,6 +16,8 @@ mod compact;
 mod cover;
 mod error;
 mod fold;
+mod group;
+pub mod life;
 mod overlay;
 mod read;
 mod record;
@@ -27,4 +29,5 @@ mod writer;
 
 pub use check::{CheckReport, check};
 pub use error::StoreError;
+pub use life::LifeEntry;
 pub use store::{Options, Store};

@@ -7,18 +7,22 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::document::{Awaiting, Item, Origin, Persisting, Presence};
-use super::{Event, Hub, Load, Loaded, Now, Output, Receipt, Remark, StoreFailure, SyncMessage};
+use super::{Event, Hub, Load, Loaded, Now, Outgoing, Output, Receipt, Remark, StoreFailure, SyncMessage};
 use crate::ChangeHash;
 use crate::change::Change;
 use crate::graph::{Admission, Graph, Orphans};
 use crate::id::{DocumentId, SessionId};
-use crate::storage::{Commit, Summary};
+use crate::native::{NativeMessage, RefusalReason};
+use crate::storage::{Commit, Standing, Summary};
 
 /// Between a read that failed and the next for what the application asked; twice as long after each that fails too.
 const READ_RETRY: Duration = Duration::from_secs(1);
 
 /// How often that wait doubles: to 64 s.
 const READ_RETRY_DOUBLINGS: u8 = 6;
+
+/// What is said of a change that did not get past its bytes; the error that goes with it has the details.
+const NOT_READ: &str = "the change is malformed or above a limit";
 
 impl Hub {
     pub(super) fn handle_message(
@@ -29,6 +33,9 @@ impl Hub {
         message: SyncMessage,
         receipt: Receipt,
     ) {
+        if self.document(key).is_some_and(|document| document.is_deleted()) {
+            return self.refuse_deleted(now, key, session);
+        }
         let SyncMessage { request, statement, changes, refused, .. } = message;
         // The sender may be gone by now: its changes still count, its questions do not.
         let present = self.sessions.contains_key(&session);
@@ -38,9 +45,13 @@ impl Hub {
             return document.remove_peer(session);
         }
         let peer = document.peer_or_new(session);
-        for hash in refused {
-            peer.sync.refuse(hash);
+        for hash in &refused {
+            peer.sync.refuse(*hash);
         }
+        for hash in refused {
+            self.refuse_natively(key, session, hash, RefusalReason::Limit, NOT_READ);
+        }
+        let Some(document) = self.document(key) else { return };
         let length = document.graph.as_ref().map_or(document.durable, |graph| graph.len());
         let after_own = document.awaiting.iter().any(|awaiting| awaiting.session == session);
         if length > document.durable && (statement.with_changes || after_own) {
@@ -122,12 +133,22 @@ impl Hub {
                     if let Some(peer) = document.peer(session) {
                         peer.sync.refuse(hash);
                     }
+                    self.refuse_natively(key, session, hash, remark.reason(), &remark.to_string());
                     self.remark(session, Some(&id), remark);
                 }
                 Origin::Local { .. } => {
                     self.outputs.push_back(Output::Refused { session: None, document: Some(id), remark });
                 }
             }
+        }
+    }
+
+    /// A Syncline peer can do something about it.
+    fn refuse_natively(&mut self, key: u32, session: SessionId, hash: ChangeHash, reason: RefusalReason, words: &str) {
+        let Some(document) = self.document(key).map(|document| document.id.clone()) else { return };
+        if self.sessions.get(&session).is_some_and(|entry| entry.peer.native > 0) {
+            let words = words.to_owned();
+            self.send(session, Outgoing::Native(NativeMessage::Refused { document, hash, reason, words }));
         }
     }
 
@@ -227,7 +248,7 @@ impl Hub {
         }
     }
 
-    fn cut_off(&mut self, session: SessionId, id: &DocumentId, failure: &StoreFailure) {
+    pub(super) fn cut_off(&mut self, session: SessionId, id: &DocumentId, failure: &StoreFailure) {
         if self.sessions.contains_key(&session) {
             self.remark(session, Some(id), Remark::Store(failure.clone()));
             self.outputs.push_back(Output::Close { session, reason: failure.message.clone() });
@@ -243,7 +264,7 @@ impl Hub {
         let Some(key) = self.keys.get(id).copied() else { return };
         self.touch(now, key);
         match loaded {
-            Loaded::Summary(summary) => self.summary_loaded(key, summary),
+            Loaded::Summary(standing) => self.summary_loaded(key, standing),
             Loaded::Graph(graph) => self.graph_loaded(key, graph),
             Loaded::Payload(payload) => return self.payload_loaded(now, key, payload),
             Loaded::Changes { session, changes } => return self.changes_loaded(now, key, session, changes),
@@ -252,14 +273,15 @@ impl Hub {
         self.respond_to_all(now, key);
     }
 
-    fn summary_loaded(&mut self, key: u32, summary: Option<Summary>) {
+    fn summary_loaded(&mut self, key: u32, standing: Standing) {
         let hash_key = self.hash_key;
         let Some(document) = self.document(key) else { return };
         (document.loading, document.reads_failed) = (None, 0);
         if document.presence != Presence::Unknown {
             return;
         }
-        match summary {
+        document.life = standing.life;
+        match standing.summary {
             None => {
                 document.presence = Presence::Absent;
                 document.graph = Some(Box::new(Graph::new(hash_key)));
@@ -323,6 +345,12 @@ impl Hub {
                 Item::Local { ticket, .. } => self.not_saved(&id, ticket, failure),
                 Item::Watch => watched = true,
                 Item::Initiate { session } => _ = initiated.insert(session),
+                Item::SetLife { ticket, .. } => {
+                    let (document, message) = (id.clone(), failure.message.clone());
+                    self.outputs.push_back(Output::Notify(Event::LifeFailed { document, ticket, message }));
+                }
+                // It comes again with the next connection.
+                Item::Life { session, .. } => _ = senders.insert(session, true),
             }
         }
         self.read_again_later(now, key, watched, initiated);

@@ -100,12 +100,13 @@ fn a_join_is_answered_and_names_the_peer() {
     let bytes = (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).expect("digits"));
     let steps = session.receive(at(0), &bytes.collect());
     let [Step::Send(answer), Step::Joined(peer)] = &steps[..] else { panic!("{steps:?}") };
-    let metadata = PeerMetadata { storage_id: Some(local().storage), is_ephemeral: false, native: None };
+    let metadata = PeerMetadata { storage_id: Some(local().storage), is_ephemeral: false, native: Some(1) };
     let mut golden = Vec::new();
     let body = Body::Peer { metadata, selected_version: Some("1") };
     wire::encode("server", Some("cli"), &body, &mut golden);
     assert_eq!(*answer, golden);
-    let expected = PeerInfo { peer: PeerId::new("cli").expect("a name"), storage: None, role: Role::Downstream };
+    let expected =
+        PeerInfo { peer: PeerId::new("cli").expect("a name"), storage: None, role: Role::Downstream, native: 0 };
     assert_eq!((peer, session.peer()), (&expected, Some(&expected)));
 }
 
@@ -291,7 +292,10 @@ fn who_dials_joins_and_takes_the_answer() {
     let steps = session.receive(at(0), &Bytes::copy_from_slice(answer));
     let [Step::Joined(peer)] = &steps[..] else { panic!("{steps:?}") };
     let storage = Some(local().storage);
-    assert_eq!(*peer, PeerInfo { peer: PeerId::new("upstream").expect("a name"), storage, role: Role::Upstream });
+    assert_eq!(
+        *peer,
+        PeerInfo { peer: PeerId::new("upstream").expect("a name"), storage, role: Role::Upstream, native: 0 }
+    );
 }
 
 #[test]

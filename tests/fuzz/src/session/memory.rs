@@ -93,7 +93,7 @@ impl Memory {
     pub(super) fn load(&self, document: &DocumentId, what: &Load, hash_key: u64) -> Loaded {
         let stored = self.documents.get(document).filter(|stored| !stored.changes.is_empty());
         match what {
-            Load::Summary => Loaded::Summary(stored.map(Stored::summary)),
+            Load::Summary => Loaded::Summary(stored.map(Stored::summary).into()),
             Load::Graph => {
                 let load = |stored: &Stored| Graph::from_stored(&stored.graph(), hash_key).expect("a whole graph");
                 Loaded::Graph(stored.map(load).map(Box::new))

@@ -240,7 +240,7 @@ impl World {
 
     fn output(&mut self, output: Output) {
         match output {
-            Output::Persist { .. } | Output::Load { .. } => self.under_way.push_back(output),
+            Output::Persist { .. } | Output::Load { .. } | Output::SetLife { .. } => self.under_way.push_back(output),
             Output::Send { session, message } => {
                 let Some(connection) = self.sessions.get(&session) else { return };
                 let mut frame = Vec::new();
