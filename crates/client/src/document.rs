@@ -10,6 +10,7 @@ use automerge::transaction::Transaction;
 use automerge::{Automerge, AutomergeError, ChangeHash};
 use tokio::sync::watch;
 
+use crate::engine::Engine;
 use crate::live::{Latest, Live};
 use crate::repo::Background;
 use crate::status::Status;
@@ -176,6 +177,10 @@ impl Document {
     #[must_use]
     pub fn announced_heads(&self) -> BTreeMap<String, Vec<ChangeHash>> {
         self.live().announced()
+    }
+
+    pub(crate) fn engine(&self) -> &Arc<Engine> {
+        &self.lease.background.engine
     }
 
     pub(crate) fn live(&self) -> &Arc<Live> {

@@ -17,6 +17,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::Error;
+use crate::deletion::Decisions;
 use crate::document::Lease;
 use crate::live::Live;
 use crate::server::Servers;
@@ -41,6 +42,9 @@ pub(crate) struct Engine {
     /// Drawn anew at each opening: an actor is never continued, so a copied or restored store cannot write twice as one.
     pub(crate) actor: ActorId,
     pub(crate) servers: Servers,
+    pub(crate) decisions: Decisions,
+    /// How long deleted documents can be restored.
+    pub(crate) deleted_keep: Duration,
     documents: Mutex<HashMap<DocumentId, Open>>,
     last_time_s: AtomicI64,
     closing: AtomicBool,
@@ -66,12 +70,14 @@ impl Open {
 }
 
 impl Engine {
-    pub(crate) fn new(replica: Replica, runtime: Handle) -> Self {
+    pub(crate) fn new(replica: Replica, runtime: Handle, deleted_keep: Duration) -> Self {
         Self {
             replica,
             runtime,
             actor: ActorId::random(),
             servers: Servers::new(),
+            decisions: Decisions::default(),
+            deleted_keep,
             documents: Mutex::default(),
             last_time_s: AtomicI64::new(0),
             closing: AtomicBool::new(false),
@@ -162,6 +168,9 @@ impl Engine {
     }
 
     fn dispatch_event(self: &Arc<Self>, event: Event) {
+        if self.dispatch_life(&event) {
+            return;
+        }
         match event {
             Event::Saved { document, ticket } => {
                 let Some(live) = self.live(&document) else { return };
@@ -196,7 +205,7 @@ impl Engine {
                     live.server_denied(session);
                 }
             }
-            Event::Ephemeral { .. } => {}
+            Event::Ephemeral { .. } | Event::LifeChanged { .. } | Event::LifeFailed { .. } | Event::Refused { .. } => {}
         }
     }
 
@@ -226,6 +235,7 @@ impl Engine {
         for live in self.all_live() {
             self.replica.initiate(session, &live.id);
         }
+        self.offer_deleted(session).await;
         let mut after: Option<DocumentId> = None;
         loop {
             let (engine, from) = (Arc::clone(&self), after.take());
@@ -268,6 +278,7 @@ impl Engine {
         self.replica.stop().await;
         self.servers.end();
         self.stopped.send_replace(true);
+        self.decisions.end();
         let mut unsaved = Ok(());
         for live in self.all_live() {
             live.end();
@@ -286,7 +297,7 @@ impl Engine {
         }
     }
 
-    fn live(&self, id: &DocumentId) -> Option<Arc<Live>> {
+    pub(crate) fn live(&self, id: &DocumentId) -> Option<Arc<Live>> {
         self.documents().get(id).map(|open| Arc::clone(&open.live))
     }
 

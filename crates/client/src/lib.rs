@@ -11,10 +11,12 @@
 //! [`Document::saved`] does, on a server's disk when [`Document::on_server`] does. [`Document::status`] says at any
 //! time which of these are true.
 //!
-//! Reading order: [`repo`] opens and finds, [`document`] reads, changes and watches, [`status`] and [`server`] name what
+//! Reading order: [`repo`] opens and finds, [`document`] reads, changes and watches, [`deletion`] deletes
+//! and restores, [`status`] and [`server`] name what
 //! is known, [`url`] is how documents are passed on, [`error`] what can go wrong; `engine` runs behind a repo, `live` is
 //! one document in memory, `journal` its changes that are not saved.
 
+pub mod deletion;
 pub mod document;
 mod engine;
 pub mod error;
@@ -26,6 +28,7 @@ pub mod status;
 pub mod url;
 
 pub use automerge;
+pub use deletion::Deleted;
 pub use document::{Document, Watch};
 pub use error::Error;
 pub use repo::{Options, Repo};

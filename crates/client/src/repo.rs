@@ -74,8 +74,9 @@ impl Repo {
     /// As [`Repo::open`].
     pub fn open_with(directory: impl AsRef<Path>, options: Options) -> Result<Self, Error> {
         let Options { store, limits, find_timeout } = options;
+        let deleted_keep = store.deleted_keep;
         let store = Store::open(directory.as_ref(), store)?;
-        let background = Background::start(store, limits).map_err(Error::Threads)?;
+        let background = Background::start(store, limits, deleted_keep).map_err(Error::Threads)?;
         Ok(Self { background: Arc::new(background), find_timeout })
     }
 
@@ -116,6 +117,7 @@ impl Repo {
             engine.check_open()?;
             match live.arrival(&engine.servers.sessions()) {
                 Arrival::Here => return Ok(document),
+                Arrival::Deleted => return Err(Error::Deleted { document: missing }),
                 Arrival::Denied => return Err(Error::Unavailable { document: missing }),
                 Arrival::Expected if !engine.servers.are_dialled() => {
                     return Err(Error::NoServer { document: missing });
@@ -141,6 +143,7 @@ impl Repo {
         document.read(|_| ())?;
         match document.live().arrival(&[]) {
             Arrival::Here => Ok(document),
+            Arrival::Deleted => Err(Error::Deleted { document: url.id().clone() }),
             Arrival::Expected | Arrival::Denied => Err(Error::NotHere { document: url.id().clone() }),
         }
     }
@@ -190,7 +193,7 @@ impl Repo {
         closing.await.unwrap_or(Err(Error::Closed))
     }
 
-    async fn open_on_own_threads(&self, id: DocumentId) -> Result<Document, Error> {
+    pub(crate) async fn open_on_own_threads(&self, id: DocumentId) -> Result<Document, Error> {
         self.engine().check_open()?;
         let repo = self.clone();
         let opening = self.engine().runtime.spawn_blocking(move || {
@@ -212,7 +215,7 @@ impl Repo {
         Ok(Document::new(engine.admit(live, lease)))
     }
 
-    fn engine(&self) -> &Arc<Engine> {
+    pub(crate) fn engine(&self) -> &Arc<Engine> {
         &self.background.engine
     }
 }
@@ -225,7 +228,7 @@ pub(crate) struct Background {
 }
 
 impl Background {
-    fn start(store: Store, limits: Limits) -> std::io::Result<Self> {
+    fn start(store: Store, limits: Limits, deleted_keep: Duration) -> std::io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .thread_name("syncline")
@@ -236,7 +239,7 @@ impl Background {
             let _runtime = runtime.enter();
             Replica::start(store, options)
         };
-        let engine = Arc::new(Engine::new(replica, runtime.handle().clone()));
+        let engine = Arc::new(Engine::new(replica, runtime.handle().clone(), deleted_keep));
         runtime.spawn(Arc::clone(&engine).run(news));
         Ok(Self { engine, runtime: Mutex::new(Some(runtime)) })
     }

@@ -103,7 +103,7 @@ impl Hub {
                 self.enqueue(now, &document, Item::SetLife { deleted, ticket });
             }
             Input::LifeSet { document, ticket, life } => self.life_set(now, &document, ticket, life),
-            Input::LifeNotSet { document, ticket, failure } => self.life_not_set(&document, ticket, &failure),
+            Input::LifeNotSet { document, ticket, failure } => self.life_not_set(now, &document, ticket, &failure),
             Input::Purged { document } => self.purged(now, &document),
             Input::Drained { session } => self.drained(now, session),
             Input::Disconnected { session } => self.disconnect(now, session),
@@ -224,6 +224,10 @@ impl Hub {
     fn drive(&mut self, now: Now, key: u32) {
         loop {
             let Some(document) = self.document(key) else { return };
+            // What a peer says after a record is said of the document as it is then.
+            if document.deciding.is_some() {
+                return;
+            }
             let Some(item) = document.inbox.front() else { return };
             if document.presence == Presence::Unknown {
                 return self.load_once(key, Load::Summary);

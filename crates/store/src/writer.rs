@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use syncline_core::clock::Clock;
@@ -21,6 +21,7 @@ use crate::compact::{Backlog, Compaction};
 use crate::cover::Incoming;
 use crate::error::StoreError;
 use crate::fold::{Log, Round};
+use crate::ground::Ground;
 use crate::group::{Done, Group, LifeDone, Unit, Verdict, take_group, tell};
 use crate::life::{self, Purged};
 use crate::overlay::Overlay;
@@ -49,6 +50,7 @@ pub(crate) struct Shared {
     /// Documents that are neither read nor written, because rows of theirs in the log were damaged.
     pub damaged: BTreeSet<DocumentId>,
     pub purged: Mutex<Option<OnPurged>>,
+    pub ground: Arc<dyn Ground>,
     queue: Mutex<Queue>,
     wake: Condvar,
 }
@@ -84,9 +86,11 @@ impl Shared {
         clock: Clock,
         documents: u64,
         damaged: BTreeSet<DocumentId>,
+        ground: Arc<dyn Ground>,
     ) -> Self {
         Self {
             replica,
+            ground,
             overlay: RwLock::new(overlay),
             clock: Mutex::new(clock),
             documents: AtomicU64::new(documents),
@@ -203,17 +207,9 @@ impl Writer {
         let _exit = Exit(Arc::clone(&self.shared));
         loop {
             match self.next_turn() {
-                Turn::Commits(units) => {
-                    self.commit(units);
-                    self.idle_since = Instant::now();
-                    self.work_beside_commits();
-                    self.watch_checkpoint();
-                }
+                Turn::Commits(units) => self.take_turn(units),
                 Turn::Job(job) => self.work(job),
-                Turn::Fold => {
-                    self.fold();
-                    self.watch_checkpoint();
-                }
+                Turn::Fold => self.fold_slice(),
                 Turn::Purge => {
                     self.purge();
                     self.watch_checkpoint();
@@ -222,6 +218,42 @@ impl Writer {
                 Turn::End(End::Close) => return self.finish(),
             }
         }
+    }
+
+    /// Commits what waits, as one group, and does a slice of other work; false if nothing waits.
+    pub(crate) fn commit_waiting(&mut self) -> bool {
+        let units = take_group(&mut self.shared.lock_queue().units);
+        let any = !units.is_empty();
+        if any {
+            self.take_turn(units);
+        }
+        any
+    }
+
+    /// Folds one slice of the log, if there is any and nothing keeps it from being folded.
+    pub(crate) fn fold_waiting(&mut self) -> bool {
+        let any = (self.round.is_some() || !self.log.is_empty()) && self.may_fold();
+        if any {
+            self.fold_slice();
+        }
+        any
+    }
+
+    /// Purges one slice of what is due by the wall clock; false if nothing is.
+    pub(crate) fn purge_waiting(&mut self) -> bool {
+        self.failed.is_none() && self.purge()
+    }
+
+    fn take_turn(&mut self, units: Vec<Unit>) {
+        self.commit(units);
+        self.idle_since = Instant::now();
+        self.work_beside_commits();
+        self.watch_checkpoint();
+    }
+
+    fn fold_slice(&mut self) {
+        self.fold();
+        self.watch_checkpoint();
     }
 
     /// Waits for something to do. Commits go first, unless the log has outgrown its bound.
@@ -275,13 +307,14 @@ impl Writer {
         self.failed.is_none() && self.purge_at.is_some_and(|at| at <= Instant::now())
     }
 
-    /// Removes a slice of what is deleted for good.
-    fn purge(&mut self) {
+    /// Removes a slice of what is deleted for good; false if there is none.
+    fn purge(&mut self) -> bool {
         let (shared, keep) = (Arc::clone(&self.shared), self.options.deleted_keep);
-        let now_ms = wall_ms();
+        let now_ms = shared.ground.wall_ms();
         let step =
             self.relaxed(|writer| life::purge_step(&writer.connection, &shared.overlay, &writer.log, keep, now_ms));
         let now = Instant::now();
+        let any = matches!(step, Ok(Purged::Document(..) | Purged::Pieces));
         match step {
             Ok(Purged::Document(document, existed)) => {
                 shared.documents.fetch_sub(u64::from(existed), Ordering::Relaxed);
@@ -302,6 +335,7 @@ impl Writer {
                 tracing::warn!(%error, "deleted documents could not be purged; it is tried again");
             }
         }
+        any
     }
 
     /// When to fold because nothing is committed.
@@ -343,7 +377,8 @@ impl Writer {
 
     fn write(&mut self, units: &[Unit]) -> rusqlite::Result<(Vec<Verdict>, Group)> {
         let transaction = Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate)?;
-        let mut group = Group { wall_ms: wall_ms(), next_seq: self.log.next_seq, ..Group::default() };
+        let mut group =
+            Group { wall_ms: self.shared.ground.wall_ms(), next_seq: self.log.next_seq, ..Group::default() };
         let mut verdicts = Vec::with_capacity(units.len());
         for unit in units {
             verdicts.push(match unit {
@@ -404,7 +439,7 @@ impl Writer {
         }
     }
 
-    fn watch_checkpoint(&mut self) {
+    pub(crate) fn watch_checkpoint(&mut self) {
         if self.failed.is_some() {
             return;
         }
@@ -414,7 +449,7 @@ impl Writer {
         }
     }
 
-    fn work(&mut self, job: Job) {
+    pub(crate) fn work(&mut self, job: Job) {
         if self.failed.is_some() {
             return;
         }
@@ -465,7 +500,7 @@ impl Writer {
     }
 
     /// Folds everything and moves it into the database file.
-    fn finish(mut self) -> Result<(), StoreError> {
+    pub(crate) fn finish(mut self) -> Result<(), StoreError> {
         self.fold_again = None;
         while !self.log.is_empty() && self.may_fold() {
             self.fold();
@@ -492,10 +527,4 @@ impl Drop for Exit {
         drop(queue);
         units.into_iter().for_each(|unit| unit.fail(StoreError::Closed));
     }
-}
-
-/// Milliseconds since the Unix epoch.
-pub(crate) fn wall_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -43,8 +43,8 @@ pub(super) struct Document {
     pub(super) peers: Vec<Peer>,
     /// Commits on their way, oldest first.
     pub(super) persisting: VecDeque<Persisting>,
-    /// Life records on their way, oldest first.
-    pub(super) deciding: VecDeque<Deciding>,
+    /// A life record on its way; the inbox waits for it.
+    pub(super) deciding: Option<Deciding>,
     /// Statements that wait for the changes that came with them.
     pub(super) awaiting: VecDeque<Awaiting>,
     pub(super) orphans: Option<Box<Orphans>>,
@@ -180,7 +180,7 @@ impl Document {
             inbox: VecDeque::new(),
             peers: Vec::new(),
             persisting: VecDeque::new(),
-            deciding: VecDeque::new(),
+            deciding: None,
             awaiting: VecDeque::new(),
             orphans: None,
             encoded: Vec::new(),
@@ -260,7 +260,7 @@ impl Document {
     pub(super) fn is_quiet(&self) -> bool {
         self.inbox.is_empty()
             && self.persisting.is_empty()
-            && self.deciding.is_empty()
+            && self.deciding.is_none()
             && self.awaiting.is_empty()
             && self.loading.is_none()
             && self.fetching.is_none()

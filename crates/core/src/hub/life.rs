@@ -1,6 +1,6 @@
 //! Documents that are deleted: records on their way to the store, who is told, and what follows when one stands.
 //!
-//! Owns: the order of records under way, what a deleted document still answers. Must not: decide which record stands.
+//! Owns: the record under way, what a deleted document still answers. Must not: decide which record stands.
 //! Next: `../life.rs`, `ingest.rs`; docs/deletion.md.
 
 use super::document::{Deciding, Origin, Presence};
@@ -35,7 +35,7 @@ impl Hub {
         let ticket = self.next_ticket;
         self.next_ticket += 1;
         let Some(document) = self.document(key) else { return };
-        document.deciding.push_back(Deciding { ticket, origin, update });
+        document.deciding = Some(Deciding { ticket, origin, update });
         let document = document.id.clone();
         self.outputs.push_back(Output::SetLife { ticket, document, update });
     }
@@ -74,8 +74,8 @@ impl Hub {
     }
 
     /// A record was not written. A peer that brought it brings it again on its next connection.
-    pub(super) fn life_not_set(&mut self, id: &DocumentId, ticket: u64, failure: &StoreFailure) {
-        let Some((_, Deciding { origin, .. })) = self.take_deciding(id, ticket) else { return };
+    pub(super) fn life_not_set(&mut self, now: Now, id: &DocumentId, ticket: u64, failure: &StoreFailure) {
+        let Some((key, Deciding { origin, .. })) = self.take_deciding(id, ticket) else { return };
         match origin {
             Origin::Peer(session) => self.cut_off(session, id, failure),
             Origin::Local { ticket } => {
@@ -83,12 +83,14 @@ impl Hub {
                 self.outputs.push_back(Output::Notify(Event::LifeFailed { document, ticket, message }));
             }
         }
+        self.respond_to_all(now, key);
+        self.drive(now, key);
     }
 
     fn take_deciding(&mut self, id: &DocumentId, ticket: u64) -> Option<(u32, Deciding)> {
         let key = self.keys.get(id).copied()?;
         let document = self.document(key)?;
-        let deciding = document.deciding.pop_front_if(|front| front.ticket == ticket)?;
+        let deciding = document.deciding.take_if(|deciding| deciding.ticket == ticket)?;
         Some((key, deciding))
     }
 

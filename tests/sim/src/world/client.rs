@@ -50,6 +50,7 @@ impl World {
             | Body::DocUnavailable { .. }
             | Body::RemoteSubscriptionChange { .. }
             | Body::RemoteHeadsChanged { .. }
+            | Body::Native { .. }
             | Body::Unknown { .. } => Ok(()),
         }
     }

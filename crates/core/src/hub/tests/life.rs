@@ -157,6 +157,20 @@ fn a_client_begins_anew_with_its_server_when_the_server_says_that_it_is_restored
     assert_eq!(stage.take(A), [with_changes(&[changes[2].hash], &[changes[2].hash])]);
 }
 
+// Found by the client's tests: the message was dropped, and its sender waited for ever for an answer.
+#[test]
+fn what_follows_a_restoration_waits_until_it_is_durable() {
+    let mut stage = Stage::new();
+    let (id, changes) = stored_document(&mut stage);
+    stage.lives.insert(id.clone(), heard(100, true));
+    stage.connect_native(A, Role::Downstream);
+    stage.holds = true;
+    hear(&mut stage, A, &id, heard(200, false));
+    stage.sync(A, &id, &[changes[2].hash], &[&changes[2]]);
+    stage.answer_all();
+    assert_eq!(stage.take(A), [heads_only(&[changes[2].hash])]);
+}
+
 #[test]
 fn a_purged_document_can_come_again_from_a_peer_once_it_is_restored() {
     let mut stage = Stage::new();
