@@ -76,16 +76,17 @@ impl Content {
     /// Makes one change, tells the oracle, and returns the change.
     pub(crate) fn edit(&mut self, random: u64, oracle: &mut Oracle) -> Bytes {
         let deps = self.heads();
-        let bytes = match self {
-            Self::Real(document) => edit_real(document, random),
-            Self::Dag(dag) => dag.edit(),
+        let (hash, max_op, bytes) = match self {
+            Self::Real(document) => {
+                let change = edit_real(document, random);
+                (change.hash(), change.max_op(), Bytes::copy_from_slice(change.raw_bytes()))
+            }
+            Self::Dag(dag) => {
+                let (hash, bytes) = dag.edit();
+                (hash, dag.max_op(), bytes)
+            }
         };
-        let hash = crate::forge::hash(crate::forge::CHANGE, crate::forge::body(&bytes));
-        let max_op = match self {
-            Self::Real(_) => automerge::Change::try_from(&bytes[..]).map_or(0, |change| change.max_op()),
-            Self::Dag(dag) => dag.max_op(),
-        };
-        oracle.make(ChangeHash(hash), Made { deps, max_op });
+        oracle.make(hash, Made { deps, max_op });
         bytes
     }
 
@@ -98,8 +99,15 @@ impl Content {
 
     pub(crate) fn hashes(&mut self) -> BTreeSet<ChangeHash> {
         match self {
-            Self::Real(document) => document.get_changes(&[]).iter().map(automerge::Change::hash).collect(),
+            Self::Real(document) => document.get_changes_meta(&[]).iter().map(|change| change.hash).collect(),
             Self::Dag(dag) => dag.hashes(),
+        }
+    }
+
+    pub(crate) fn has(&mut self, hash: &ChangeHash) -> bool {
+        match self {
+            Self::Real(document) => document.get_change_meta_by_hash(hash).is_some(),
+            Self::Dag(dag) => dag.has(hash),
         }
     }
 
@@ -178,7 +186,7 @@ fn check_single_changes(data: &Bytes) -> Result<(), String> {
     })
 }
 
-fn edit_real(document: &mut AutoCommit, random: u64) -> Bytes {
+fn edit_real(document: &mut AutoCommit, random: u64) -> automerge::Change {
     let mut stream = Stream::new(random, "edit");
     let text = document.get(ROOT, "text").ok().flatten().map(|(_, id)| id);
     match text {
@@ -197,6 +205,5 @@ fn edit_real(document: &mut AutoCommit, random: u64) -> Bytes {
         }
     }
     document.commit_with(CommitOptions::default().with_time(0));
-    let change = document.get_last_local_change().expect("just made");
-    Bytes::copy_from_slice(change.raw_bytes())
+    document.get_last_local_change().expect("just made")
 }

@@ -51,8 +51,7 @@ impl World {
             let machine_ = &mut self.machines[machine];
             machine_.disk.faults = Faults::default();
             (machine_.clocks.frozen, machine_.clocks.rate_percent) = (false, 100);
-            // Whoever asked while a read failed is served on the next connection.
-            if machine_.disk.poisoned || machine_.disk.read_failed {
+            if machine_.disk.poisoned {
                 self.power_cut(machine, 0)?;
             }
         }
