@@ -72,7 +72,9 @@ impl World {
                 client.older = client.documents.iter().map(|document| document.content.clone()).collect();
                 Ok(())
             }
-            Kind::PowerCut | Kind::RestoreBackup | Kind::LoseDisk => self.machine_fails(kind, machine, value),
+            Kind::PowerCut | Kind::RestoreBackup | Kind::LoseDisk | Kind::CloneDisk => {
+                self.machine_fails(kind, machine, value)
+            }
             Kind::ForgetSyncState | Kind::ClientRollback | Kind::ClientLoss => self.client_fails(kind, client),
             Kind::HostileAct => {
                 self.met(kind, machine);
@@ -183,13 +185,21 @@ impl World {
     }
 
     fn machine_fails(&mut self, kind: Kind, machine: usize, value: u64) -> Checked {
-        let backup = self.machines[machine].disk.backup.clone();
-        if kind == Kind::RestoreBackup && backup.is_none() {
+        let other = (machine + 1 + value as usize) % self.machines.len();
+        let image = if kind == Kind::RestoreBackup {
+            self.machines[machine].disk.backup.clone()
+        } else if kind == Kind::CloneDisk {
+            (other != machine).then(|| self.machines[other].disk.image.clone())
+        } else {
+            (kind == Kind::LoseDisk).then(Image::default)
+        };
+        if image.is_none() && kind != Kind::PowerCut {
             return Ok(());
         }
         self.met(kind, machine);
-        let image = backup.filter(|_| kind == Kind::RestoreBackup);
-        let image = image.or((kind == Kind::LoseDisk).then(Image::default));
+        if kind == Kind::CloneDisk {
+            self.machines[machine].store = self.machines[other].store;
+        }
         if let Some(image) = image {
             self.machines[machine].disk.restart(Some(image));
             self.machines[machine].went_back = true;
