@@ -37,6 +37,23 @@ impl Drop for Lease {
     }
 }
 
+/// How one change is made.
+#[derive(Debug, Clone, Default)]
+pub struct ChangeOptions {
+    /// What it was for, in words for a person; kept in the document's history for good.
+    pub message: Option<String>,
+    /// A change is made also if there is nothing to change, as the first of a document that begins empty.
+    pub even_if_empty: bool,
+}
+
+impl ChangeOptions {
+    /// With a message.
+    #[must_use]
+    pub fn message(message: impl Into<String>) -> Self {
+        Self { message: Some(message.into()), ..Self::default() }
+    }
+}
+
 impl Document {
     pub(crate) fn new(lease: Arc<Lease>) -> Self {
         Self { lease }
@@ -46,6 +63,12 @@ impl Document {
     #[must_use]
     pub fn url(&self) -> DocumentUrl {
         DocumentUrl::from(self.live().id.clone())
+    }
+
+    /// The address of the document as it is or was at these heads.
+    #[must_use]
+    pub fn url_at(&self, heads: &[ChangeHash]) -> DocumentUrl {
+        self.url().at(heads)
     }
 
     /// Reads the document as it is in memory.
@@ -77,7 +100,37 @@ impl Document {
         &self,
         change: impl FnOnce(&mut Transaction<'_>) -> Result<T, AutomergeError>,
     ) -> Result<T, Error> {
-        self.live().change(&self.lease.background.engine, false, change)
+        self.change_by(ChangeOptions::default(), change)
+    }
+
+    /// As [`Document::change`], with a message for the history.
+    ///
+    /// ```
+    /// # use syncline::automerge::{ROOT, transaction::Transactable};
+    /// # let repo = syncline::Repo::memory()?;
+    /// # let list = repo.create(|tx| tx.put(ROOT, "title", "Groceries"))?;
+    /// let options = syncline::ChangeOptions::message("Rename");
+    /// list.change_with(options, |tx| tx.put(ROOT, "title", "Shopping"))?;
+    /// # Ok::<(), syncline::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Document::change`].
+    pub fn change_with<T>(
+        &self,
+        options: ChangeOptions,
+        change: impl FnOnce(&mut Transaction<'_>) -> Result<T, AutomergeError>,
+    ) -> Result<T, Error> {
+        self.change_by(options, change)
+    }
+
+    /// As [`Document::change_with`], for closures with errors of this crate's.
+    pub(crate) fn change_by<T, E: Into<Error>>(
+        &self,
+        options: ChangeOptions,
+        change: impl FnOnce(&mut Transaction<'_>) -> Result<T, E>,
+    ) -> Result<T, Error> {
+        self.live().change(&self.lease.background.engine, options, change)
     }
 
     /// Hashes of the changes that no other change in the document builds on, sorted.

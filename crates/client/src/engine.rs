@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use automerge::ActorId;
+use automerge::{ActorId, TextEncoding};
 use syncline_core::hub::Event;
 use syncline_core::id::{DocumentId, SessionId};
 use syncline_core::session::Offence;
@@ -19,6 +19,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use crate::Error;
 use crate::document::Lease;
 use crate::live::Live;
+use crate::repo::Options;
 use crate::server::Servers;
 
 /// Documents that are brought up to date at one time.
@@ -40,6 +41,8 @@ pub(crate) struct Engine {
     pub(crate) runtime: Handle,
     /// Drawn anew at each opening: an actor is never continued, so a copied or restored store cannot write twice as one.
     pub(crate) actor: ActorId,
+    /// The unit of positions in text.
+    pub(crate) text_encoding: TextEncoding,
     pub(crate) servers: Servers,
     documents: Mutex<HashMap<DocumentId, Open>>,
     last_time_s: AtomicI64,
@@ -66,11 +69,12 @@ impl Open {
 }
 
 impl Engine {
-    pub(crate) fn new(replica: Replica, runtime: Handle) -> Self {
+    pub(crate) fn new(replica: Replica, runtime: Handle, options: &Options) -> Self {
         Self {
             replica,
             runtime,
             actor: ActorId::random(),
+            text_encoding: options.text_encoding,
             servers: Servers::new(),
             documents: Mutex::default(),
             last_time_s: AtomicI64::new(0),

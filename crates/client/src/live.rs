@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 use std::time::Duration;
 
 use automerge::transaction::{CommitOptions, Transactable, Transaction};
-use automerge::{ActorId, Automerge, AutomergeError, ChangeHash};
+use automerge::{ActorId, Automerge, ChangeHash, LoadOptions};
 use bytes::Bytes;
 use syncline_core::change::Change;
 use syncline_core::id::{DocumentId, SessionId};
@@ -20,6 +20,7 @@ use syncline_core::storage::Payload;
 use tokio::sync::watch;
 
 use crate::Error;
+use crate::document::ChangeOptions;
 use crate::engine::Engine;
 use crate::journal::Journal;
 use crate::status::{OnServer, Saved, Status};
@@ -119,30 +120,33 @@ impl Live {
         Ok(read(&document))
     }
 
-    /// Runs one transaction and hands its change over. `anyway`: also if it did nothing.
-    pub(crate) fn change<T>(
+    /// Runs one transaction and hands its change over.
+    pub(crate) fn change<T, E: Into<Error>>(
         &self,
         engine: &Engine,
-        anyway: bool,
-        change: impl FnOnce(&mut Transaction<'_>) -> Result<T, AutomergeError>,
+        options: ChangeOptions,
+        change: impl FnOnce(&mut Transaction<'_>) -> Result<T, E>,
     ) -> Result<T, Error> {
         let mut document = self.document_mut();
         self.check_not_broken()?;
         engine.check_open()?;
         let mut transaction = document.transaction();
-        let result = change(&mut transaction)?;
+        let result = change(&mut transaction).map_err(Into::into)?;
         let operations = transaction.pending_ops() as u64;
         let operations_max = engine.replica.limits().change_operations_max;
         if operations > operations_max {
             return Err(Error::TooManyOperations { operations, operations_max });
         }
-        let options = || CommitOptions::default().with_time(engine.change_time());
-        let (hash, _) = transaction.commit_with(options());
-        if hash.is_none() && !anyway {
+        let commit = || {
+            let commit = CommitOptions::default().with_time(engine.change_time());
+            options.message.iter().fold(commit, |commit, message| commit.with_message(message.clone()))
+        };
+        let (hash, _) = transaction.commit_with(commit());
+        if hash.is_none() && !options.even_if_empty {
             return Ok(result);
         }
         if hash.is_none() {
-            document.empty_commit(options());
+            document.empty_commit(commit());
         }
         self.hand_over(engine, &mut document)?;
         self.show(&document);
@@ -439,10 +443,11 @@ fn knows(document: &Automerge, hash: &ChangeHash) -> bool {
 
 /// The document as the store has it; an empty one if it has not.
 fn load(engine: &Engine, id: &DocumentId) -> Result<Automerge, Error> {
-    let Some(payload) = engine.replica.store().payload(id)? else { return Ok(Automerge::new()) };
+    let encoding = engine.text_encoding;
+    let Some(payload) = engine.replica.store().payload(id)? else { return Ok(Automerge::new_with_encoding(encoding)) };
     let bytes = bytes_of(&payload);
     let broken = |reason: String| Error::Broken { document: id.clone(), reason };
-    match catch_unwind(|| Automerge::load(&bytes)) {
+    match catch_unwind(|| Automerge::load_with_options(&bytes, LoadOptions::new().text_encoding(encoding))) {
         Ok(loaded) => loaded.map_err(|error| broken(error.to_string())),
         Err(_) => Err(broken("automerge panicked while it loaded the document".to_owned())),
     }
