@@ -1,16 +1,15 @@
 //! A document in the hands of an application.
 //!
-//! Owns: the handle, the waiting futures, watching. Must not: need a tokio runtime of the caller's.
-//! Next: `live.rs`, `status.rs`.
+//! Owns: the handle and the waiting futures. Must not: need a tokio runtime of the caller's.
+//! Next: `live.rs`, `watch.rs`, `typed.rs`, `history.rs`, `status.rs`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use automerge::transaction::Transaction;
 use automerge::{Automerge, AutomergeError, ChangeHash};
-use tokio::sync::watch;
 
-use crate::live::{Latest, Live};
+use crate::live::Live;
 use crate::repo::Background;
 use crate::status::Status;
 use crate::{DocumentUrl, Error};
@@ -139,14 +138,6 @@ impl Document {
         self.live().heads()
     }
 
-    /// Follows the document: what is changed from here on, here or elsewhere.
-    #[must_use]
-    pub fn watch(&self) -> Watch {
-        let mut latest = self.live().latest.subscribe();
-        latest.mark_unchanged();
-        Watch { latest, document: self.clone() }
-    }
-
     /// Where the document's changes are at this moment.
     #[must_use]
     pub fn status(&self) -> Status {
@@ -238,33 +229,4 @@ impl Document {
 
 fn automerge_heads(document: &Automerge) -> Vec<ChangeHash> {
     document.get_heads()
-}
-
-/// Follows one document. A slow follower misses states, never the latest, and costs no memory.
-#[derive(Debug)]
-pub struct Watch {
-    latest: watch::Receiver<Latest>,
-    document: Document,
-}
-
-impl Watch {
-    /// Waits until the document has changed since the last call, and returns its heads.
-    ///
-    /// # Errors
-    /// [`Error::Closed`] when the repo is closed, [`Error::Broken`] when the document can no longer be shown.
-    pub async fn changed(&mut self) -> Result<Vec<ChangeHash>, Error> {
-        let ended = self.latest.borrow().ended;
-        if ended || self.latest.changed().await.is_err() {
-            return Err(Error::Closed);
-        }
-        self.document.read(|_| ())?;
-        let latest = self.latest.borrow_and_update();
-        if latest.ended { Err(Error::Closed) } else { Ok(latest.heads.clone()) }
-    }
-
-    /// The document that is followed.
-    #[must_use]
-    pub fn document(&self) -> &Document {
-        &self.document
-    }
 }

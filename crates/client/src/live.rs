@@ -8,11 +8,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use automerge::transaction::{CommitOptions, Transactable, Transaction};
-use automerge::{ActorId, Automerge, ChangeHash, LoadOptions};
+use automerge::{ActorId, Automerge, AutomergeError, ChangeHash, LoadOptions, PatchLog};
 use bytes::Bytes;
 use syncline_core::change::Change;
 use syncline_core::id::{DocumentId, SessionId};
@@ -24,9 +25,10 @@ use crate::document::ChangeOptions;
 use crate::engine::Engine;
 use crate::journal::Journal;
 use crate::status::{OnServer, Saved, Status};
+use crate::steps::{Origin, Step, Steps};
+use inbox::Inbox;
 
-/// Bytes of changes of others that wait in memory for a busy document; beyond it they are read from the store again.
-const INBOX_BYTES_MAX: usize = 4 * 1024 * 1024;
+mod inbox;
 
 /// A document that is open.
 #[derive(Debug)]
@@ -34,6 +36,8 @@ pub(crate) struct Live {
     pub(crate) id: DocumentId,
     document: RwLock<Automerge>,
     state: Mutex<State>,
+    /// How many watch it.
+    watchers: AtomicUsize,
     /// What the document was last seen to be.
     pub(crate) latest: watch::Sender<Latest>,
     /// Ticks when something is known anew of where changes are.
@@ -44,6 +48,7 @@ pub(crate) struct Live {
 #[derive(Debug, Default)]
 pub(crate) struct Latest {
     pub(crate) heads: Vec<ChangeHash>,
+    pub(crate) steps: Steps,
     /// The repo is closed: nothing will change any more.
     pub(crate) ended: bool,
 }
@@ -59,17 +64,6 @@ struct State {
     /// Connections whose server does not have the document.
     denied: BTreeSet<SessionId>,
     broken: Option<Arc<str>>,
-}
-
-#[derive(Debug, Default)]
-struct Inbox {
-    changes: Vec<Bytes>,
-    bytes: usize,
-    /// What the document's heads include once the changes are in.
-    heads: Vec<ChangeHash>,
-    reload: bool,
-    /// Somebody is at it.
-    at_work: bool,
 }
 
 /// What a server said last.
@@ -90,12 +84,14 @@ pub(crate) enum Arrival {
 impl Live {
     /// Reads a document from the store, or begins one that the store does not have. Blocks on the disk.
     pub(crate) fn load(engine: &Engine, id: &DocumentId) -> Result<Self, Error> {
-        let document = load(engine, id)?.with_actor(engine.actor.clone());
-        let latest = Latest { heads: document.get_heads(), ended: false };
+        let mut document = load(engine, id)?;
+        engine.sign(id, &mut document);
+        let latest = Latest { heads: document.get_heads(), ..Latest::default() };
         Ok(Self {
             id: id.clone(),
             document: RwLock::new(document),
             state: Mutex::default(),
+            watchers: AtomicUsize::new(0),
             latest: watch::Sender::new(latest),
             progress: watch::Sender::new(0),
         })
@@ -130,7 +126,9 @@ impl Live {
         let mut document = self.document_mut();
         self.check_not_broken()?;
         engine.check_open()?;
-        let mut transaction = document.transaction();
+        let watched = self.is_watched();
+        let transaction = document.transaction_log_patches(patch_log(watched));
+        let mut transaction = transaction.map_err(AutomergeError::from)?;
         let result = change(&mut transaction).map_err(Into::into)?;
         let operations = transaction.pending_ops() as u64;
         let operations_max = engine.replica.limits().change_operations_max;
@@ -141,7 +139,7 @@ impl Live {
             let commit = CommitOptions::default().with_time(engine.change_time());
             options.message.iter().fold(commit, |commit, message| commit.with_message(message.clone()))
         };
-        let (hash, _) = transaction.commit_with(commit());
+        let (hash, patches) = transaction.commit_with(commit());
         if hash.is_none() && !options.even_if_empty {
             return Ok(result);
         }
@@ -149,7 +147,7 @@ impl Live {
             document.empty_commit(commit());
         }
         self.hand_over(engine, &mut document)?;
-        self.show(&document);
+        self.show(&document, BTreeSet::from([Origin::Local]), watched.then_some(patches));
         Ok(result)
     }
 
@@ -265,9 +263,9 @@ impl Live {
     }
 
     /// Takes in changes of others. Returns whether the inbox wants work.
-    pub(crate) fn arrived(&self, changes: Vec<Bytes>, heads: Vec<ChangeHash>) -> bool {
+    pub(crate) fn arrived(&self, changes: Vec<Bytes>, heads: Vec<ChangeHash>, origin: Origin) -> bool {
         let mut state = self.state();
-        state.inbox.add(changes, heads);
+        state.inbox.add(changes, heads, origin);
         state.inbox.start()
     }
 
@@ -293,9 +291,15 @@ impl Live {
             if self.check_not_broken().is_err() {
                 continue;
             }
-            let applied = catch_unwind(AssertUnwindSafe(|| self.apply(engine, &mut document, inbox)));
+            let mut origins = inbox.origins.clone();
+            if inbox.reload || origins.is_empty() {
+                origins.insert(Origin::Stored);
+            }
+            let watched = self.is_watched();
+            let mut patches = patch_log(watched);
+            let applied = catch_unwind(AssertUnwindSafe(|| self.apply(engine, &mut document, inbox, &mut patches)));
             match applied {
-                Ok(Ok(())) => self.show(&document),
+                Ok(Ok(())) => self.show(&document, origins, watched.then_some(patches)),
                 // The heads still differ when the next change comes, and the store is read again.
                 Ok(Err(Error::Store(error))) => tracing::warn!(document = %self.id, "cannot catch up: {error}"),
                 Ok(Err(error)) => self.break_down(&error.to_string()),
@@ -311,10 +315,17 @@ impl Live {
         self.tick();
     }
 
-    fn apply(&self, engine: &Engine, document: &mut Automerge, inbox: Inbox) -> Result<(), Error> {
+    fn apply(
+        &self,
+        engine: &Engine,
+        document: &mut Automerge,
+        inbox: Inbox,
+        patches: &mut PatchLog,
+    ) -> Result<(), Error> {
         let changes: Result<Vec<_>, _> =
             inbox.changes.iter().map(|bytes| automerge::Change::try_from(&bytes[..])).collect();
-        document.apply_changes(changes.map_err(|error| self.broken(&error.to_string()))?)?;
+        let changes = changes.map_err(|error| self.broken(&error.to_string()))?;
+        document.apply_changes_log_patches(changes, patches)?;
         let lacks = |hashes: &[ChangeHash]| hashes.iter().any(|hash| !knows(document, hash));
         let behind = if inbox.reload {
             engine.replica.store().summary(&self.id)?.is_some_and(|summary| lacks(&summary.heads))
@@ -322,8 +333,8 @@ impl Live {
             lacks(&inbox.heads)
         };
         if behind && let Some(payload) = engine.replica.store().payload(&self.id)? {
-            document.load_incremental(&bytes_of(&payload))?;
-            document.set_actor(engine.actor.clone());
+            document.load_incremental_log_patches(&bytes_of(&payload), patches)?;
+            engine.sign(&self.id, document);
         }
         Ok(())
     }
@@ -356,13 +367,34 @@ impl Live {
         Ok(document)
     }
 
-    fn show(&self, document: &Automerge) {
-        let heads = document.get_heads();
+    /// Tells watchers what the document has become.
+    fn show(&self, document: &Automerge, origins: BTreeSet<Origin>, patches: Option<PatchLog>) {
+        let after = document.get_heads();
         self.latest.send_if_modified(|latest| {
-            let changed = latest.heads != heads;
-            latest.heads = heads;
-            changed
+            if latest.heads == after {
+                return false;
+            }
+            let before = std::mem::replace(&mut latest.heads, after.clone());
+            if self.is_watched() {
+                let patches = patches.map(|mut patches| document.make_patches(&mut patches));
+                latest.steps.push(Step { before, after, origins, patches });
+            } else {
+                latest.steps.skip();
+            }
+            true
         });
+    }
+
+    fn is_watched(&self) -> bool {
+        self.watchers.load(Ordering::Acquire) > 0
+    }
+
+    pub(crate) fn add_watcher(&self) {
+        self.watchers.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub(crate) fn remove_watcher(&self) {
+        self.watchers.fetch_sub(1, Ordering::AcqRel);
     }
 
     fn break_down(&self, reason: &str) {
@@ -401,31 +433,8 @@ impl Live {
     }
 }
 
-impl Inbox {
-    fn add(&mut self, changes: Vec<Bytes>, heads: Vec<ChangeHash>) {
-        self.heads = heads;
-        self.bytes += changes.iter().map(Bytes::len).sum::<usize>();
-        if self.bytes > INBOX_BYTES_MAX {
-            self.changes = Vec::new();
-            self.reload = true;
-        }
-        if !self.reload {
-            self.changes.extend(changes);
-        }
-    }
-
-    /// Whether the caller has to put somebody to work.
-    fn start(&mut self) -> bool {
-        !std::mem::replace(&mut self.at_work, true)
-    }
-
-    /// What is in, or `None`, and the work is over.
-    fn take(&mut self) -> Option<Self> {
-        let empty = self.changes.is_empty() && self.heads.is_empty() && !self.reload;
-        let taken = std::mem::take(self);
-        self.at_work = !empty;
-        (!empty).then_some(taken)
-    }
+fn patch_log(active: bool) -> PatchLog {
+    if active { PatchLog::active() } else { PatchLog::inactive() }
 }
 
 /// Whether announced heads include everything that the wanted ones, which the document has, stand for.

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use automerge::{AutomergeError, TextEncoding};
+use automerge::{Author, AutomergeError, TextEncoding};
 use automerge::transaction::Transaction;
 use syncline_core::id::DocumentId;
 use syncline_core::limits::Limits;
@@ -40,6 +40,9 @@ pub struct Options {
     /// The unit in which positions in text count. Default: characters. `Utf16CodeUnit` where positions come from a
     /// browser, as in a Tauri app.
     pub text_encoding: TextEncoding,
+    /// Who this repo's changes are by: any bytes that mean a person to the application. Kept in the history for good.
+    /// Default none.
+    pub author: Option<Author<'static>>,
 }
 
 impl Default for Options {
@@ -49,6 +52,7 @@ impl Default for Options {
             limits: Limits::default(),
             find_timeout: Duration::from_secs(30),
             text_encoding: TextEncoding::UnicodeCodePoint,
+            author: None,
         }
     }
 }
@@ -59,7 +63,7 @@ impl Default for Options {
 /// there is and ends them; so does, blocking, the drop of the last handle of a repo, its documents and its servers.
 #[derive(Debug, Clone)]
 pub struct Repo {
-    background: Arc<Background>,
+    pub(crate) background: Arc<Background>,
     find_timeout: Duration,
 }
 
