@@ -9,9 +9,11 @@ use std::sync::Arc;
 use automerge::transaction::Transaction;
 use automerge::{Automerge, AutomergeError, ChangeHash};
 
+use crate::engine::Engine;
 use crate::live::Live;
 use crate::repo::Background;
 use crate::status::Status;
+use crate::undo::Purpose;
 use crate::{DocumentUrl, Error};
 
 /// An open document. Clones are handles of the same one; while one lives, the repo behind it stays open.
@@ -41,6 +43,9 @@ impl Drop for Lease {
 pub struct ChangeOptions {
     /// What it was for, in words for a person; kept in the document's history for good.
     pub message: Option<String>,
+    /// Changes of one group that follow each other are one step for [`Document::undo`], such as letters typed into one
+    /// field.
+    pub group: Option<String>,
     /// A change is made also if there is nothing to change, as the first of a document that begins empty.
     pub even_if_empty: bool,
 }
@@ -50,6 +55,12 @@ impl ChangeOptions {
     #[must_use]
     pub fn message(message: impl Into<String>) -> Self {
         Self { message: Some(message.into()), ..Self::default() }
+    }
+
+    /// As one step with the changes of this group right before it.
+    #[must_use]
+    pub fn group(group: impl Into<String>) -> Self {
+        Self { group: Some(group.into()), ..Self::default() }
     }
 }
 
@@ -129,7 +140,20 @@ impl Document {
         options: ChangeOptions,
         change: impl FnOnce(&mut Transaction<'_>) -> Result<T, E>,
     ) -> Result<T, Error> {
-        self.live().change(&self.lease.background.engine, options, change)
+        self.change_planned(options, |_| Ok(change))
+    }
+
+    /// As [`Document::change_with`], with a closure that is made from the document as it is when nobody else changes it.
+    pub(crate) fn change_planned<T, E, F>(
+        &self,
+        options: ChangeOptions,
+        plan: impl FnOnce(&Automerge) -> Result<F, Error>,
+    ) -> Result<T, Error>
+    where
+        E: Into<Error>,
+        F: FnOnce(&mut Transaction<'_>) -> Result<T, E>,
+    {
+        self.live().change(self.engine(), options, Purpose::Edit, plan)
     }
 
     /// Hashes of the changes that no other change in the document builds on, sorted.
@@ -141,12 +165,12 @@ impl Document {
     /// Where the document's changes are at this moment.
     #[must_use]
     pub fn status(&self) -> Status {
-        self.live().status(&self.lease.background.engine)
+        self.live().status(self.engine())
     }
 
     /// Follows [`Document::status`]: yields when it may have changed. Only the latest is kept for a slow reader.
     pub async fn status_changed(&self, before: &Status) -> Status {
-        let engine = &self.lease.background.engine;
+        let engine = self.engine();
         let (mut progress, mut latest) = (self.live().progress.subscribe(), self.live().latest.subscribe());
         let mut servers = engine.servers.changed.subscribe();
         loop {
@@ -176,7 +200,7 @@ impl Document {
         let mut progress = live.progress.subscribe();
         loop {
             // In this order: what is saved when the repo has stopped, is saved.
-            let stopped = self.lease.background.engine.has_stopped();
+            let stopped = self.engine().has_stopped();
             if live.saved_up_to(mark)? {
                 return Ok(());
             }
@@ -198,7 +222,7 @@ impl Document {
         let (mut progress, mut latest) = (live.progress.subscribe(), live.latest.subscribe());
         let wanted = live.read(automerge_heads)?;
         loop {
-            let stopped = self.lease.background.engine.has_stopped();
+            let stopped = self.engine().has_stopped();
             if live.is_confirmed(&wanted) {
                 return Ok(());
             }
@@ -220,6 +244,10 @@ impl Document {
     #[must_use]
     pub fn announced_heads(&self) -> BTreeMap<String, Vec<ChangeHash>> {
         self.live().announced()
+    }
+
+    pub(crate) fn engine(&self) -> &Arc<Engine> {
+        &self.lease.background.engine
     }
 
     pub(crate) fn live(&self) -> &Arc<Live> {

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use automerge::ChangeHash;
 use syncline_core::change::ChangeError;
 use syncline_core::id::DocumentId;
 use syncline_replica::DialError;
@@ -68,6 +69,28 @@ pub enum Error {
         document: DocumentId,
         /// The path.
         path: String,
+    },
+    /// The document has no change with this hash: the heads are another document's, or lie ahead of what has come here.
+    /// **State:** nothing was changed. **Do:** wait until the document has come that far.
+    #[error("document {document} has no change {unknown}")]
+    UnknownHeads {
+        /// The document.
+        document: DocumentId,
+        /// The hash.
+        unknown: ChangeHash,
+    },
+    /// The bytes are not an automerge document. **State:** nothing was made. **Do:** choose another file.
+    #[error("this is not an automerge document: {reason}")]
+    Import {
+        /// What automerge said.
+        reason: String,
+    },
+    /// The documents share no change, so that one would only be mixed into the other. **State:** nothing was changed.
+    /// **Do:** merge branches of one document; copy values between others.
+    #[error("document {document} shares no history with the other")]
+    Unrelated {
+        /// The document that was to take the other in.
+        document: DocumentId,
     },
     /// One call of `change` made more operations than a change may have. **State:** the document is as it was.
     /// **Do:** spread the work over several changes.

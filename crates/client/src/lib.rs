@@ -16,18 +16,23 @@
 //! one document in memory, `journal` its changes that are not saved.
 
 mod blocking;
+mod branch;
 pub mod document;
 mod engine;
 pub mod error;
 pub mod feed;
+pub mod history;
 mod journal;
 mod live;
+mod patching;
 pub mod repo;
+mod reverse;
 pub mod server;
 pub mod status;
 mod steps;
 pub mod text;
 mod typed;
+mod undo;
 pub mod url;
 pub mod value;
 pub mod view;
@@ -39,6 +44,7 @@ pub use blocking::block_on;
 pub use document::{ChangeOptions, Document};
 pub use error::Error;
 pub use feed::{Feed, Position};
+pub use history::ChangeInfo;
 pub use repo::{Options, Repo};
 pub use server::{Connection, Server};
 pub use status::{OnServer, Saved, Status};

@@ -21,11 +21,13 @@ use syncline_core::storage::Payload;
 use tokio::sync::watch;
 
 use crate::Error;
+use crate::branch::checked;
 use crate::document::ChangeOptions;
 use crate::engine::Engine;
 use crate::journal::Journal;
 use crate::status::{OnServer, Saved, Status};
 use crate::steps::{Origin, Step, Steps};
+use crate::undo::{Purpose, Undo};
 use inbox::Inbox;
 
 mod inbox;
@@ -36,6 +38,8 @@ pub(crate) struct Live {
     pub(crate) id: DocumentId,
     document: RwLock<Automerge>,
     state: Mutex<State>,
+    /// Taken while `document` is held, or alone.
+    undo: Mutex<Undo>,
     /// How many watch it.
     watchers: AtomicUsize,
     /// What the document was last seen to be.
@@ -91,6 +95,7 @@ impl Live {
             id: id.clone(),
             document: RwLock::new(document),
             state: Mutex::default(),
+            undo: Mutex::default(),
             watchers: AtomicUsize::new(0),
             latest: watch::Sender::new(latest),
             progress: watch::Sender::new(0),
@@ -116,16 +121,23 @@ impl Live {
         Ok(read(&document))
     }
 
-    /// Runs one transaction and hands its change over.
-    pub(crate) fn change<T, E: Into<Error>>(
+    /// Runs one transaction and hands its change over. The plan sees the document as it is under the transaction.
+    pub(crate) fn change<T, E, F>(
         &self,
         engine: &Engine,
         options: ChangeOptions,
-        change: impl FnOnce(&mut Transaction<'_>) -> Result<T, E>,
-    ) -> Result<T, Error> {
+        purpose: Purpose,
+        plan: impl FnOnce(&Automerge) -> Result<F, Error>,
+    ) -> Result<T, Error>
+    where
+        E: Into<Error>,
+        F: FnOnce(&mut Transaction<'_>) -> Result<T, E>,
+    {
         let mut document = self.document_mut();
         self.check_not_broken()?;
         engine.check_open()?;
+        let change = plan(&document)?;
+        let begins = document.get_heads().is_empty();
         let watched = self.is_watched();
         let transaction = document.transaction_log_patches(patch_log(watched));
         let mut transaction = transaction.map_err(AutomergeError::from)?;
@@ -140,15 +152,47 @@ impl Live {
             options.message.iter().fold(commit, |commit, message| commit.with_message(message.clone()))
         };
         let (hash, patches) = transaction.commit_with(commit());
-        if hash.is_none() && !options.even_if_empty {
+        if hash.is_none() && options.even_if_empty {
+            document.empty_commit(commit());
+        } else if hash.is_none() {
+            self.undo().note(purpose, None, options.group);
             return Ok(result);
         }
-        if hash.is_none() {
-            document.empty_commit(commit());
-        }
         self.hand_over(engine, &mut document)?;
+        // A document's beginning is no step: without it there is no document.
+        self.undo().note(purpose, hash.filter(|_| !begins), options.group);
         self.show(&document, BTreeSet::from([Origin::Local]), watched.then_some(patches));
         Ok(result)
+    }
+
+    /// Applies changes that were made elsewhere and came by hand, and hands them over. They are checked first, so that the
+    /// document is as it was when one is refused.
+    pub(crate) fn take_in(
+        &self,
+        engine: &Engine,
+        choose: impl FnOnce(&Automerge) -> Result<Vec<automerge::Change>, Error>,
+    ) -> Result<(), Error> {
+        let mut document = self.document_mut();
+        self.check_not_broken()?;
+        engine.check_open()?;
+        let changes = choose(&document)?;
+        let checked = checked(&changes, engine.replica.limits())?;
+        let watched = self.is_watched();
+        let mut patches = patch_log(watched);
+        let applied = catch_unwind(AssertUnwindSafe(|| document.apply_changes_log_patches(changes, &mut patches)));
+        match applied {
+            Ok(applied) => applied?,
+            Err(_) => {
+                *document = self.rebuild(engine).inspect_err(|error| self.break_down(&error.to_string()))?;
+                return Err(self.broken("automerge panicked while it applied changes that came by hand"));
+            }
+        }
+        let hand_over = |change: Change| engine.replica.change(self.id.clone(), vec![change]);
+        let mut state = self.state();
+        checked.into_iter().for_each(|change| state.journal.push(change, hand_over));
+        drop(state);
+        self.show(&document, BTreeSet::from([Origin::Local]), watched.then_some(patches));
+        Ok(())
     }
 
     /// Waits for closures that run, so that what they change is handed over.
@@ -426,6 +470,10 @@ impl Live {
 
     fn document_mut(&self) -> RwLockWriteGuard<'_, Automerge> {
         self.document.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn undo(&self) -> MutexGuard<'_, Undo> {
+        self.undo.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -7,8 +7,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use automerge::{Author, AutomergeError, TextEncoding};
 use automerge::transaction::Transaction;
+use automerge::{Author, AutomergeError, TextEncoding};
 use syncline_core::id::DocumentId;
 use syncline_core::limits::Limits;
 use syncline_replica::{Replica, ServerUrl};
@@ -239,7 +239,7 @@ impl Repo {
         opened
     }
 
-    fn open_document(&self, id: &DocumentId) -> Result<Document, Error> {
+    pub(crate) fn open_document(&self, id: &DocumentId) -> Result<Document, Error> {
         let engine = self.engine();
         let lease = |live| Arc::new(Lease { live, background: Arc::clone(&self.background) });
         if let Some(lease) = engine.lease(id, lease) {
@@ -249,7 +249,7 @@ impl Repo {
         Ok(Document::new(engine.admit(live, lease)))
     }
 
-    fn engine(&self) -> &Arc<Engine> {
+    pub(crate) fn engine(&self) -> &Arc<Engine> {
         &self.background.engine
     }
 }
@@ -269,7 +269,8 @@ impl Background {
             .enable_all()
             .build()?;
         let limits = options.limits.clone();
-        let settings = syncline_replica::Options { limits, shards: 1, stop_timeout: STOP_TIMEOUT, ..Default::default() };
+        let settings =
+            syncline_replica::Options { limits, shards: 1, stop_timeout: STOP_TIMEOUT, ..Default::default() };
         let (replica, news) = {
             let _runtime = runtime.enter();
             Replica::start(store, settings)

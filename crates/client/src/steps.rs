@@ -117,7 +117,7 @@ mod tests {
     }
 
     fn step(n: u64, patches: Vec<Patch>) -> Step {
-        let origin = if n % 2 == 0 { Origin::Local } else { Origin::Stored };
+        let origin = if n.is_multiple_of(2) { Origin::Local } else { Origin::Stored };
         Step { before: head(n), after: head(n + 1), origins: BTreeSet::from([origin]), patches: Some(patches) }
     }
 

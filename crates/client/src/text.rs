@@ -9,9 +9,9 @@ use automerge::marks::{ExpandMark, Mark};
 use automerge::transaction::{Transactable, Transaction};
 use automerge::{AutomergeError, Cursor, ObjId, ObjType, Prop, ReadDoc, ScalarValue, Span};
 
+use crate::Error;
 use crate::document::Document;
 use crate::view::{View, path_text};
-use crate::Error;
 
 /// A text inside a document. It stays the same text wherever its surroundings move.
 ///
@@ -149,10 +149,7 @@ impl TextEditor {
         Ok(self.document.read(read)??)
     }
 
-    fn change<R>(
-        &self,
-        change: impl FnOnce(&mut Transaction<'_>) -> Result<R, AutomergeError>,
-    ) -> Result<R, Error> {
+    fn change<R>(&self, change: impl FnOnce(&mut Transaction<'_>) -> Result<R, AutomergeError>) -> Result<R, Error> {
         self.document.change(change)
     }
 }

@@ -7,7 +7,9 @@ mod support;
 
 use std::time::Duration;
 
-use support::{address, becomes, directory, is_ready, note, on_server, put, repo, serve, serve_with, until, value, within};
+use support::{
+    address, becomes, directory, is_ready, note, on_server, put, repo, serve, serve_with, until, value, within,
+};
 use syncline::automerge::ROOT;
 use syncline::automerge::transaction::Transactable;
 use syncline::{Connection, DocumentUrl, Error, OnServer, Options, Repo, Saved};

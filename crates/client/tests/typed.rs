@@ -35,10 +35,9 @@ fn a_note() -> Note {
 }
 
 fn reason_of<T: Hydrate + std::fmt::Debug>(document: &Document) -> (String, String) {
-    match document.hydrate::<T>().expect_err("it does not fit") {
-        Error::Shape { path, reason, .. } => (path, reason),
-        error => panic!("{error:?}"),
-    }
+    let error = document.hydrate::<T>().expect_err("it does not fit");
+    let Error::Shape { path, reason, .. } = error else { panic!("{error:?}") };
+    (path, reason)
 }
 
 #[test]

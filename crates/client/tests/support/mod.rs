@@ -2,7 +2,7 @@
 //!
 //! Owns: the bound after which a test that hangs fails. Must not: assert.
 //! Next: `local.rs`, `sync.rs`.
-#![allow(dead_code, reason = "each test binary uses a part")]
+#![allow(dead_code, unused_imports, reason = "each test binary uses a part")]
 
 use std::future::Future;
 use std::net::SocketAddr;
