@@ -15,10 +15,7 @@ use syncline::{DocumentUrl, Error, Feed, Origin, Position, Repo};
 /// The keys that an update's patches put.
 fn keys(update: &syncline::Update) -> Vec<String> {
     let patches = update.patches().expect("a document that can be shown");
-    let key = |action| match action {
-        PatchAction::PutMap { key, .. } => Some(key),
-        _ => None,
-    };
+    let key = |action| if let PatchAction::PutMap { key, .. } = action { Some(key) } else { None };
     patches.into_iter().filter_map(|patch| key(patch.action)).collect()
 }
 
