@@ -116,9 +116,8 @@ impl World {
 
     fn told_of_changes(&mut self, machine: usize, document: usize, changes: &[Bytes], own: bool) -> Checked {
         let stored = self.stored(machine, document);
-        let hash = |bytes: &Bytes| {
-            automerge::ChangeHash(crate::forge::hash(crate::forge::CHANGE, crate::forge::body(bytes)))
-        };
+        let hash =
+            |bytes: &Bytes| automerge::ChangeHash(crate::forge::hash(crate::forge::CHANGE, crate::forge::body(bytes)));
         let hashes: Vec<automerge::ChangeHash> = changes.iter().map(hash).collect();
         let durable = |hash: &automerge::ChangeHash| stored.is_some_and(|stored| stored.hashes.contains(hash));
         require(hashes.iter().all(durable), "told is durable", || {
