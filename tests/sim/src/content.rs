@@ -16,6 +16,7 @@ use crate::dag::{Dag, DagSync};
 use crate::oracle::{Made, Oracle};
 use crate::random::Stream;
 use crate::scenario::Tier;
+use crate::subject::Subject;
 
 /// One document of one application.
 #[derive(Debug, Clone)]
@@ -88,6 +89,21 @@ impl Content {
         };
         oracle.make(hash, Made { deps, max_op });
         bytes
+    }
+
+    /// As [`Self::edit`], by what a subject does; `None` if that changed nothing. Returns what it says it did, too.
+    pub(crate) fn act(
+        &mut self,
+        subject: &Subject,
+        random: u64,
+        oracle: &mut Oracle,
+    ) -> Result<Option<(Bytes, String)>, String> {
+        let deps = self.heads();
+        let Self::Real(document) = self else { return Err("subjects act on automerge documents".to_owned()) };
+        let Some((change, deed)) = subject.act(document, random)? else { return Ok(None) };
+        oracle.make(change.hash(), Made { deps, max_op: change.max_op() });
+        oracle.note_deed(change.hash(), deed.clone());
+        Ok(Some((Bytes::copy_from_slice(change.raw_bytes()), deed)))
     }
 
     pub(crate) fn heads(&mut self) -> Vec<ChangeHash> {

@@ -32,7 +32,8 @@ impl World {
         let machine = who % self.machines.len();
         match kind {
             Kind::Deliver => self.deliver(value).map(drop),
-            Kind::Edit | Kind::Ephemeral | Kind::Subscribe | Kind::CarryOver => {
+            Kind::Edit => self.client_edit(client, value),
+            Kind::Ephemeral | Kind::Subscribe | Kind::CarryOver => {
                 self.client_acts(kind, client, value);
                 Ok(())
             }
@@ -91,15 +92,23 @@ impl World {
         self.log.fault_met(kind, state);
     }
 
+    fn client_edit(&mut self, who: usize, value: u64) -> Checked {
+        let document = value as usize % self.documents.len();
+        let open = &mut self.clients[who].documents[document];
+        let Some(subject) = self.subject.clone() else {
+            open.content.edit(value, &mut self.oracle);
+            open.edited = true;
+            return Ok(());
+        };
+        let acted = open.content.act(&subject, value, &mut self.oracle);
+        open.edited |= matches!(acted, Ok(Some(_)));
+        let name = self.clients[who].name();
+        self.note_act(&name, acted).map(drop)
+    }
+
     fn client_acts(&mut self, kind: Kind, who: usize, value: u64) {
         let server = self.clients[who].server;
         let document = value as usize % self.documents.len();
-        if kind == Kind::Edit {
-            let open = &mut self.clients[who].documents[document];
-            open.content.edit(value, &mut self.oracle);
-            open.edited = true;
-            return;
-        }
         if kind == Kind::CarryOver {
             let other = (who + 1) % self.clients.len();
             let changes = self.clients[other].documents[document].content.raw();

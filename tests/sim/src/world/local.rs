@@ -52,7 +52,15 @@ impl World {
 
     pub(super) fn local_edit(&mut self, machine: usize, document: usize, random: u64) -> Checked {
         let Some(app) = &mut self.machines[machine].app else { return Ok(()) };
-        let bytes = app.documents[document].content.edit(random, &mut self.oracle);
+        let content = &mut app.documents[document].content;
+        let bytes = if let Some(subject) = self.subject.clone() {
+            let acted = content.act(&subject, random, &mut self.oracle);
+            let Some(bytes) = self.note_act(&format!("machine {machine}"), acted)? else { return Ok(()) };
+            bytes
+        } else {
+            content.edit(random, &mut self.oracle)
+        };
+        let Some(app) = &mut self.machines[machine].app else { return Ok(()) };
         let handed = app.wrote(document, bytes).map_err(broken)?;
         self.hand_over(machine, document, handed)
     }

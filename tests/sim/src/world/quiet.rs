@@ -34,6 +34,7 @@ impl World {
             self.check_agreement(document, held)?;
         }
         (0..self.machines.len()).try_for_each(|machine| self.check_promises_of(machine))?;
+        self.check_subject_finally()?;
         self.check_silence()?;
         self.check_memory()
     }
