@@ -1,14 +1,15 @@
 //! What runs behind a repo: the replica, the documents that are open, the news that go to them.
 //!
 //! Owns: which documents are in memory, the dispatch of news, the order of a shutdown.
-//! Must not: touch an automerge document; `live.rs` does. Next: `live.rs`, `server.rs`; the replica crate.
+//! Must not: read or change a document; `live.rs` does. Next: `live.rs`, `server.rs`; the replica crate.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use automerge::ActorId;
+use automerge::{ActorId, Author, Automerge, TextEncoding};
+use sha2::{Digest, Sha256};
 use syncline_core::hub::Event;
 use syncline_core::id::{DocumentId, SessionId};
 use syncline_core::session::Offence;
@@ -19,8 +20,11 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use crate::Error;
 use crate::deletion::Decisions;
 use crate::document::Lease;
+use crate::feed::Feeds;
 use crate::live::Live;
+use crate::repo::Options;
 use crate::server::Servers;
+use crate::steps::Origin;
 
 /// Documents that are brought up to date at one time.
 const WORKERS_MAX: usize = 2;
@@ -40,11 +44,16 @@ pub(crate) struct Engine {
     pub(crate) replica: Replica,
     pub(crate) runtime: Handle,
     /// Drawn anew at each opening: an actor is never continued, so a copied or restored store cannot write twice as one.
-    pub(crate) actor: ActorId,
+    identity: [u8; 16],
+    /// Whose changes this repo's are.
+    author: Option<Author<'static>>,
+    /// The unit of positions in text.
+    pub(crate) text_encoding: TextEncoding,
     pub(crate) servers: Servers,
     pub(crate) decisions: Decisions,
     /// How long deleted documents can be restored.
     pub(crate) deleted_keep: Duration,
+    pub(crate) feeds: Arc<Feeds>,
     documents: Mutex<HashMap<DocumentId, Open>>,
     last_time_s: AtomicI64,
     closing: AtomicBool,
@@ -70,20 +79,34 @@ impl Open {
 }
 
 impl Engine {
-    pub(crate) fn new(replica: Replica, runtime: Handle, deleted_keep: Duration) -> Self {
+    pub(crate) fn new(replica: Replica, runtime: Handle, options: &Options) -> Self {
+        let feeds = Arc::new(Feeds::default());
+        let listeners = Arc::clone(&feeds);
+        replica.store().on_committed(move |committed| listeners.note(committed));
         Self {
             replica,
             runtime,
-            actor: ActorId::random(),
+            identity: rand::random(),
+            author: options.author.clone(),
+            text_encoding: options.text_encoding,
             servers: Servers::new(),
             decisions: Decisions::default(),
-            deleted_keep,
+            deleted_keep: options.store.deleted_keep,
+            feeds,
             documents: Mutex::default(),
             last_time_s: AtomicI64::new(0),
             closing: AtomicBool::new(false),
             stopped: watch::Sender::new(false),
             workers: Semaphore::new(WORKERS_MAX),
         }
+    }
+
+    /// Makes a document's next changes this repo's. Each document has an actor of its own, for a copy shares the history
+    /// up to where it was made, and may come back into the original.
+    pub(crate) fn sign(&self, id: &DocumentId, document: &mut Automerge) {
+        document.set_author(self.author.clone());
+        let digest = Sha256::new_with_prefix(self.identity).chain_update(id.as_bytes()).finalize();
+        document.set_actor(ActorId::from(&digest[..16]));
     }
 
     /// The handle of a document that is in memory, if it is.
@@ -186,9 +209,10 @@ impl Engine {
                     self.hand_over_later(live, wait);
                 }
             }
-            Event::Changed { document, changes, heads, origin: Some(_) } => {
+            Event::Changed { document, changes, heads, origin: Some(session) } => {
+                let origin = self.servers.address_of(session).map_or(Origin::Stored, Origin::Server);
                 if let Some(live) = self.live(&document)
-                    && live.arrived(changes, heads)
+                    && live.arrived(changes, heads, origin)
                 {
                     self.put_to_work(live);
                 }
@@ -279,6 +303,7 @@ impl Engine {
         self.servers.end();
         self.stopped.send_replace(true);
         self.decisions.end();
+        self.feeds.end();
         let mut unsaved = Ok(());
         for live in self.all_live() {
             live.end();

@@ -16,22 +16,43 @@
 //! is known, [`url`] is how documents are passed on, [`error`] what can go wrong; `engine` runs behind a repo, `live` is
 //! one document in memory, `journal` its changes that are not saved.
 
+mod blocking;
+mod branch;
 pub mod deletion;
 pub mod document;
 mod engine;
 pub mod error;
+pub mod feed;
+pub mod history;
 mod journal;
 mod live;
+mod patching;
 pub mod repo;
+mod reverse;
 pub mod server;
 pub mod status;
+mod steps;
+pub mod text;
+mod typed;
+mod undo;
 pub mod url;
+pub mod value;
+pub mod view;
+pub mod watch;
 
 pub use automerge;
+pub use autosurgeon;
+pub use blocking::block_on;
 pub use deletion::Deleted;
-pub use document::{Document, Watch};
+pub use document::{ChangeOptions, Document};
 pub use error::Error;
+pub use feed::{Feed, Position};
+pub use history::ChangeInfo;
 pub use repo::{Options, Repo};
 pub use server::{Connection, Server};
 pub use status::{OnServer, Saved, Status};
+pub use steps::Origin;
+pub use text::TextEditor;
 pub use url::DocumentUrl;
+pub use view::View;
+pub use watch::{Update, Watch};

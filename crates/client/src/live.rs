@@ -8,11 +8,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use automerge::transaction::{CommitOptions, Transactable, Transaction};
-use automerge::{ActorId, Automerge, AutomergeError, ChangeHash};
+use automerge::{ActorId, Automerge, AutomergeError, ChangeHash, LoadOptions, PatchLog};
 use bytes::Bytes;
 use syncline_core::change::Change;
 use syncline_core::id::{DocumentId, SessionId};
@@ -20,12 +21,16 @@ use syncline_core::storage::Payload;
 use tokio::sync::watch;
 
 use crate::Error;
+use crate::branch::checked;
+use crate::document::ChangeOptions;
 use crate::engine::Engine;
 use crate::journal::Journal;
 use crate::status::{OnServer, Saved, Status};
+use crate::steps::{Origin, Step, Steps};
+use crate::undo::{Purpose, Undo};
+use inbox::Inbox;
 
-/// Bytes of changes of others that wait in memory for a busy document; beyond it they are read from the store again.
-const INBOX_BYTES_MAX: usize = 4 * 1024 * 1024;
+mod inbox;
 
 /// A document that is open.
 #[derive(Debug)]
@@ -33,6 +38,10 @@ pub(crate) struct Live {
     pub(crate) id: DocumentId,
     document: RwLock<Automerge>,
     state: Mutex<State>,
+    /// Taken while `document` is held, or alone.
+    undo: Mutex<Undo>,
+    /// How many watch it.
+    watchers: AtomicUsize,
     /// What the document was last seen to be.
     pub(crate) latest: watch::Sender<Latest>,
     /// Ticks when something is known anew of where changes are.
@@ -43,6 +52,7 @@ pub(crate) struct Live {
 #[derive(Debug, Default)]
 pub(crate) struct Latest {
     pub(crate) heads: Vec<ChangeHash>,
+    pub(crate) steps: Steps,
     /// The repo is closed: nothing will change any more.
     pub(crate) ended: bool,
 }
@@ -59,17 +69,6 @@ struct State {
     /// Connections whose server does not have the document.
     denied: BTreeSet<SessionId>,
     broken: Option<Arc<str>>,
-}
-
-#[derive(Debug, Default)]
-struct Inbox {
-    changes: Vec<Bytes>,
-    bytes: usize,
-    /// What the document's heads include once the changes are in.
-    heads: Vec<ChangeHash>,
-    reload: bool,
-    /// Somebody is at it.
-    at_work: bool,
 }
 
 /// What a server said last.
@@ -92,12 +91,15 @@ impl Live {
     /// Reads a document from the store, or begins one that the store does not have. Blocks on the disk.
     pub(crate) fn load(engine: &Engine, id: &DocumentId) -> Result<Self, Error> {
         let deleted = engine.replica.store().life(id)?.is_some_and(|entry| entry.life.deleted);
-        let document = load(engine, id)?.with_actor(engine.actor.clone());
-        let latest = Latest { heads: document.get_heads(), ended: false };
+        let mut document = load(engine, id)?;
+        engine.sign(id, &mut document);
+        let latest = Latest { heads: document.get_heads(), ..Latest::default() };
         Ok(Self {
             id: id.clone(),
             document: RwLock::new(document),
             state: Mutex::new(State { deleted, ..State::default() }),
+            undo: Mutex::default(),
+            watchers: AtomicUsize::new(0),
             latest: watch::Sender::new(latest),
             progress: watch::Sender::new(0),
         })
@@ -122,37 +124,81 @@ impl Live {
         Ok(read(&document))
     }
 
-    /// Runs one transaction and hands its change over. `anyway`: also if it did nothing.
-    pub(crate) fn change<T>(
+    /// Runs one transaction and hands its change over. The plan sees the document as it is under the transaction.
+    pub(crate) fn change<T, E, F>(
         &self,
         engine: &Engine,
-        anyway: bool,
-        change: impl FnOnce(&mut Transaction<'_>) -> Result<T, AutomergeError>,
-    ) -> Result<T, Error> {
+        options: ChangeOptions,
+        purpose: Purpose,
+        plan: impl FnOnce(&Automerge) -> Result<F, Error>,
+    ) -> Result<T, Error>
+    where
+        E: Into<Error>,
+        F: FnOnce(&mut Transaction<'_>) -> Result<T, E>,
+    {
         let mut document = self.document_mut();
         self.check_not_broken()?;
         engine.check_open()?;
         if self.is_deleted() {
             return Err(Error::Deleted { document: self.id.clone() });
         }
-        let mut transaction = document.transaction();
-        let result = change(&mut transaction)?;
+        let change = plan(&document)?;
+        let begins = document.get_heads().is_empty();
+        let watched = self.is_watched();
+        let transaction = document.transaction_log_patches(patch_log(watched));
+        let mut transaction = transaction.map_err(AutomergeError::from)?;
+        let result = change(&mut transaction).map_err(Into::into)?;
         let operations = transaction.pending_ops() as u64;
         let operations_max = engine.replica.limits().change_operations_max;
         if operations > operations_max {
             return Err(Error::TooManyOperations { operations, operations_max });
         }
-        let options = || CommitOptions::default().with_time(engine.change_time());
-        let (hash, _) = transaction.commit_with(options());
-        if hash.is_none() && !anyway {
+        let commit = || {
+            let commit = CommitOptions::default().with_time(engine.change_time());
+            options.message.iter().fold(commit, |commit, message| commit.with_message(message.clone()))
+        };
+        let (hash, patches) = transaction.commit_with(commit());
+        if hash.is_none() && options.even_if_empty {
+            document.empty_commit(commit());
+        } else if hash.is_none() {
+            self.undo().note(purpose, None, options.group);
             return Ok(result);
         }
-        if hash.is_none() {
-            document.empty_commit(options());
-        }
         self.hand_over(engine, &mut document)?;
-        self.show(&document);
+        // A document's beginning is no step: without it there is no document.
+        self.undo().note(purpose, hash.filter(|_| !begins), options.group);
+        self.show(&document, BTreeSet::from([Origin::Local]), watched.then_some(patches));
         Ok(result)
+    }
+
+    /// Applies changes that were made elsewhere and came by hand, and hands them over. They are checked first, so that the
+    /// document is as it was when one is refused.
+    pub(crate) fn take_in(
+        &self,
+        engine: &Engine,
+        choose: impl FnOnce(&Automerge) -> Result<Vec<automerge::Change>, Error>,
+    ) -> Result<(), Error> {
+        let mut document = self.document_mut();
+        self.check_not_broken()?;
+        engine.check_open()?;
+        let changes = choose(&document)?;
+        let checked = checked(&changes, engine.replica.limits())?;
+        let watched = self.is_watched();
+        let mut patches = patch_log(watched);
+        let applied = catch_unwind(AssertUnwindSafe(|| document.apply_changes_log_patches(changes, &mut patches)));
+        match applied {
+            Ok(applied) => applied?,
+            Err(_) => {
+                *document = self.rebuild(engine).inspect_err(|error| self.break_down(&error.to_string()))?;
+                return Err(self.broken("automerge panicked while it applied changes that came by hand"));
+            }
+        }
+        let hand_over = |change: Change| engine.replica.change(self.id.clone(), vec![change]);
+        let mut state = self.state();
+        checked.into_iter().for_each(|change| state.journal.push(change, hand_over));
+        drop(state);
+        self.show(&document, BTreeSet::from([Origin::Local]), watched.then_some(patches));
+        Ok(())
     }
 
     /// Waits for closures that run, so that what they change is handed over.
@@ -283,9 +329,9 @@ impl Live {
     }
 
     /// Takes in changes of others. Returns whether the inbox wants work.
-    pub(crate) fn arrived(&self, changes: Vec<Bytes>, heads: Vec<ChangeHash>) -> bool {
+    pub(crate) fn arrived(&self, changes: Vec<Bytes>, heads: Vec<ChangeHash>, origin: Origin) -> bool {
         let mut state = self.state();
-        state.inbox.add(changes, heads);
+        state.inbox.add(changes, heads, origin);
         state.inbox.start()
     }
 
@@ -311,9 +357,15 @@ impl Live {
             if self.check_not_broken().is_err() {
                 continue;
             }
-            let applied = catch_unwind(AssertUnwindSafe(|| self.apply(engine, &mut document, inbox)));
+            let mut origins = inbox.origins.clone();
+            if inbox.reload || origins.is_empty() {
+                origins.insert(Origin::Stored);
+            }
+            let watched = self.is_watched();
+            let mut patches = patch_log(watched);
+            let applied = catch_unwind(AssertUnwindSafe(|| self.apply(engine, &mut document, inbox, &mut patches)));
             match applied {
-                Ok(Ok(())) => self.show(&document),
+                Ok(Ok(())) => self.show(&document, origins, watched.then_some(patches)),
                 // The heads still differ when the next change comes, and the store is read again.
                 Ok(Err(Error::Store(error))) => tracing::warn!(document = %self.id, "cannot catch up: {error}"),
                 Ok(Err(error)) => self.break_down(&error.to_string()),
@@ -329,10 +381,17 @@ impl Live {
         self.tick();
     }
 
-    fn apply(&self, engine: &Engine, document: &mut Automerge, inbox: Inbox) -> Result<(), Error> {
+    fn apply(
+        &self,
+        engine: &Engine,
+        document: &mut Automerge,
+        inbox: Inbox,
+        patches: &mut PatchLog,
+    ) -> Result<(), Error> {
         let changes: Result<Vec<_>, _> =
             inbox.changes.iter().map(|bytes| automerge::Change::try_from(&bytes[..])).collect();
-        document.apply_changes(changes.map_err(|error| self.broken(&error.to_string()))?)?;
+        let changes = changes.map_err(|error| self.broken(&error.to_string()))?;
+        document.apply_changes_log_patches(changes, patches)?;
         let lacks = |hashes: &[ChangeHash]| hashes.iter().any(|hash| !knows(document, hash));
         let behind = if inbox.reload {
             engine.replica.store().summary(&self.id)?.is_some_and(|summary| lacks(&summary.heads))
@@ -340,8 +399,8 @@ impl Live {
             lacks(&inbox.heads)
         };
         if behind && let Some(payload) = engine.replica.store().payload(&self.id)? {
-            document.load_incremental(&bytes_of(&payload))?;
-            document.set_actor(engine.actor.clone());
+            document.load_incremental_log_patches(&bytes_of(&payload), patches)?;
+            engine.sign(&self.id, document);
         }
         Ok(())
     }
@@ -374,13 +433,34 @@ impl Live {
         Ok(document)
     }
 
-    fn show(&self, document: &Automerge) {
-        let heads = document.get_heads();
+    /// Tells watchers what the document has become.
+    fn show(&self, document: &Automerge, origins: BTreeSet<Origin>, patches: Option<PatchLog>) {
+        let after = document.get_heads();
         self.latest.send_if_modified(|latest| {
-            let changed = latest.heads != heads;
-            latest.heads = heads;
-            changed
+            if latest.heads == after {
+                return false;
+            }
+            let before = std::mem::replace(&mut latest.heads, after.clone());
+            if self.is_watched() {
+                let patches = patches.map(|mut patches| document.make_patches(&mut patches));
+                latest.steps.push(Step { before, after, origins, patches });
+            } else {
+                latest.steps.skip();
+            }
+            true
         });
+    }
+
+    fn is_watched(&self) -> bool {
+        self.watchers.load(Ordering::Acquire) > 0
+    }
+
+    pub(crate) fn add_watcher(&self) {
+        self.watchers.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub(crate) fn remove_watcher(&self) {
+        self.watchers.fetch_sub(1, Ordering::AcqRel);
     }
 
     fn break_down(&self, reason: &str) {
@@ -414,36 +494,17 @@ impl Live {
         self.document.write().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(crate) fn undo(&self) -> MutexGuard<'_, Undo> {
+        self.undo.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Inbox {
-    fn add(&mut self, changes: Vec<Bytes>, heads: Vec<ChangeHash>) {
-        self.heads = heads;
-        self.bytes += changes.iter().map(Bytes::len).sum::<usize>();
-        if self.bytes > INBOX_BYTES_MAX {
-            self.changes = Vec::new();
-            self.reload = true;
-        }
-        if !self.reload {
-            self.changes.extend(changes);
-        }
-    }
-
-    /// Whether the caller has to put somebody to work.
-    fn start(&mut self) -> bool {
-        !std::mem::replace(&mut self.at_work, true)
-    }
-
-    /// What is in, or `None`, and the work is over.
-    fn take(&mut self) -> Option<Self> {
-        let empty = self.changes.is_empty() && self.heads.is_empty() && !self.reload;
-        let taken = std::mem::take(self);
-        self.at_work = !empty;
-        (!empty).then_some(taken)
-    }
+fn patch_log(active: bool) -> PatchLog {
+    if active { PatchLog::active() } else { PatchLog::inactive() }
 }
 
 /// Whether announced heads include everything that the wanted ones, which the document has, stand for.
@@ -461,10 +522,11 @@ fn knows(document: &Automerge, hash: &ChangeHash) -> bool {
 
 /// The document as the store has it; an empty one if it has not.
 fn load(engine: &Engine, id: &DocumentId) -> Result<Automerge, Error> {
-    let Some(payload) = engine.replica.store().payload(id)? else { return Ok(Automerge::new()) };
+    let encoding = engine.text_encoding;
+    let Some(payload) = engine.replica.store().payload(id)? else { return Ok(Automerge::new_with_encoding(encoding)) };
     let bytes = bytes_of(&payload);
     let broken = |reason: String| Error::Broken { document: id.clone(), reason };
-    match catch_unwind(|| Automerge::load(&bytes)) {
+    match catch_unwind(|| Automerge::load_with_options(&bytes, LoadOptions::new().text_encoding(encoding))) {
         Ok(loaded) => loaded.map_err(|error| broken(error.to_string())),
         Err(_) => Err(broken("automerge panicked while it loaded the document".to_owned())),
     }

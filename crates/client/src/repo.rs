@@ -7,8 +7,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use automerge::AutomergeError;
 use automerge::transaction::Transaction;
+use automerge::{Author, AutomergeError, TextEncoding};
 use syncline_core::id::DocumentId;
 use syncline_core::limits::Limits;
 use syncline_replica::{Replica, ServerUrl};
@@ -16,7 +16,7 @@ use syncline_store::Store;
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 
-use crate::document::{Document, Lease};
+use crate::document::{ChangeOptions, Document, Lease};
 use crate::engine::Engine;
 use crate::live::{Arrival, Live};
 use crate::server::Server;
@@ -37,6 +37,12 @@ pub struct Options {
     pub limits: Limits,
     /// Longest that [`Repo::find`] waits for a server. Default 30 s.
     pub find_timeout: Duration,
+    /// The unit in which positions in text count. Default: characters. `Utf16CodeUnit` where positions come from a
+    /// browser, as in a Tauri app.
+    pub text_encoding: TextEncoding,
+    /// Who this repo's changes are by: any bytes that mean a person to the application. Kept in the history for good.
+    /// Default none.
+    pub author: Option<Author<'static>>,
 }
 
 impl Default for Options {
@@ -45,6 +51,8 @@ impl Default for Options {
             store: syncline_store::Options::default(),
             limits: Limits::default(),
             find_timeout: Duration::from_secs(30),
+            text_encoding: TextEncoding::UnicodeCodePoint,
+            author: None,
         }
     }
 }
@@ -55,7 +63,7 @@ impl Default for Options {
 /// there is and ends them; so does, blocking, the drop of the last handle of a repo, its documents and its servers.
 #[derive(Debug, Clone)]
 pub struct Repo {
-    background: Arc<Background>,
+    pub(crate) background: Arc<Background>,
     find_timeout: Duration,
 }
 
@@ -73,10 +81,29 @@ impl Repo {
     /// # Errors
     /// As [`Repo::open`].
     pub fn open_with(directory: impl AsRef<Path>, options: Options) -> Result<Self, Error> {
-        let Options { store, limits, find_timeout } = options;
-        let deleted_keep = store.deleted_keep;
-        let store = Store::open(directory.as_ref(), store)?;
-        let background = Background::start(store, limits, deleted_keep).map_err(Error::Threads)?;
+        let store = Store::open(directory.as_ref(), options.store.clone())?;
+        Self::start(store, options)
+    }
+
+    /// A repo for tests: the same code over a directory that is removed with it, without waiting for the disk.
+    ///
+    /// # Errors
+    /// As [`Repo::open`].
+    pub fn memory() -> Result<Self, Error> {
+        Self::memory_with(Options::default())
+    }
+
+    /// As [`Repo::memory`], with options, of which those of the store do not count.
+    ///
+    /// # Errors
+    /// As [`Repo::open`].
+    pub fn memory_with(options: Options) -> Result<Self, Error> {
+        Self::start(Store::memory()?, options)
+    }
+
+    fn start(store: Store, options: Options) -> Result<Self, Error> {
+        let find_timeout = options.find_timeout;
+        let background = Background::start(store, options).map_err(Error::Threads)?;
         Ok(Self { background: Arc::new(background), find_timeout })
     }
 
@@ -88,10 +115,19 @@ impl Repo {
         &self,
         fill: impl FnOnce(&mut Transaction<'_>) -> Result<T, AutomergeError>,
     ) -> Result<Document, Error> {
+        self.create_by(|_, transaction| fill(transaction))
+    }
+
+    /// As [`Repo::create`], for closures that want to know the address or have errors of this crate's.
+    pub(crate) fn create_by<T, E: Into<Error>>(
+        &self,
+        fill: impl FnOnce(&DocumentUrl, &mut Transaction<'_>) -> Result<T, E>,
+    ) -> Result<Document, Error> {
         self.engine().check_open()?;
-        let id = DocumentId::from_random(rand::random());
-        let document = self.open_document(&id)?;
-        document.live().change(self.engine(), true, fill)?;
+        let url = DocumentUrl::from(DocumentId::from_random(rand::random()));
+        let document = self.open_document(url.id())?;
+        let options = ChangeOptions { even_if_empty: true, ..ChangeOptions::default() };
+        document.change_by(options, |transaction| fill(&url, transaction))?;
         Ok(document)
     }
 
@@ -205,7 +241,7 @@ impl Repo {
         opened
     }
 
-    fn open_document(&self, id: &DocumentId) -> Result<Document, Error> {
+    pub(crate) fn open_document(&self, id: &DocumentId) -> Result<Document, Error> {
         let engine = self.engine();
         let lease = |live| Arc::new(Lease { live, background: Arc::clone(&self.background) });
         if let Some(lease) = engine.lease(id, lease) {
@@ -228,18 +264,20 @@ pub(crate) struct Background {
 }
 
 impl Background {
-    fn start(store: Store, limits: Limits, deleted_keep: Duration) -> std::io::Result<Self> {
+    fn start(store: Store, options: Options) -> std::io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .thread_name("syncline")
             .enable_all()
             .build()?;
-        let options = syncline_replica::Options { limits, shards: 1, stop_timeout: STOP_TIMEOUT, ..Default::default() };
+        let limits = options.limits.clone();
+        let settings =
+            syncline_replica::Options { limits, shards: 1, stop_timeout: STOP_TIMEOUT, ..Default::default() };
         let (replica, news) = {
             let _runtime = runtime.enter();
-            Replica::start(store, options)
+            Replica::start(store, settings)
         };
-        let engine = Arc::new(Engine::new(replica, runtime.handle().clone(), deleted_keep));
+        let engine = Arc::new(Engine::new(replica, runtime.handle().clone(), &options));
         runtime.spawn(Arc::clone(&engine).run(news));
         Ok(Self { engine, runtime: Mutex::new(Some(runtime)) })
     }

@@ -11,7 +11,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
-use syncline_core::clock::Clock;
+use syncline_core::clock::{Clock, Stamp};
 use syncline_core::id::{DocumentId, ReplicaId};
 use syncline_core::life::LifeUpdate;
 use syncline_core::storage::Commit;
@@ -30,6 +30,9 @@ use crate::store::Options;
 
 /// Called after each purge of a document, from the writer thread.
 pub(crate) type OnPurged = Arc<dyn Fn(DocumentId) + Send + Sync>;
+
+/// Told which documents were committed, and the stamp of the last change of each.
+pub(crate) type Committed = Arc<dyn Fn(&[(DocumentId, Stamp)]) + Send + Sync>;
 
 /// Longest wait before another look at the wall clock, which may have been set meanwhile.
 const PURGE_WAIT_MAX: Duration = Duration::from_secs(3600);
@@ -50,6 +53,8 @@ pub(crate) struct Shared {
     /// Documents that are neither read nor written, because rows of theirs in the log were damaged.
     pub damaged: BTreeSet<DocumentId>,
     pub purged: Mutex<Option<OnPurged>>,
+    /// Hears of each group of commits once readers see it.
+    pub committed: Mutex<Option<Committed>>,
     pub ground: Arc<dyn Ground>,
     queue: Mutex<Queue>,
     wake: Condvar,
@@ -96,6 +101,7 @@ impl Shared {
             documents: AtomicU64::new(documents),
             damaged,
             purged: Mutex::default(),
+            committed: Mutex::default(),
             queue: Mutex::default(),
             wake: Condvar::new(),
         }
@@ -402,11 +408,13 @@ impl Writer {
     fn publish(&mut self, group: Group) {
         let mut overlay = self.shared.overlay.write().unwrap_or_else(PoisonError::into_inner);
         let mut created = 0;
+        let mut committed = Vec::with_capacity(group.documents.len());
         for (id, pending) in group.documents {
             if pending.rows.is_empty() {
                 continue;
             }
             created += u64::from(pending.base.changes == 0);
+            committed.extend(pending.rows.last().map(|last| (id.clone(), last.last_stamp)));
             overlay.add(id, &pending.base, pending.rows);
         }
         drop(overlay);
@@ -416,6 +424,10 @@ impl Writer {
         }
         self.shared.documents.fetch_add(created, Ordering::Relaxed);
         self.log.grow(group.next_seq, group.rows, group.bytes);
+        let listener = self.shared.committed.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(listener) = listener {
+            listener(&committed);
+        }
     }
 
     fn fold(&mut self) {

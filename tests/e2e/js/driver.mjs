@@ -152,6 +152,28 @@ const commands = {
     return true
   },
 
+  cursor(driver, { page, url, path, position }) {
+    const opened = driver.page(page)
+    return opened.packages.Automerge.getCursor(opened.handle(url).doc(), path, position)
+  },
+
+  cursor_position(driver, { page, url, path, cursor }) {
+    const opened = driver.page(page)
+    return opened.packages.Automerge.getCursorPosition(opened.handle(url).doc(), path, cursor)
+  },
+
+  mark(driver, { page, url, path, range, name, value }) {
+    const opened = driver.page(page)
+    const handle = opened.handle(url)
+    handle.change((doc) => opened.packages.Automerge.mark(doc, path, range, name, value))
+    return { heads: handle.heads() }
+  },
+
+  marks(driver, { page, url, path }) {
+    const opened = driver.page(page)
+    return opened.packages.Automerge.marks(opened.handle(url).doc(), path)
+  },
+
   broadcast(driver, { page, url, message }) {
     const opened = driver.page(page)
     opened.handle(url).broadcast(fromTagged(opened.packages.Automerge, message))

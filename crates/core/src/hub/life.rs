@@ -78,13 +78,15 @@ impl Hub {
         let Some((key, Deciding { origin, .. })) = self.take_deciding(id, ticket) else { return };
         match origin {
             Origin::Peer(session) => self.cut_off(session, id, failure),
-            Origin::Local { ticket } => {
-                let (document, message) = (id.clone(), failure.message.clone());
-                self.outputs.push_back(Output::Notify(Event::LifeFailed { document, ticket, message }));
-            }
+            Origin::Local { ticket } => self.not_decided(id, ticket, failure),
         }
         self.respond_to_all(now, key);
         self.drive(now, key);
+    }
+
+    pub(super) fn not_decided(&mut self, id: &DocumentId, ticket: u64, failure: &StoreFailure) {
+        let (document, message) = (id.clone(), failure.message.clone());
+        self.outputs.push_back(Output::Notify(Event::LifeFailed { document, ticket, message }));
     }
 
     fn take_deciding(&mut self, id: &DocumentId, ticket: u64) -> Option<(u32, Deciding)> {

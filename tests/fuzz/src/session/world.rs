@@ -196,12 +196,13 @@ impl World {
                 });
             }
             Output::SetLife { ticket, document, update } => {
-                self.input(if well {
+                let input = if well {
                     let life = self.memory.set_life(&document, update);
                     Input::LifeSet { document, ticket, life }
                 } else {
                     Input::LifeNotSet { document, ticket, failure }
-                });
+                };
+                self.input(input);
             }
             Output::Send { .. }
             | Output::AwaitDrain { .. }
