@@ -78,6 +78,14 @@ impl Document {
     pub fn is_deleted(&self) -> bool {
         self.live().is_deleted()
     }
+
+    /// Waits until [`Document::is_deleted`] is another than `before`, and returns it; the same if the repo is closed
+    /// before that.
+    pub async fn deletion_changed(&self, before: bool) -> bool {
+        let mut progress = self.live().progress.subscribe();
+        while self.is_deleted() == before && !self.engine().has_stopped() && progress.changed().await.is_ok() {}
+        self.is_deleted()
+    }
 }
 
 impl Repo {

@@ -280,11 +280,10 @@ impl Live {
         self.state().deleted
     }
 
-    /// Takes in that the document was deleted or restored. Watchers find out when they look.
+    /// Takes in that the document was deleted or restored.
     pub(crate) fn set_deleted(&self, deleted: bool) {
         let changed = std::mem::replace(&mut self.state().deleted, deleted) != deleted;
         if changed {
-            self.latest.send_modify(|_| {});
             self.tick();
         }
     }

@@ -20,10 +20,7 @@ fn repo(directory: &TempDir) -> Repo {
 }
 
 async fn becomes_deleted(document: &Document, wanted: bool) {
-    let mut watch = document.watch();
-    while document.is_deleted() != wanted {
-        within("the record arrives", watch.changed()).await.expect("an open repo");
-    }
+    assert_eq!(within("the record arrives", document.deletion_changed(!wanted)).await, wanted);
 }
 
 fn deleted_urls(repo: &Repo) -> Vec<DocumentUrl> {
