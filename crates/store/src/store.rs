@@ -14,6 +14,7 @@ use rusqlite::Connection;
 use syncline_core::ChangeHash;
 use syncline_core::clock::{Clock, DriftError, Stamp};
 use syncline_core::id::{DocumentId, ReplicaId};
+use syncline_core::loader::{InProcess, Loader};
 use syncline_core::storage::{Commit, Payload, StoredChange, StoredGraph, Summary};
 
 use crate::checkpoint::Checkpointer;
@@ -55,6 +56,8 @@ pub struct Options {
     pub drift_max: Duration,
     /// Whether a commit waits for the disk. `false` is for tests: a power cut then loses acknowledged changes.
     pub durable: bool,
+    /// Who builds automerge documents, for compaction and for changes under a snapshot. Default: this process.
+    pub loader: Arc<dyn Loader>,
 }
 
 impl Default for Options {
@@ -73,6 +76,7 @@ impl Default for Options {
             pages_max: None,
             drift_max: Duration::from_secs(60),
             durable: true,
+            loader: Arc::new(InProcess),
         }
     }
 }
@@ -216,10 +220,10 @@ impl Store {
     /// The raw chunks of these changes, in the order asked for. Those under the snapshot cost decoding it.
     ///
     /// # Errors
-    /// As [`Store::summary`], and [`StoreError::Damaged`], [`StoreError::UnknownChange`].
+    /// As [`Store::summary`], and [`StoreError::Damaged`], [`StoreError::UnknownChange`], [`StoreError::NotLoaded`].
     pub fn changes(&self, id: &DocumentId, hashes: &[ChangeHash]) -> Result<Vec<Bytes>, StoreError> {
         let unfolded = self.unfolded(id)?;
-        self.inner.readers.read(|read| read::changes(read, id, unfolded.as_ref(), hashes))
+        self.inner.readers.read(|read| read::changes(read, id, unfolded.as_ref(), (hashes, &*self.inner.loader)))
     }
 
     /// At most `limit` documents in the order of their ids, those after the one given. Those whose log was damaged are
@@ -255,6 +259,19 @@ impl Store {
         self.inner.backlog.on_compacted(Arc::new(callback));
     }
 
+    /// Calls back from the compaction thread for each document that it cannot compact, with a short name of the reason.
+    /// Its changes stay raw, are served so, and are tried again when there are twice as many. One callback at a time; a
+    /// later call replaces it.
+    pub fn on_quarantined(&self, callback: impl Fn(DocumentId, &'static str) + Send + Sync + 'static) {
+        self.inner.backlog.on_quarantined(Arc::new(callback));
+    }
+
+    /// Who builds automerge documents for this store.
+    #[must_use]
+    pub fn loader(&self) -> Arc<dyn Loader> {
+        Arc::clone(&self.inner.loader)
+    }
+
     /// Commits what waits, folds the log, moves everything into the database file and ends the threads.
     ///
     /// # Errors
@@ -284,6 +301,7 @@ impl std::fmt::Debug for Store {
 
 struct Inner {
     replica: ReplicaId,
+    loader: Arc<dyn Loader>,
     shared: Arc<Shared>,
     readers: Arc<Readers>,
     backlog: Arc<Backlog>,
@@ -313,7 +331,9 @@ impl Inner {
         let readers = Arc::new(Readers::new(home.database(), options.readers_max));
         let checkpointer = Arc::new(Checkpointer::default());
         checkpointer.follow(&mut connection)?;
-        let inner = Self { replica, shared, readers, backlog, checkpointer, threads: Mutex::new(None), temporary };
+        let loader = Arc::clone(&options.loader);
+        let threads = Mutex::new(None);
+        let inner = Self { replica, loader, shared, readers, backlog, checkpointer, threads, temporary };
         let threads = inner.spawn(home, (connection, log), options).map_err(|source| {
             // What was started ends when `inner` is dropped without its handle: tell it here.
             inner.shared.end(End::Stop);

@@ -16,6 +16,7 @@ use syncline::automerge::transaction::Transactable;
 use syncline::automerge::{ROOT, ReadDoc};
 use syncline::{Document, Repo};
 use syncline_core::limits::Limits;
+use syncline_core::loader::InProcess;
 use syncline_server::{Config, Server};
 
 /// A server over this directory, on this port or a free one.
@@ -25,7 +26,9 @@ pub(crate) async fn serve(data: &Path, listen: Option<SocketAddr>) -> Server {
 
 pub(crate) async fn serve_with(data: &Path, listen: Option<SocketAddr>, limits: Limits) -> Server {
     let listen = listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)));
-    Server::start(Config { listen, data: data.to_owned(), limits }).await.expect("a server")
+    Server::start(Config { listen, data: data.to_owned(), limits, loader: Arc::new(InProcess) })
+        .await
+        .expect("a server")
 }
 
 pub(crate) fn address(server: &Server) -> String {
