@@ -210,22 +210,23 @@ mod tests {
         let hashes = [ChangeHash([1; 32]), ChangeHash([2; 32])];
         let old = Old { snapshot: Some(b"snapshot"), changes: vec![b"one", b""], count: 7 };
         let mut pipe = Vec::new();
-        write_changes(b"document", &hashes, &mut pipe).unwrap();
-        write_merge(&old, &mut pipe).unwrap();
-        write_merge(&Old { snapshot: None, changes: Vec::new(), count: 0 }, &mut pipe).unwrap();
+        write_changes(b"document", &hashes, &mut pipe).expect("whole");
+        write_merge(&old, &mut pipe).expect("whole");
+        write_merge(&Old { snapshot: None, changes: Vec::new(), count: 0 }, &mut pipe).expect("whole");
         let mut input = &pipe[..];
-        let first = Request::read(&mut input).unwrap().unwrap();
+        let first = Request::read(&mut input).expect("whole").expect("whole");
         assert!(
             matches!(first, Request::Changes { document, wanted } if document == b"document"[..] && wanted == hashes)
         );
-        let Some(Request::Merge { snapshot: Some(snapshot), changes, count: 7 }) = Request::read(&mut input).unwrap()
+        let Some(Request::Merge { snapshot: Some(snapshot), changes, count: 7 }) =
+            Request::read(&mut input).expect("whole")
         else {
             panic!("a request to merge")
         };
         assert_eq!((&snapshot[..], &changes[..]), (&b"snapshot"[..], &[Bytes::from("one"), Bytes::new()][..]));
-        let last = Request::read(&mut input).unwrap();
+        let last = Request::read(&mut input).expect("whole");
         assert!(matches!(last, Some(Request::Merge { snapshot: None, count: 0, .. })));
-        assert!(Request::read(&mut input).unwrap().is_none(), "the end of the input is the end of the requests");
+        assert!(Request::read(&mut input).expect("whole").is_none(), "the end of the input is the end of the requests");
     }
 
     #[test]
@@ -234,8 +235,8 @@ mod tests {
         let refused = LoadError::Refused { reason: "no".to_owned() };
         for answer in [Ok(merged), Err(refused), Err(LoadError::Panicked)] {
             let mut pipe = Vec::new();
-            write_answer(&answer, Next::End, &mut pipe).unwrap();
-            let read = read_answer::<Merged>(&mut &pipe[..], 1_000).unwrap();
+            write_answer(&answer, Next::End, &mut pipe).expect("whole");
+            let read = read_answer::<Merged>(&mut &pipe[..], 1_000).expect("whole");
             assert_eq!(read, (answer, Next::End));
         }
     }
@@ -243,9 +244,9 @@ mod tests {
     #[test]
     fn an_answer_beyond_its_bound_is_not_read() {
         let mut pipe = Vec::new();
-        write_answer(&Ok(vec![Bytes::from(vec![0; 60]); 2]), Next::Request, &mut pipe).unwrap();
-        let error = read_answer::<Vec<Bytes>>(&mut &pipe[..], 119).unwrap_err();
+        write_answer(&Ok(vec![Bytes::from(vec![0; 60]); 2]), Next::Request, &mut pipe).expect("whole");
+        let error = read_answer::<Vec<Bytes>>(&mut &pipe[..], 119).expect_err("an error");
         assert_eq!(error.kind(), io::ErrorKind::InvalidData);
-        read_answer::<Vec<Bytes>>(&mut &pipe[..], 120).unwrap().0.unwrap();
+        read_answer::<Vec<Bytes>>(&mut &pipe[..], 120).expect("whole").0.expect("whole");
     }
 }

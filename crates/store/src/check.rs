@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use rusqlite::Connection;
@@ -18,6 +19,7 @@ use syncline_core::storage::{StoredChange, StoredGraph, Summary};
 use crate::compact;
 use crate::cover::Cover;
 use crate::error::StoreError;
+use crate::ground::{Ground, System};
 use crate::read;
 use crate::record::{self, Content, LogRow};
 use crate::reindex;
@@ -147,7 +149,15 @@ pub enum FaultKind {
 /// [`StoreError::NotAStore`], [`StoreError::NewerFormat`], [`StoreError::Io`] and [`StoreError::Corrupt`] when the file
 /// cannot be read at all. What is wrong inside is in the report instead.
 pub fn check(directory: &Path) -> Result<CheckReport, StoreError> {
-    let Checked { connection, log: log_rows, old_index } = schema::open_for_check(directory)?;
+    check_on(directory, Arc::new(System))
+}
+
+/// [`check()`], of a store that stands on something else than the system.
+///
+/// # Errors
+/// As [`check()`].
+pub fn check_on(directory: &Path, ground: Arc<dyn Ground>) -> Result<CheckReport, StoreError> {
+    let Checked { connection, log: log_rows, old_index } = schema::open_for_check(directory, ground)?;
     let read = connection.unchecked_transaction()?;
     let mut report = CheckReport::default();
     check_structure(&read, &mut report)?;

@@ -7,7 +7,6 @@
 //! moves what is there while the writer goes on, and the writer moves the little that has come since.
 
 use std::ffi::c_int;
-use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -15,20 +14,18 @@ use rusqlite::Connection;
 use rusqlite::hooks::Wal;
 
 use crate::error::StoreError;
-use crate::schema;
+use crate::schema::{self, Database};
 
-/// Pages in the log from which on it is moved: 16 MiB.
-const PAGES: u32 = 4096;
+/// So much of the log that is moved at a time, the writer moves itself, so that the log starts over: a quarter.
+const REST_DIVISOR: u32 = 4;
 
-/// Pages that the writer moves itself, so that the log starts over: 4 MiB.
-const REST_PAGES: u32 = 1024;
-
-/// Pages in the log at which the writer moves them whatever it takes: 128 MiB.
-const PAGES_MAX: u32 = 32 * 1024;
+/// At so many times the size from which on it is moved, the writer moves the log whatever it takes.
+const FACTOR_MAX: u32 = 8;
 
 /// The checkpoint thread's orders.
-#[derive(Default)]
 pub(crate) struct Checkpointer {
+    /// Pages in the log from which on it is moved.
+    pages_min: u32,
     state: Mutex<State>,
     wake: Condvar,
     /// Pages in the log after the writer's last transaction, as SQLite tells.
@@ -44,6 +41,10 @@ struct State {
 }
 
 impl Checkpointer {
+    pub(crate) fn new(pages_min: u32) -> Self {
+        Self { pages_min, state: Mutex::default(), wake: Condvar::new(), pages: Arc::default() }
+    }
+
     /// Follows the size of the log: asking for it after each transaction would cost as much as a small commit's SQL.
     pub(crate) fn follow(&self, writer: &mut Connection) -> rusqlite::Result<()> {
         let pages = Arc::clone(&self.pages);
@@ -61,7 +62,7 @@ impl Checkpointer {
         if let Some(failed) = self.lock().failed.take() {
             return Err(failed);
         }
-        if self.pages.load(Ordering::Relaxed) < PAGES {
+        if self.pages.load(Ordering::Relaxed) < self.pages_min {
             return Ok(());
         }
         let (log, moved) = checkpoint(writer, "NOOP")?;
@@ -69,7 +70,8 @@ impl Checkpointer {
             return Ok(());
         }
         let asked = self.lock().asked;
-        if log >= PAGES_MAX || (!asked && log - moved <= REST_PAGES) {
+        let rest = self.pages_min / REST_DIVISOR;
+        if log >= self.pages_min.saturating_mul(FACTOR_MAX) || (!asked && log - moved <= rest) {
             checkpoint(writer, "PASSIVE")?;
         } else if !asked {
             self.lock().asked = true;
@@ -84,8 +86,8 @@ impl Checkpointer {
     }
 
     /// The thread: one checkpoint for each order, until told to end.
-    pub(crate) fn run(&self, path: &Path) -> Result<(), StoreError> {
-        let connection = schema::open_checkpointer(path)?;
+    pub(crate) fn run(&self, database: &Database) -> Result<(), StoreError> {
+        let connection = schema::open_checkpointer(database)?;
         loop {
             let mut state = self.lock();
             while !state.asked && !state.ended {
@@ -95,11 +97,21 @@ impl Checkpointer {
                 return Ok(());
             }
             drop(state);
-            let failed = checkpoint(&connection, "PASSIVE").err();
-            let mut state = self.lock();
-            state.failed = failed;
-            state.asked = false;
+            self.obey(&connection);
         }
+    }
+
+    /// Whether the writer has asked for a checkpoint.
+    pub(crate) fn is_asked(&self) -> bool {
+        self.lock().asked
+    }
+
+    /// Does what was asked for.
+    pub(crate) fn obey(&self, connection: &Connection) {
+        let failed = checkpoint(connection, "PASSIVE").err();
+        let mut state = self.lock();
+        state.failed = failed;
+        state.asked = false;
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -94,6 +94,11 @@ impl Backlog {
         }
     }
 
+    /// The next document that waits, without waiting for one.
+    pub(crate) fn take(&self) -> Option<DocumentId> {
+        self.lock().documents.pop_first()
+    }
+
     fn announce(&self, document: DocumentId, changes: u32) {
         let callback = self.lock().compacted.clone();
         if let Some(callback) = callback {
@@ -120,27 +125,38 @@ pub(crate) fn run(backlog: &Backlog, readers: &Readers, shared: &Shared, options
         Err(error) => tracing::warn!(%error, "documents that wait for compaction could not be listed"),
     }
     while let Some(document) = backlog.next() {
-        let compacted = match prepare(readers, &document, options) {
-            Ok(Some(compaction)) => hand_in(shared, compaction),
-            Ok(None) => Ok(None),
-            Err(Failure::Store(error)) => Err(error),
-            Err(Failure::PutOff(error)) => {
-                tracing::warn!(%document, %error, "a compaction was put off");
-                Ok(None)
-            }
-            Err(Failure::Refused { changes, kind, reason }) => {
-                tracing::warn!(%document, kind, reason, "the document cannot be compacted; its changes stay as they are");
-                shared.submit(Job::Refuse(document.clone(), changes));
-                backlog.announce_quarantine(document.clone(), kind);
-                Ok(None)
-            }
-        };
-        match compacted {
-            Ok(Some(covered)) => backlog.announce(document, covered),
-            Ok(None) => {}
-            Err(error) => tracing::warn!(%document, %error, "a compaction was put off"),
+        if let Some(covered) = compact(&document, (backlog, readers), options, |job| shared.submit(job)) {
+            backlog.announce(document, covered);
         }
     }
+}
+
+/// Compacts a document through jobs for the writer; how many changes its snapshot then covers, if it has a new one.
+pub(crate) fn compact(
+    document: &DocumentId,
+    (backlog, readers): (&Backlog, &Readers),
+    options: &Options,
+    mut submit: impl FnMut(Job),
+) -> Option<u32> {
+    let compacted = match prepare(readers, document, options) {
+        Ok(Some(compaction)) => hand_in(submit, compaction),
+        Ok(None) => Ok(None),
+        Err(Failure::Store(error)) => Err(error),
+        Err(Failure::PutOff(error)) => {
+            tracing::warn!(%document, %error, "a compaction was put off");
+            Ok(None)
+        }
+        Err(Failure::Refused { changes, kind, reason }) => {
+            tracing::warn!(%document, kind, reason, "the document cannot be compacted; its changes stay as they are");
+            submit(Job::Refuse(document.clone(), changes));
+            backlog.announce_quarantine(document.clone(), kind);
+            Ok(None)
+        }
+    };
+    compacted.unwrap_or_else(|error| {
+        tracing::warn!(%document, %error, "a compaction was put off");
+        None
+    })
 }
 
 /// A snapshot that has been proved, ready to replace the raw changes it covers.
@@ -223,7 +239,7 @@ impl From<StoreError> for Failure {
 }
 
 /// Documents that were ripe when the process ended.
-fn ripe_documents(read: &Connection, options: &Options) -> Result<Vec<DocumentId>, StoreError> {
+pub(crate) fn ripe_documents(read: &Connection, options: &Options) -> Result<Vec<DocumentId>, StoreError> {
     let sql = format!("SELECT {}, id FROM document", DocumentRow::COLUMNS);
     let mut statement = read.prepare(&sql)?;
     let mut rows = statement.query([])?;
@@ -273,10 +289,10 @@ fn prepare(readers: &Readers, id: &DocumentId, options: &Options) -> Result<Opti
     }))
 }
 
-fn hand_in(shared: &Shared, compaction: Compaction) -> Result<Option<u32>, StoreError> {
+fn hand_in(mut submit: impl FnMut(Job), compaction: Compaction) -> Result<Option<u32>, StoreError> {
     let covered = compaction.covered;
     let (reply, answer) = sync_channel(1);
-    shared.submit(Job::Install(Box::new(compaction), reply));
+    submit(Job::Install(Box::new(compaction), reply));
     // A writer that ends drops the job, and with it the sender.
     let installed = answer.recv().map_err(|_| StoreError::Closed)??;
     Ok(installed.then_some(covered))

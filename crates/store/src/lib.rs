@@ -6,8 +6,10 @@
 //! when its commit's callback says so, and from then on every read sees it.
 //!
 //! Reading order: [`store`] is the interface, `schema` the tables and how a file is opened, `record` the byte forms in
-//! them, `cover` documents that come and stay as one chunk, `overlay` the part of the log that is not folded yet,
-//! `writer` and `fold` the one thread that writes, `recover` what a start makes of the log, `read` the readers, `checkpoint` and `compact` the threads in the background, [`check()`] the verification of a whole file.
+//! them, `ground` what is under them, `cover` documents that come and stay as one chunk, `overlay` the part of the log that is not folded yet,
+//! `writer` and `fold` the one thread that writes, `recover` what a start makes of the log, `read` the readers, `checkpoint` and
+//! `compact` the threads in the background, `store/driven.rs` a store without threads, [`check()`] the verification of a
+//! whole file.
 //! docs/store.md says what is durable when.
 
 pub mod check;
@@ -16,6 +18,7 @@ mod compact;
 mod cover;
 mod error;
 mod fold;
+pub mod ground;
 mod overlay;
 mod read;
 mod record;
@@ -25,6 +28,6 @@ mod schema;
 pub mod store;
 mod writer;
 
-pub use check::{CheckReport, check};
+pub use check::{CheckReport, check, check_on};
 pub use error::StoreError;
-pub use store::{Options, Store};
+pub use store::{Driven, Options, Store};

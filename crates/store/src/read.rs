@@ -4,7 +4,6 @@
 //! Next: `overlay.rs`, `store.rs`; docs/store.md, "Reading".
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -18,12 +17,12 @@ use crate::compact;
 use crate::error::StoreError;
 use crate::overlay::{State, Unfolded};
 use crate::record;
-use crate::schema::{self, DocumentKey, DocumentRow};
+use crate::schema::{self, Database, DocumentKey, DocumentRow};
 
 /// Connections that only read; a caller waits when all are in use.
 #[derive(Debug)]
 pub(crate) struct Readers {
-    path: PathBuf,
+    database: Database,
     connections_max: usize,
     pool: Mutex<Pool>,
     returned: Condvar,
@@ -37,8 +36,8 @@ struct Pool {
 }
 
 impl Readers {
-    pub(crate) fn new(path: PathBuf, connections_max: usize) -> Self {
-        Self { path, connections_max: connections_max.max(1), pool: Mutex::default(), returned: Condvar::new() }
+    pub(crate) fn new(database: Database, connections_max: usize) -> Self {
+        Self { database, connections_max: connections_max.max(1), pool: Mutex::default(), returned: Condvar::new() }
     }
 
     /// Runs one consistent read: everything that `read` sees belongs to one state of the database.
@@ -76,7 +75,7 @@ impl Readers {
                 pool.open += 1;
                 drop(pool);
                 let mut lease = Lease { readers: self, connection: None };
-                lease.connection = Some(schema::open_reader(&self.path)?);
+                lease.connection = Some(schema::open_reader(&self.database)?);
                 return Ok(lease);
             }
             pool = self.returned.wait(pool).unwrap_or_else(PoisonError::into_inner);

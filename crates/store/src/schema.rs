@@ -3,8 +3,9 @@
 //! Owns: the format number, every pragma, the lock file. Must not: read or write changes.
 //! Next: `read.rs`, `fold.rs`; docs/store.md, "Tables" and "Migrations".
 
-use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
+use std::any::Any;
+use std::fs::TryLockError;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +17,7 @@ use syncline_core::clock::Stamp;
 use syncline_core::id::ReplicaId;
 
 use crate::error::StoreError;
+use crate::ground::Ground;
 use crate::{record, reindex};
 
 /// "SynL" in the file's header, so that `file` and other tools can tell whose database it is.
@@ -72,9 +74,6 @@ const SQLITE_OLDEST: i32 = 3_051_003;
 
 /// Memory for pages that one connection keeps, KiB.
 const CACHE_KIB: i32 = 8 * 1024;
-
-/// Bytes of the write-ahead log that a start renews at a time.
-const RENEW_BYTES: usize = 1024 * 1024;
 
 /// Bits of a place that number the change within its document; the bits above are the document's key.
 const NUMBER_BITS: u32 = 28;
@@ -157,27 +156,32 @@ impl DocumentRow {
 }
 
 /// Where a store's files lie, and the lock that keeps others out while this value lives.
-#[derive(Debug)]
 pub(crate) struct Home {
     directory: PathBuf,
-    _lock: File,
+    ground: Arc<dyn Ground>,
+    _lock: Box<dyn Any + Send + Sync>,
+}
+
+/// The database file, and what it stands on.
+#[derive(Debug, Clone)]
+pub(crate) struct Database {
+    path: PathBuf,
+    ground: Arc<dyn Ground>,
 }
 
 impl Home {
     /// Makes the directory if need be and locks it.
-    pub(crate) fn enter(directory: &Path) -> Result<Self, StoreError> {
-        std::fs::create_dir_all(directory).map_err(|error| io_error(directory, error))?;
+    pub(crate) fn enter(directory: &Path, ground: Arc<dyn Ground>) -> Result<Self, StoreError> {
+        ground.make_directory(directory).map_err(|error| io_error(directory, error))?;
         let path = directory.join("syncline.lock");
-        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
-        let lock = lock.map_err(|error| io_error(&path, error))?;
-        match lock.try_lock() {
-            Ok(()) => {}
+        let lock = match ground.lock(&path) {
+            Ok(lock) => lock,
             Err(TryLockError::WouldBlock) => return Err(StoreError::InUse { path: directory.to_owned() }),
             Err(TryLockError::Error(error)) => return Err(io_error(&path, error)),
-        }
-        let home = Self { directory: directory.to_owned(), _lock: lock };
+        };
+        let home = Self { directory: directory.to_owned(), ground, _lock: lock };
         // Whoever made the directory may have died before its name was durable: until there is a database, sync it.
-        if !home.database().exists() {
+        if !home.ground.exists(&database_in(directory)) {
             home.sync_own_name()?;
         }
         Ok(home)
@@ -186,7 +190,7 @@ impl Home {
     fn sync_own_name(&self) -> Result<(), StoreError> {
         let Some(parent) = self.directory.parent() else { return Ok(()) };
         let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
-        match sync_directory(parent) {
+        match sync_directory(&*self.ground, parent) {
             // Somebody else made the directory in a place that we may not read, and answers for its name.
             Err(StoreError::Io { source, .. }) if source.kind() == ErrorKind::PermissionDenied => Ok(()),
             other => other,
@@ -194,26 +198,23 @@ impl Home {
     }
 
     /// The database file.
-    pub(crate) fn database(&self) -> PathBuf {
-        database_in(&self.directory)
+    pub(crate) fn database(&self) -> Database {
+        Database { path: database_in(&self.directory), ground: Arc::clone(&self.ground) }
     }
 
     /// Opens the writing connection: recognises, creates or migrates the file first.
     pub(crate) fn open_writer(&self, durable: bool, pages_max: Option<u32>) -> Result<Connection, StoreError> {
         check_sqlite_version()?;
-        let path = self.database();
-        recognise(&path)?;
-        let connection = Connection::open_with_flags(
-            &path,
-            open_flags(OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE),
-        );
-        let connection = connection.map_err(|error| as_open_error(error, &path))?;
+        let database = self.database();
+        let Database { path, ground } = &database;
+        recognise(path, &**ground)?;
+        let connection = database.open(OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
         // Closing must not move the log into a file that another version wrote, nor sync again what failed to sync.
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         connection.busy_timeout(Duration::from_secs(5))?;
-        let found = format_of(&connection, &path)?;
-        renew_log(&path)?;
-        switch_to_write_ahead_log(&connection, &path)?;
+        let found = format_of(&connection, path)?;
+        renew_log(path, &**ground)?;
+        switch_to_write_ahead_log(&connection, path)?;
         configure(&connection)?;
         connection.pragma_update(None, "wal_autocheckpoint", 0)?;
         connection.pragma_update(None, "journal_size_limit", 64 * 1024 * 1024)?;
@@ -222,15 +223,25 @@ impl Home {
             connection.pragma_update(None, "max_page_count", pages)?;
         }
         migrate(&connection, found)?;
-        sync_directory(&self.directory)?;
+        sync_directory(&**ground, &self.directory)?;
         Ok(connection)
     }
 }
 
+impl Database {
+    fn open(&self, access: OpenFlags) -> Result<Connection, StoreError> {
+        let flags = access | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+        let connection = match self.ground.vfs() {
+            None => Connection::open_with_flags(&self.path, flags),
+            Some(vfs) => Connection::open_with_flags_and_vfs(&self.path, flags, vfs),
+        };
+        connection.map_err(|error| as_open_error(error, &self.path))
+    }
+}
+
 /// Opens a connection that can only read.
-pub(crate) fn open_reader(path: &Path) -> Result<Connection, StoreError> {
-    let connection = Connection::open_with_flags(path, open_flags(OpenFlags::SQLITE_OPEN_READ_ONLY));
-    let connection = connection.map_err(|error| as_open_error(error, path))?;
+pub(crate) fn open_reader(database: &Database) -> Result<Connection, StoreError> {
+    let connection = database.open(OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     connection.busy_timeout(Duration::from_secs(5))?;
     configure(&connection)?;
     connection.pragma_update(None, "query_only", true)?;
@@ -238,9 +249,8 @@ pub(crate) fn open_reader(path: &Path) -> Result<Connection, StoreError> {
 }
 
 /// Opens the connection that only moves the write-ahead log into the database.
-pub(crate) fn open_checkpointer(path: &Path) -> Result<Connection, StoreError> {
-    let connection = Connection::open_with_flags(path, open_flags(OpenFlags::SQLITE_OPEN_READ_WRITE));
-    let connection = connection.map_err(|error| as_open_error(error, path))?;
+pub(crate) fn open_checkpointer(database: &Database) -> Result<Connection, StoreError> {
+    let connection = database.open(OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     configure(&connection)?;
     connection.pragma_update(None, "synchronous", "FULL")?;
@@ -257,18 +267,19 @@ pub(crate) struct Checked {
 }
 
 /// Opens a store's file for the check: refuses what is not ours, writes nothing.
-pub(crate) fn open_for_check(directory: &Path) -> Result<Checked, StoreError> {
+pub(crate) fn open_for_check(directory: &Path, ground: Arc<dyn Ground>) -> Result<Checked, StoreError> {
     check_sqlite_version()?;
-    let path = database_in(directory);
-    if let Err(error) = std::fs::metadata(&path) {
-        return Err(io_error(&path, error));
+    let database = Database { path: database_in(directory), ground };
+    let path = &database.path;
+    if !database.ground.exists(path) {
+        return Err(io_error(path, ErrorKind::NotFound.into()));
     }
-    recognise(&path)?;
-    let connection = open_reader(&path)?;
+    recognise(path, &*database.ground)?;
+    let connection = open_reader(&database)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-    let format = format_of(&connection, &path)?;
+    let format = format_of(&connection, path)?;
     let log = match format {
-        0 => return Err(StoreError::NotAStore { path, reason: "the database is empty" }),
+        0 => return Err(StoreError::NotAStore { path: path.clone(), reason: "the database is empty" }),
         1..FORMAT_WITH_KINDS => "SELECT document, 0, data, 0 FROM log ORDER BY seq",
         _ => {
             "SELECT document, kind, data, 1 FROM damaged \
@@ -315,10 +326,6 @@ fn beside(database: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(path)
 }
 
-fn open_flags(access: OpenFlags) -> OpenFlags {
-    access | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW
-}
-
 fn configure(connection: &Connection) -> Result<(), StoreError> {
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
@@ -359,48 +366,26 @@ fn switch_to_write_ahead_log(connection: &Connection, path: &Path) -> Result<(),
 /// A process that died may have written to it without a sync, or with one that failed, after which the system goes on
 /// showing pages that the disk never got and syncs them no more. SQLite takes for committed whatever it reads there, and
 /// what is committed may be shown to peers.
-fn renew_log(database: &Path) -> Result<(), StoreError> {
+fn renew_log(database: &Path, ground: &dyn Ground) -> Result<(), StoreError> {
     let path = beside(database, "-wal");
-    let renew = |mut file: File| -> std::io::Result<()> {
-        let mut piece = vec![0; RENEW_BYTES];
-        let mut at = 0;
-        loop {
-            file.seek(SeekFrom::Start(at))?;
-            let read = file.read(&mut piece)?;
-            if read == 0 {
-                return file.sync_all();
-            }
-            file.seek(SeekFrom::Start(at))?;
-            file.write_all(&piece[..read])?;
-            at += read as u64;
-        }
-    };
-    match OpenOptions::new().read(true).write(true).open(&path) {
-        Ok(file) => renew(file).map_err(|error| io_error(&path, error)),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(io_error(&path, error)),
+    match ground.renew(&path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(io_error(&path, error)),
+        Ok(()) | Err(_) => Ok(()),
     }
 }
 
 /// Reads the file's header without SQLite, which would already touch the files beside it.
-fn recognise(path: &Path) -> Result<(), StoreError> {
+fn recognise(path: &Path, ground: &dyn Ground) -> Result<(), StoreError> {
     let mut header = [0u8; 100];
-    let mut file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(io_error(path, error)),
-    };
-    if file.metadata().map_err(|error| io_error(path, error))?.len() == 0 {
-        return Ok(());
-    }
-    match file.read_exact(&mut header) {
-        Ok(()) if header.starts_with(b"SQLite format 3\0") => {}
+    let refused = |reason| Err(StoreError::NotAStore { path: path.to_owned(), reason });
+    match ground.read_start(path, &mut header) {
+        Ok(0) => return Ok(()),
+        Ok(read) if read < header.len() => return refused("it is too short for a database"),
+        Ok(_) if header.starts_with(b"SQLite format 3\0") => {}
         // A power cut tore the very first page; SQLite takes it back with the journal that it wrote before.
-        Ok(()) if header.iter().all(|byte| *byte == 0) && beside(path, "-journal").exists() => return Ok(()),
-        Ok(()) => return Err(StoreError::NotAStore { path: path.to_owned(), reason: "it is no SQLite database" }),
-        Err(error) if error.kind() == ErrorKind::UnexpectedEof => {
-            return Err(StoreError::NotAStore { path: path.to_owned(), reason: "it is too short for a database" });
-        }
+        Ok(_) if header.iter().all(|byte| *byte == 0) && ground.exists(&beside(path, "-journal")) => return Ok(()),
+        Ok(_) => return refused("it is no SQLite database"),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(io_error(path, error)),
     }
     let field = |at: usize| u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
@@ -461,12 +446,8 @@ fn as_open_error(error: rusqlite::Error, path: &Path) -> StoreError {
 }
 
 /// Makes the names in a directory durable; a file whose name is lost is lost.
-fn sync_directory(directory: &Path) -> Result<(), StoreError> {
-    if cfg!(unix) {
-        let synced = File::open(directory).and_then(|directory| directory.sync_all());
-        synced.map_err(|error| io_error(directory, error))?;
-    }
-    Ok(())
+fn sync_directory(ground: &dyn Ground, directory: &Path) -> Result<(), StoreError> {
+    ground.sync_directory(directory).map_err(|error| io_error(directory, error))
 }
 
 fn io_error(path: &Path, source: std::io::Error) -> StoreError {
@@ -491,7 +472,7 @@ mod tests {
     #[test]
     fn commits_wait_for_the_disk_and_the_file_is_not_trusted() {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        let home = Home::enter(directory.path()).expect("nobody else is in it");
+        let home = Home::enter(directory.path(), Arc::new(crate::ground::System)).expect("nobody else is in it");
         let writer = home.open_writer(true, None).expect("a new file");
         const FULL: i64 = 2;
         assert_eq!(pragma(&writer, "synchronous"), FULL);

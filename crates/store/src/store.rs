@@ -3,6 +3,10 @@
 //! Owns: opening and closing, the threads' lives, the interface. Must not: hold a lock while it waits for SQLite.
 //! Next: `writer.rs` for commits, `read.rs` for reads; docs/store.md.
 
+mod driven;
+
+pub use driven::Driven;
+
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,11 +25,12 @@ use crate::checkpoint::Checkpointer;
 use crate::compact::{self, Backlog};
 use crate::error::StoreError;
 use crate::fold::Log;
+use crate::ground::{Ground, System};
 use crate::overlay::Unfolded;
 use crate::read::{self, Readers};
 use crate::recover::{self, Recovered};
 use crate::schema::{self, DocumentRow, Home};
-use crate::writer::{Done, End, Shared, Writer, wall_ms};
+use crate::writer::{Done, End, Shared, Writer};
 
 /// How a store behaves. The defaults suit a server and a laptop alike.
 #[derive(Debug, Clone)]
@@ -42,6 +47,8 @@ pub struct Options {
     pub fold_slice: Duration,
     /// Wait after a fold that failed for want of space. Default 5 s.
     pub fold_retry: Duration,
+    /// Pages of SQLite's write-ahead log from which on it is moved into the database file. Default 4,096, which is 16 MiB.
+    pub checkpoint_pages: u32,
     /// A document is compacted when its raw changes exceed these bytes and the size of its snapshot. Default 256 KiB.
     pub compact_bytes: u64,
     /// A document is compacted when it has more raw changes than this. Default 4,096.
@@ -69,6 +76,7 @@ impl Default for Options {
             fold_idle: Duration::from_secs(1),
             fold_slice: Duration::from_millis(3),
             fold_retry: Duration::from_secs(5),
+            checkpoint_pages: 4096,
             compact_bytes: 256 * 1024,
             compact_changes: 4096,
             keep_changes: 256,
@@ -117,7 +125,7 @@ impl Store {
     /// [`StoreError::InUse`], [`StoreError::NewerFormat`], [`StoreError::NotAStore`], [`StoreError::Io`],
     /// [`StoreError::Corrupt`], [`StoreError::DiskFull`].
     pub fn open(directory: &Path, options: Options) -> Result<Self, StoreError> {
-        Inner::open(directory, options, None).map(|inner| Self { inner: Arc::new(inner) })
+        Inner::open(directory, options, None, Arc::new(System)).map(|inner| Self { inner: Arc::new(inner) })
     }
 
     /// A store for tests: the same code over a directory that is removed with it, without waiting for the disk.
@@ -127,10 +135,10 @@ impl Store {
     pub fn memory() -> Result<Self, StoreError> {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let name = format!("syncline-{}-{}-{number}", std::process::id(), wall_ms());
+        let name = format!("syncline-{}-{}-{number}", std::process::id(), System.wall_ms());
         let directory = std::env::temp_dir().join(name);
         let options = Options { durable: false, ..Options::default() };
-        let inner = Inner::open(&directory, options, Some(directory.clone()))?;
+        let inner = Inner::open(&directory, options, Some(directory.clone()), Arc::new(System))?;
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -151,7 +159,8 @@ impl Store {
     /// # Errors
     /// [`DriftError`] when it is too far ahead; the clock is unchanged.
     pub fn observe(&self, remote: Stamp) -> Result<(), DriftError> {
-        self.inner.shared.clock.lock().unwrap_or_else(PoisonError::into_inner).observe(remote, wall_ms())
+        let wall_ms = self.inner.shared.ground.wall_ms();
+        self.inner.shared.clock.lock().unwrap_or_else(PoisonError::into_inner).observe(remote, wall_ms)
     }
 
     /// Makes these commits durable, all or none, and then calls `done` from the writer thread.
@@ -316,25 +325,23 @@ struct Threads {
     checkpointer: JoinHandle<()>,
 }
 
+/// What the thread that writes begins with.
+pub(crate) struct Beginning {
+    pub home: Home,
+    pub connection: Connection,
+    pub log: Log,
+}
+
 impl Inner {
-    fn open(directory: &Path, options: Options, temporary: Option<PathBuf>) -> Result<Self, StoreError> {
-        let home = Home::enter(directory)?;
-        let mut connection = home.open_writer(options.durable, options.pages_max)?;
-        let replica = schema::replica_id(&connection)?;
-        let Recovered { overlay, log, highest, damaged } = recover::recover(&connection)?;
-        const SOUND: &str = "SELECT count(*) FROM document WHERE id NOT IN (SELECT document FROM damaged)";
-        let folded: u64 = connection.query_row(SOUND, [], |row| row.get(0))?;
-        let unfolded = overlay.after(None).filter(|(_, unfolded)| unfolded.key.is_none()).count() as u64;
-        let clock = Clock::new(highest, options.drift_max);
-        let shared = Arc::new(Shared::new(overlay, clock, folded + unfolded, damaged));
-        let backlog = Arc::new(Backlog::default());
-        let readers = Arc::new(Readers::new(home.database(), options.readers_max));
-        let checkpointer = Arc::new(Checkpointer::default());
-        checkpointer.follow(&mut connection)?;
-        let loader = Arc::clone(&options.loader);
-        let threads = Mutex::new(None);
-        let inner = Self { replica, loader, shared, readers, backlog, checkpointer, threads, temporary };
-        let threads = inner.spawn(home, (connection, log), options).map_err(|source| {
+    fn open(
+        directory: &Path,
+        options: Options,
+        temporary: Option<PathBuf>,
+        ground: Arc<dyn Ground>,
+    ) -> Result<Self, StoreError> {
+        let (mut inner, beginning) = Self::recover(directory, &options, ground)?;
+        inner.temporary = temporary;
+        let threads = inner.spawn(beginning, options).map_err(|source| {
             // What was started ends when `inner` is dropped without its handle: tell it here.
             inner.shared.end(End::Stop);
             inner.backlog.end();
@@ -344,11 +351,36 @@ impl Inner {
         Ok(inner)
     }
 
-    fn spawn(&self, home: Home, file: (Connection, Log), options: Options) -> std::io::Result<Threads> {
-        let start = |name: &str| std::thread::Builder::new().name(name.to_owned());
-        let path = home.database();
+    fn recover(directory: &Path, options: &Options, ground: Arc<dyn Ground>) -> Result<(Self, Beginning), StoreError> {
+        let home = Home::enter(directory, Arc::clone(&ground))?;
+        let mut connection = home.open_writer(options.durable, options.pages_max)?;
+        let replica = schema::replica_id(&connection)?;
+        let Recovered { overlay, log, highest, damaged } = recover::recover(&connection)?;
+        const SOUND: &str = "SELECT count(*) FROM document WHERE id NOT IN (SELECT document FROM damaged)";
+        let folded: u64 = connection.query_row(SOUND, [], |row| row.get(0))?;
+        let unfolded = overlay.after(None).filter(|(_, unfolded)| unfolded.key.is_none()).count() as u64;
+        let clock = Clock::new(highest, options.drift_max);
+        let shared = Arc::new(Shared::new(overlay, clock, folded + unfolded, damaged, ground));
+        let readers = Arc::new(Readers::new(home.database(), options.readers_max));
+        let checkpointer = Arc::new(Checkpointer::new(options.checkpoint_pages));
+        checkpointer.follow(&mut connection)?;
+        let backlog = Arc::default();
+        let (loader, threads) = (Arc::clone(&options.loader), Mutex::new(None));
+        let inner = Self { replica, loader, shared, readers, backlog, checkpointer, threads, temporary: None };
+        Ok((inner, Beginning { home, connection, log }))
+    }
+
+    fn writer(&self, connection: Connection, log: Log, options: Options) -> Writer {
         let (shared, backlog, checkpointer) = (&self.shared, &self.backlog, &self.checkpointer);
-        let writer = Writer::new(shared.clone(), backlog.clone(), checkpointer.clone(), file, options.clone());
+        Writer::new(shared.clone(), backlog.clone(), checkpointer.clone(), (connection, log), options)
+    }
+
+    fn spawn(&self, beginning: Beginning, options: Options) -> std::io::Result<Threads> {
+        let Beginning { home, connection, log } = beginning;
+        let start = |name: &str| std::thread::Builder::new().name(name.to_owned());
+        let database = home.database();
+        let (shared, backlog, checkpointer) = (&self.shared, &self.backlog, &self.checkpointer);
+        let writer = self.writer(connection, log, options.clone());
         let writer = start("store-writer").spawn(move || {
             // The lock is released last, when nothing here writes any more.
             let _home = home;
@@ -358,7 +390,7 @@ impl Inner {
         let compactor = start("store-compactor").spawn(move || compact::run(&backlog, &readers, &shared, &options))?;
         let checkpointer = checkpointer.clone();
         let checkpointer = start("store-checkpointer").spawn(move || {
-            if let Err(error) = checkpointer.run(&path) {
+            if let Err(error) = checkpointer.run(&database) {
                 tracing::warn!(%error, "checkpoints are left to the writer");
             }
         })?;

@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use bytes::Bytes;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
@@ -22,6 +22,7 @@ use crate::compact::{Backlog, Compaction};
 use crate::cover::Incoming;
 use crate::error::StoreError;
 use crate::fold::{Log, Round};
+use crate::ground::Ground;
 use crate::overlay::{Overlay, State};
 use crate::record::LogRow;
 use crate::schema::{self, CHANGES_MAX, DocumentRow};
@@ -47,6 +48,7 @@ pub(crate) struct Shared {
     pub documents: AtomicU64,
     /// Documents that are neither read nor written, because rows of theirs in the log were damaged.
     pub damaged: BTreeSet<DocumentId>,
+    pub ground: Arc<dyn Ground>,
     queue: Mutex<Queue>,
     wake: Condvar,
 }
@@ -82,8 +84,15 @@ pub(crate) enum End {
 }
 
 impl Shared {
-    pub(crate) fn new(overlay: Overlay, clock: Clock, documents: u64, damaged: BTreeSet<DocumentId>) -> Self {
+    pub(crate) fn new(
+        overlay: Overlay,
+        clock: Clock,
+        documents: u64,
+        damaged: BTreeSet<DocumentId>,
+        ground: Arc<dyn Ground>,
+    ) -> Self {
         Self {
+            ground,
             overlay: RwLock::new(overlay),
             clock: Mutex::new(clock),
             documents: AtomicU64::new(documents),
@@ -171,20 +180,43 @@ impl Writer {
         let _exit = Exit(Arc::clone(&self.shared));
         loop {
             match self.next_turn() {
-                Turn::Commits(units) => {
-                    self.commit(units);
-                    self.work_beside_commits();
-                    self.watch_checkpoint();
-                }
+                Turn::Commits(units) => self.take_turn(units),
                 Turn::Job(job) => self.work(job),
-                Turn::Fold => {
-                    self.fold();
-                    self.watch_checkpoint();
-                }
+                Turn::Fold => self.fold_slice(),
                 Turn::End(End::Stop) => return self.failed.map_or(Ok(()), Err),
                 Turn::End(End::Close) => return self.finish(),
             }
         }
+    }
+
+    /// Commits what waits, as one group, and does a slice of other work; false if nothing waits.
+    pub(crate) fn commit_waiting(&mut self) -> bool {
+        let units = take_group(&mut self.shared.lock_queue().units);
+        let any = !units.is_empty();
+        if any {
+            self.take_turn(units);
+        }
+        any
+    }
+
+    /// Folds one slice of the log, if there is any and nothing keeps it from being folded.
+    pub(crate) fn fold_waiting(&mut self) -> bool {
+        let any = (self.round.is_some() || !self.log.is_empty()) && self.may_fold();
+        if any {
+            self.fold_slice();
+        }
+        any
+    }
+
+    fn take_turn(&mut self, units: Vec<Unit>) {
+        self.commit(units);
+        self.work_beside_commits();
+        self.watch_checkpoint();
+    }
+
+    fn fold_slice(&mut self) {
+        self.fold();
+        self.watch_checkpoint();
     }
 
     /// Waits for something to do. Commits go first, unless the log has outgrown its bound.
@@ -261,7 +293,8 @@ impl Writer {
 
     fn write(&mut self, units: &[Unit]) -> rusqlite::Result<(Vec<Result<(), StoreError>>, Group)> {
         let transaction = Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate)?;
-        let mut group = Group { wall_ms: wall_ms(), next_seq: self.log.next_seq, ..Group::default() };
+        let mut group =
+            Group { wall_ms: self.shared.ground.wall_ms(), next_seq: self.log.next_seq, ..Group::default() };
         let mut verdicts = Vec::with_capacity(units.len());
         for unit in units {
             let verdict = group.check(&transaction, &self.shared, unit)?;
@@ -311,7 +344,7 @@ impl Writer {
         }
     }
 
-    fn watch_checkpoint(&mut self) {
+    pub(crate) fn watch_checkpoint(&mut self) {
         if self.failed.is_some() {
             return;
         }
@@ -321,7 +354,7 @@ impl Writer {
         }
     }
 
-    fn work(&mut self, job: Job) {
+    pub(crate) fn work(&mut self, job: Job) {
         if self.failed.is_some() {
             return;
         }
@@ -372,7 +405,7 @@ impl Writer {
     }
 
     /// Folds everything and moves it into the database file.
-    fn finish(mut self) -> Result<(), StoreError> {
+    pub(crate) fn finish(mut self) -> Result<(), StoreError> {
         self.fold_again = None;
         while !self.log.is_empty() && self.may_fold() {
             self.fold();
@@ -500,10 +533,4 @@ fn tell(done: Done, verdict: Result<(), StoreError>) {
     if catch_unwind(AssertUnwindSafe(|| done(verdict))).is_err() {
         tracing::error!("a commit's callback panicked");
     }
-}
-
-/// Milliseconds since the Unix epoch.
-pub(crate) fn wall_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -1,0 +1,106 @@
+//! A store without threads of its own: whoever holds it decides what happens next.
+//!
+//! Owns: taking the turns of the store's threads, one at a time, on the caller's. For simulations, in which equal seeds
+//! have to give equal runs. Must not: do anything that the threads do not do.
+//! Next: `../writer.rs`, `../compact.rs`, `../checkpoint.rs`; docs/simulator.md.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rusqlite::Connection;
+use syncline_core::id::DocumentId;
+
+use super::{Beginning, Inner, Options, Store};
+use crate::compact;
+use crate::error::StoreError;
+use crate::ground::Ground;
+use crate::schema::{self, Home};
+use crate::writer::Writer;
+
+/// An open store that does nothing by itself. Dropping it leaves the files as a process does that dies.
+pub struct Driven {
+    store: Store,
+    writer: Writer,
+    options: Options,
+    checkpoints: Option<Connection>,
+    // Dropped last, as a store's lock is.
+    home: Home,
+}
+
+impl Driven {
+    /// Opens the store in this directory.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn open(directory: &Path, options: Options, ground: Arc<dyn Ground>) -> Result<Self, StoreError> {
+        let (inner, Beginning { home, connection, log }) = Inner::recover(directory, &options, ground)?;
+        let writer = inner.writer(connection, log, options.clone());
+        Ok(Self { store: Store { inner: Arc::new(inner) }, writer, options, checkpoints: None, home })
+    }
+
+    /// The store, to read from and to commit to. Commits wait for [`Driven::commit`].
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The writer's turn: commits what waits as one group, and does a slice of folding if that is due. False if nothing
+    /// waited.
+    pub fn commit(&mut self) -> bool {
+        self.writer.commit_waiting()
+    }
+
+    /// The writer's turn when it has been idle: folds one slice of the log. False if there is nothing to fold.
+    pub fn fold(&mut self) -> bool {
+        self.writer.fold_waiting()
+    }
+
+    /// The compactor's turn: one document that waits for it; with it, how many changes its snapshot covers, if it has a
+    /// new one.
+    pub fn compact(&mut self) -> Option<(DocumentId, Option<u32>)> {
+        let inner = &self.store.inner;
+        let document = inner.backlog.take().or_else(|| {
+            let ripe = inner.readers.read(|read| compact::ripe_documents(read, &self.options)).ok()?;
+            inner.backlog.add(ripe);
+            inner.backlog.take()
+        })?;
+        let covered =
+            compact::compact(&document, (&inner.backlog, &inner.readers), &self.options, |job| self.writer.work(job));
+        Some((document, covered))
+    }
+
+    /// The checkpointer's turn; false if the writer has not asked for one.
+    pub fn checkpoint(&mut self) -> bool {
+        let checkpointer = &self.store.inner.checkpointer;
+        if !checkpointer.is_asked() {
+            return false;
+        }
+        if self.checkpoints.is_none() {
+            self.checkpoints = schema::open_checkpointer(&self.home.database()).ok();
+        }
+        if let Some(connection) = &self.checkpoints {
+            checkpointer.obey(connection);
+            self.writer.watch_checkpoint();
+        }
+        true
+    }
+
+    /// Closes the store as [`Store::close`] does.
+    ///
+    /// # Errors
+    /// As [`Store::close`].
+    pub fn close(self) -> Result<(), StoreError> {
+        let Self { store, writer, checkpoints, home, .. } = self;
+        drop(checkpoints);
+        store.inner.readers.close();
+        let closed = writer.finish();
+        drop(home);
+        closed
+    }
+}
+
+impl std::fmt::Debug for Driven {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Driven").field("store", &self.store).finish_non_exhaustive()
+    }
+}
