@@ -381,7 +381,7 @@ mod tests {
     fn what_is_not_meant_to_be_damaged_is_a_message_that_automerge_reads() {
         let mut forge = Forge::new(7, "mallory".to_owned(), "victim".to_owned(), Arc::default());
         let change = forge.change.clone();
-        let message = forge.message(&[[1; 32]], &[], &[change.clone()]);
+        let message = forge.message(&[[1; 32]], &[], std::slice::from_ref(&change));
         let read = Message::decode(&message).expect("a message");
         assert_eq!((read.heads.len(), read.changes.iter().count()), (1, 1));
         let rebuilt = forge.chunk(CHANGE, body(&change));
