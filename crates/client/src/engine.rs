@@ -202,7 +202,8 @@ impl Engine {
                 }
             }
             Event::Changed { document, changes, heads, origin: Some(session) } => {
-                let origin = self.servers.session(session).map_or(Origin::Stored, |server| Origin::Server(server.address));
+                let origin =
+                    self.servers.session(session).map_or(Origin::Stored, |server| Origin::Server(server.address));
                 if let Some(live) = self.live(&document)
                     && live.arrived(changes, heads, origin)
                 {
@@ -225,7 +226,11 @@ impl Engine {
                     live.server_denied(session);
                 }
             }
-            Event::Ephemeral { .. } => {}
+            Event::Ephemeral { document, sender, data } => {
+                if let Some(live) = self.live(&document) {
+                    live.heard(sender, data);
+                }
+            }
         }
     }
 

@@ -136,6 +136,14 @@ pub enum Error {
         /// How long.
         waited: Duration,
     },
+    /// A presence's state is larger than a message may be. **State:** it is as it was. **Do:** say less.
+    #[error("a presence of {bytes} bytes is too large; at most {bytes_max} are sent")]
+    PresenceTooLarge {
+        /// Its size.
+        bytes: usize,
+        /// The largest that is sent.
+        bytes_max: usize,
+    },
     /// The document is not stored here, and the repo connects to no server. **State:** nothing was changed.
     /// **Do:** connect to a server that has it.
     #[error("document {document} is not stored here, and no server is connected to")]

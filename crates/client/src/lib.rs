@@ -17,6 +17,7 @@
 
 mod blocking;
 mod branch;
+mod cbor;
 mod complaints;
 pub mod document;
 mod engine;
@@ -26,6 +27,7 @@ pub mod history;
 mod journal;
 mod live;
 mod patching;
+pub mod presence;
 pub mod receipt;
 pub mod repo;
 mod reverse;
@@ -48,6 +50,7 @@ pub use document::{ChangeOptions, Document};
 pub use error::Error;
 pub use feed::{Feed, Position};
 pub use history::ChangeInfo;
+pub use presence::{Presence, PresenceOptions};
 pub use receipt::Receipt;
 pub use repo::{Options, Repo};
 pub use server::{Connection, Server};

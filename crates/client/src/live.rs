@@ -9,16 +9,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, SystemTime};
 
 use automerge::transaction::{CommitOptions, Transactable, Transaction};
 use automerge::{ActorId, Automerge, AutomergeError, ChangeHash, LoadOptions, PatchLog, ReadDoc};
 use bytes::Bytes;
 use syncline_core::change::Change;
-use syncline_core::id::{DocumentId, SessionId, StorageId};
+use syncline_core::id::{DocumentId, PeerId, SessionId, StorageId};
 use syncline_core::storage::Payload;
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 
 use crate::Error;
 use crate::branch::checked;
@@ -33,6 +33,9 @@ use inbox::Inbox;
 
 mod inbox;
 
+/// Messages that are not stored which wait for a slow listener; it misses the oldest beyond them.
+const EPHEMERALS_MAX: usize = 256;
+
 /// A document that is open.
 #[derive(Debug)]
 pub(crate) struct Live {
@@ -43,6 +46,8 @@ pub(crate) struct Live {
     undo: Mutex<Undo>,
     /// How many watch it.
     watchers: AtomicUsize,
+    /// What peers say that is not stored, once somebody listens.
+    ephemerals: OnceLock<broadcast::Sender<(PeerId, Bytes)>>,
     /// What the document was last seen to be.
     pub(crate) latest: watch::Sender<Latest>,
     /// Ticks when something is known anew of where changes are.
@@ -101,6 +106,7 @@ impl Live {
             state: Mutex::default(),
             undo: Mutex::default(),
             watchers: AtomicUsize::new(0),
+            ephemerals: OnceLock::new(),
             latest: watch::Sender::new(latest),
             progress: watch::Sender::new(0),
         })
@@ -338,6 +344,19 @@ impl Live {
         let mut state = self.state();
         state.inbox.add(changes, heads, origin);
         state.inbox.start()
+    }
+
+    /// What peers say from here on that is not stored.
+    pub(crate) fn listen_to_ephemerals(&self) -> broadcast::Receiver<(PeerId, Bytes)> {
+        self.ephemerals.get_or_init(|| broadcast::Sender::new(EPHEMERALS_MAX)).subscribe()
+    }
+
+    /// A peer said something that is not stored.
+    pub(crate) fn heard(&self, sender: PeerId, data: Bytes) {
+        if let Some(ephemerals) = self.ephemerals.get() {
+            // Nobody may be listening any more.
+            let _ = ephemerals.send((sender, data));
+        }
     }
 
     pub(crate) fn server_announced(&self, server: Session, session: SessionId, heads: Vec<ChangeHash>) {
