@@ -115,10 +115,8 @@ impl Reader<'_> {
         let mut left = self.decoder.map()?;
         let mut entries = Map::new();
         while self.goes_on(&mut left)? {
-            let key = match self.value(depth + 1)? {
-                Value::String(key) => key,
-                other => other.to_string(),
-            };
+            let key = self.value(depth + 1)?;
+            let key = key.as_str().map_or_else(|| key.to_string(), str::to_owned);
             entries.insert(key, self.value(depth + 1)?);
         }
         Ok(entries.into())
