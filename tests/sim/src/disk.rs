@@ -56,8 +56,6 @@ pub(crate) struct Disk {
     pub(crate) poisoned: bool,
     /// Some commit or read has failed since the machine started: those concerned may be cut off.
     pub(crate) has_failed: bool,
-    /// Some read has failed: what was asked is not asked again by itself.
-    pub(crate) read_failed: bool,
     /// Failed without anybody knowing whether they are on the disk.
     uncertain: VecDeque<Call>,
     clock: Clock,
@@ -74,7 +72,6 @@ impl Disk {
             backup: None,
             poisoned: false,
             has_failed: false,
-            read_failed: false,
             uncertain: VecDeque::new(),
             clock,
         }

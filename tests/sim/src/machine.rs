@@ -25,6 +25,8 @@ use crate::scenario::Topology;
 #[derive(Debug)]
 pub(crate) struct Machine {
     pub(crate) number: usize,
+    /// Whose disk it started from: its own, or the one that was copied to it.
+    pub(crate) store: usize,
     pub(crate) hub: Hub,
     pub(crate) limits: Limits,
     pub(crate) local: LocalPeer,
@@ -121,8 +123,9 @@ impl Machine {
         let limits = limits(topology);
         Self {
             number,
+            store: number,
             hub: Hub::new(limits.clone(), seed(number, 0)),
-            local: local(number, 0),
+            local: local(number, number, 0),
             limits,
             roster: Roster::default(),
             connections: BTreeMap::new(),
@@ -142,7 +145,7 @@ impl Machine {
     pub(crate) fn restart(&mut self) {
         self.starts += 1;
         self.hub = Hub::new(self.limits.clone(), seed(self.number, self.starts));
-        self.local = local(self.number, self.starts);
+        self.local = local(self.number, self.store, self.starts);
         self.roster = Roster::default();
         self.connections.clear();
         self.batch.clear();
@@ -184,10 +187,10 @@ fn seed(number: usize, starts: u64) -> [u8; 32] {
     seed
 }
 
-fn local(number: usize, starts: u64) -> LocalPeer {
+fn local(number: usize, store: usize, starts: u64) -> LocalPeer {
     LocalPeer {
         peer: PeerId::new(&format!("machine-{number}-{starts}")).expect("a name"),
-        storage: StorageId::new(&format!("store-{number}")).expect("a name"),
+        storage: StorageId::new(&format!("store-{store}")).expect("a name"),
     }
 }
 
