@@ -25,6 +25,7 @@ use crate::native::NativeMessage;
 use connection::Session;
 use document::{Document, Item, Presence};
 use memory::KeyedState;
+use relay::Spoken;
 
 pub use connection::{OpenedDocuments, Receipt};
 pub use input::{
@@ -94,6 +95,9 @@ impl Hub {
             Input::Watch { document } => self.enqueue(now, &document, Item::Watch),
             Input::Unwatch { document } => self.unwatch(now, &document),
             Input::Initiate { session, document } => self.enqueue(now, &document, Item::Initiate { session }),
+            Input::Broadcast { document, sender, count, session, data } => {
+                self.broadcast(&document, None, &Spoken { sender, count, session, data });
+            }
             Input::Persisted { document, ticket } => self.persisted(now, &document, ticket),
             Input::PersistFailed { document, ticket, failure } => self.persist_failed(&document, ticket, &failure),
             Input::Loaded { document, loaded } => self.loaded(now, &document, loaded),

@@ -7,7 +7,7 @@
 //! [`graph`] is what a replica knows of a document, [`sync`] agrees on one document with one peer, [`hub`] does so
 //! for all documents and peers, [`session`] speaks with one socket, [`wire`] is the byte format of that speech,
 //! [`native`] what Syncline replicas add to it, [`life`] says which documents are deleted, [`storage`] is the seam to a
-//! store, and [`limits`] bounds all of it.
+//! store, [`loader`] to whoever builds whole documents, and [`limits`] bounds all of it.
 
 // A test's helper panics on whatever it did not expect.
 #![cfg_attr(test, allow(clippy::wildcard_enum_match_arm))]
@@ -21,6 +21,7 @@ pub mod hub;
 pub mod id;
 pub mod life;
 pub mod limits;
+pub mod loader;
 pub mod native;
 pub mod session;
 pub mod storage;
