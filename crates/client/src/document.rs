@@ -210,35 +210,6 @@ impl Document {
         }
     }
 
-    /// Waits until a server has announced everything that is in the document at this moment. A Syncline server announces
-    /// only what is durable on its own disk.
-    ///
-    /// While no server can be reached, this waits; whoever does not want to, puts a bound around it.
-    ///
-    /// # Errors
-    /// [`Error::Closed`] when the repo was closed before that.
-    pub async fn on_server(&self) -> Result<(), Error> {
-        let live = self.live();
-        let (mut progress, mut latest) = (live.progress.subscribe(), live.latest.subscribe());
-        let wanted = live.read(automerge_heads)?;
-        loop {
-            let stopped = self.engine().has_stopped();
-            if live.is_confirmed(&wanted) {
-                return Ok(());
-            }
-            if stopped {
-                return Err(Error::Closed);
-            }
-            let changed = tokio::select! {
-                changed = progress.changed() => changed,
-                changed = latest.changed() => changed,
-            };
-            if changed.is_err() {
-                return Err(Error::Closed);
-            }
-        }
-    }
-
     /// The heads that each server announced last, by the server's address, whether it is connected or not. Changes up to
     /// these are on that server.
     #[must_use]
@@ -253,8 +224,4 @@ impl Document {
     pub(crate) fn live(&self) -> &Arc<Live> {
         &self.lease.live
     }
-}
-
-fn automerge_heads(document: &Automerge) -> Vec<ChangeHash> {
-    document.get_heads()
 }

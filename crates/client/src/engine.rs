@@ -23,6 +23,7 @@ use crate::feed::Feeds;
 use crate::live::Live;
 use crate::repo::Options;
 use crate::server::Servers;
+use crate::status::{RepoStatus, Saved};
 use crate::steps::Origin;
 
 /// Documents that are brought up to date at one time.
@@ -166,8 +167,8 @@ impl Engine {
     fn dispatch(self: &Arc<Self>, news: News) {
         match news {
             News::Document(event) => self.dispatch_event(event),
-            News::Joined { session, server: Some(server), .. } => {
-                self.servers.joined(session, &server);
+            News::Joined { session, server: Some(server), peer } => {
+                self.servers.joined(session, &server, peer.storage);
                 self.runtime.spawn(Arc::clone(self).offer_all(session));
             }
             News::Joined { server: None, .. } => {}
@@ -201,7 +202,8 @@ impl Engine {
                 }
             }
             Event::Changed { document, changes, heads, origin: Some(session) } => {
-                let origin = self.servers.address_of(session).map_or(Origin::Stored, Origin::Server);
+                let origin =
+                    self.servers.session(session).map_or(Origin::Stored, |server| Origin::Server(server.address));
                 if let Some(live) = self.live(&document)
                     && live.arrived(changes, heads, origin)
                 {
@@ -210,9 +212,13 @@ impl Engine {
             }
             // What was changed here is in the document already.
             Event::Changed { origin: None, .. } => {}
-            Event::PeerState { document, session, heads, .. } => {
-                if let (Some(live), Some(address)) = (self.live(&document), self.servers.address_of(session)) {
-                    live.server_announced(address, session, heads);
+            Event::PeerState { document, session, heads, has_all } => {
+                let Some(server) = self.servers.session(session) else { return };
+                if has_all {
+                    self.servers.resolved(&server.address, &document);
+                }
+                if let Some(live) = self.live(&document) {
+                    live.server_announced(server, session, heads);
                 }
             }
             Event::Unavailable { document, session } => {
@@ -220,7 +226,11 @@ impl Engine {
                     live.server_denied(session);
                 }
             }
-            Event::Ephemeral { .. } => {}
+            Event::Ephemeral { document, sender, data } => {
+                if let Some(live) = self.live(&document) {
+                    live.heard(sender, data);
+                }
+            }
         }
     }
 
@@ -317,6 +327,23 @@ impl Engine {
 
     fn all_live(&self) -> Vec<Arc<Live>> {
         self.documents().values().map(|open| Arc::clone(&open.live)).collect()
+    }
+
+    /// Where the changes of all documents are.
+    pub(crate) fn status(&self) -> RepoStatus {
+        let (mut changes, mut failure) = (0, None);
+        for live in self.all_live() {
+            let (unsaved, reason) = live.unsaved();
+            changes += unsaved;
+            failure = failure.or(reason);
+        }
+        let saved = match failure {
+            _ if changes == 0 => Saved::Here,
+            Some(reason) => Saved::Failed { changes, reason },
+            None => Saved::Pending { changes },
+        };
+        let (connected, offline_since) = (self.servers.connected(), self.servers.offline_since());
+        RepoStatus { saved, connected, offline_since, complaints: self.servers.complaints(None) }
     }
 
     pub(crate) fn unsaved_ids(&self) -> Vec<DocumentId> {

@@ -11,6 +11,8 @@ use syncline_core::id::DocumentId;
 use syncline_replica::DialError;
 use syncline_store::StoreError;
 
+use crate::receipt::Receipt;
+
 /// Why a call did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -122,6 +124,25 @@ pub enum Error {
         document: DocumentId,
         /// What the store said.
         reason: String,
+    },
+    /// Changes are not where they were to be when the time was up. **State:** they are in the document, and on their way.
+    /// **Do:** go on; `status` says what they wait for.
+    #[error("document {document} has no receipt within {waited:?}: {receipt:?}")]
+    NoReceipt {
+        /// The document.
+        document: DocumentId,
+        /// What was waited for.
+        receipt: Receipt,
+        /// How long.
+        waited: Duration,
+    },
+    /// A presence's state is larger than a message may be. **State:** it is as it was. **Do:** say less.
+    #[error("a presence of {bytes} bytes is too large; at most {bytes_max} are sent")]
+    PresenceTooLarge {
+        /// Its size.
+        bytes: usize,
+        /// The largest that is sent.
+        bytes_max: usize,
     },
     /// The document is not stored here, and the repo connects to no server. **State:** nothing was changed.
     /// **Do:** connect to a server that has it.

@@ -9,28 +9,32 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::{Duration, SystemTime};
 
 use automerge::transaction::{CommitOptions, Transactable, Transaction};
-use automerge::{ActorId, Automerge, AutomergeError, ChangeHash, LoadOptions, PatchLog};
+use automerge::{ActorId, Automerge, AutomergeError, ChangeHash, LoadOptions, PatchLog, ReadDoc};
 use bytes::Bytes;
 use syncline_core::change::Change;
-use syncline_core::id::{DocumentId, SessionId};
+use syncline_core::id::{DocumentId, PeerId, SessionId, StorageId};
 use syncline_core::storage::Payload;
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 
 use crate::Error;
 use crate::branch::checked;
 use crate::document::ChangeOptions;
 use crate::engine::Engine;
 use crate::journal::Journal;
-use crate::status::{OnServer, Saved, Status};
+use crate::server::Session;
+use crate::status::{OnOneServer, OnServer, Saved, Status};
 use crate::steps::{Origin, Step, Steps};
 use crate::undo::{Purpose, Undo};
 use inbox::Inbox;
 
 mod inbox;
+
+/// Messages that are not stored which wait for a slow listener; it misses the oldest beyond them.
+const EPHEMERALS_MAX: usize = 256;
 
 /// A document that is open.
 #[derive(Debug)]
@@ -42,6 +46,8 @@ pub(crate) struct Live {
     undo: Mutex<Undo>,
     /// How many watch it.
     watchers: AtomicUsize,
+    /// What peers say that is not stored, once somebody listens.
+    ephemerals: OnceLock<broadcast::Sender<(PeerId, Bytes)>>,
     /// What the document was last seen to be.
     pub(crate) latest: watch::Sender<Latest>,
     /// Ticks when something is known anew of where changes are.
@@ -74,7 +80,10 @@ struct State {
 #[derive(Debug, Clone)]
 struct Announcement {
     session: SessionId,
+    /// The lasting name of the server's store, if it has one.
+    storage: Option<StorageId>,
     heads: Vec<ChangeHash>,
+    heard: SystemTime,
 }
 
 /// What a find waits for.
@@ -97,6 +106,7 @@ impl Live {
             state: Mutex::default(),
             undo: Mutex::default(),
             watchers: AtomicUsize::new(0),
+            ephemerals: OnceLock::new(),
             latest: watch::Sender::new(latest),
             progress: watch::Sender::new(0),
         })
@@ -205,28 +215,51 @@ impl Live {
     }
 
     pub(crate) fn status(&self, engine: &Engine) -> Status {
-        let document = self.document();
         let sessions = engine.servers.sessions();
-        let state = self.state();
-        let changes = state.journal.unsaved();
-        let saved = match state.journal.failure() {
+        let (offline_since, complaints) = (engine.servers.offline_since(), engine.servers.complaints(Some(&self.id)));
+        let document = self.document();
+        let (changes, failure) = self.unsaved();
+        let saved = match failure {
             _ if changes == 0 => Saved::Here,
-            Some(reason) => Saved::Failed { changes, reason: Arc::clone(reason) },
+            Some(reason) => Saved::Failed { changes, reason },
             None => Saved::Pending { changes },
         };
-        let announced = state.announced.clone();
-        drop(state);
+        let announced = self.state().announced.clone();
         let wanted = document.get_heads();
-        let has_all = |announcement: &&Announcement| covers(&document, &announcement.heads, &wanted);
-        let current = |announcement: &&Announcement| sessions.contains(&announcement.session);
+        let on_one = |said: &Announcement| OnOneServer {
+            connected: sessions.contains(&said.session),
+            has_all: covers(&document, &said.heads, &wanted),
+            heard: said.heard,
+        };
+        let servers: BTreeMap<String, OnOneServer> =
+            announced.iter().map(|(address, said)| (address.to_string(), on_one(said))).collect();
         let server = if sessions.is_empty() {
-            OnServer::Offline { confirmed: announced.values().any(|announcement| has_all(&announcement)) }
-        } else if announced.values().filter(current).any(|announcement| has_all(&announcement)) {
+            OnServer::Offline { confirmed: servers.values().any(|server| server.has_all) }
+        } else if servers.values().any(|server| server.connected && server.has_all) {
             OnServer::InSync
         } else {
             OnServer::Behind
         };
-        Status { saved, server }
+        let missing = |said: &Announcement| lacking(&document, &said.heads);
+        let ahead = match servers.values().any(|server| server.has_all) {
+            true => 0,
+            false => announced.values().map(missing).min().unwrap_or_else(|| lacking(&document, &[])),
+        };
+        Status { saved, server, ahead, servers, offline_since, complaints }
+    }
+
+    /// Changes that are not on this disk, and why, if the last try failed.
+    pub(crate) fn unsaved(&self) -> (usize, Option<Arc<str>>) {
+        let state = self.state();
+        (state.journal.unsaved(), state.journal.failure().cloned())
+    }
+
+    /// How many other stores have announced, at any time, everything that these heads stand for.
+    pub(crate) fn replicas_with(&self, wanted: &[ChangeHash]) -> usize {
+        let document = self.document();
+        let announced: Vec<_> = self.state().announced.values().cloned().collect();
+        let having = announced.iter().filter(|said| covers(&document, &said.heads, wanted));
+        having.filter_map(|said| said.storage.as_ref()).collect::<BTreeSet<_>>().len()
     }
 
     /// Whether some server has announced, at any time, everything that these heads stand for.
@@ -313,10 +346,25 @@ impl Live {
         state.inbox.start()
     }
 
-    pub(crate) fn server_announced(&self, address: Arc<str>, session: SessionId, heads: Vec<ChangeHash>) {
+    /// What peers say from here on that is not stored.
+    pub(crate) fn listen_to_ephemerals(&self) -> broadcast::Receiver<(PeerId, Bytes)> {
+        self.ephemerals.get_or_init(|| broadcast::Sender::new(EPHEMERALS_MAX)).subscribe()
+    }
+
+    /// A peer said something that is not stored.
+    pub(crate) fn heard(&self, sender: PeerId, data: Bytes) {
+        if let Some(ephemerals) = self.ephemerals.get() {
+            // Nobody may be listening any more.
+            let _ = ephemerals.send((sender, data));
+        }
+    }
+
+    pub(crate) fn server_announced(&self, server: Session, session: SessionId, heads: Vec<ChangeHash>) {
         let mut state = self.state();
         state.denied.remove(&session);
-        state.announced.insert(address, Announcement { session, heads });
+        let Session { address, storage } = server;
+        let announcement = Announcement { session, storage, heads, heard: SystemTime::now() };
+        state.announced.insert(address, announcement);
         drop(state);
         self.tick();
     }
@@ -492,6 +540,12 @@ fn covers(document: &Automerge, announced: &[ChangeHash], wanted: &[ChangeHash])
     }
     let known: Vec<_> = announced.iter().filter(|hash| knows(document, hash)).copied().collect();
     !document.get_changes_meta(&known).iter().any(|change| wanted.contains(&change.hash))
+}
+
+/// How many changes of the document announced heads do not include.
+fn lacking(document: &Automerge, announced: &[ChangeHash]) -> usize {
+    let known: Vec<_> = announced.iter().filter(|hash| knows(document, hash)).copied().collect();
+    if known.is_empty() { document.stats().num_changes as usize } else { document.get_changes_meta(&known).len() }
 }
 
 fn knows(document: &Automerge, hash: &ChangeHash) -> bool {

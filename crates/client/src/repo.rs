@@ -14,12 +14,13 @@ use syncline_core::limits::Limits;
 use syncline_replica::{Replica, ServerUrl};
 use syncline_store::Store;
 use tokio::runtime::Runtime;
-use tokio::task::JoinHandle;
 
 use crate::document::{ChangeOptions, Document, Lease};
 use crate::engine::Engine;
 use crate::live::{Arrival, Live};
 use crate::server::Server;
+use crate::status::RepoStatus;
+use crate::timer::Timer;
 use crate::{DocumentUrl, Error};
 
 /// Documents read from the store in one go.
@@ -160,7 +161,7 @@ impl Repo {
                 Arrival::Expected => {}
             }
             let _ = tokio::select! {
-                _ = &mut timer.task => return Err(Error::FindTimeout { document: missing, waited: self.find_timeout }),
+                () = &mut timer => return Err(Error::FindTimeout { document: missing, waited: self.find_timeout }),
                 changed = progress.changed() => changed,
                 changed = latest.changed() => changed,
                 changed = servers.changed() => changed,
@@ -201,6 +202,12 @@ impl Repo {
         ids.sort_unstable();
         ids.dedup();
         Ok(ids.into_iter().map(DocumentUrl::from).collect())
+    }
+
+    /// Where the changes of all documents are at this moment, and what servers did not take.
+    #[must_use]
+    pub fn status(&self) -> RepoStatus {
+        self.engine().status()
     }
 
     /// Keeps a connection to a server, and everything here in sync with it, until the returned handle is dropped. It is
@@ -300,23 +307,5 @@ impl Drop for Background {
             return;
         }
         tracing::error!("a repo could not be closed; what was not saved is lost");
-    }
-}
-
-/// A wait on the repo's own clock, given up when dropped.
-struct Timer {
-    task: JoinHandle<()>,
-}
-
-impl Timer {
-    fn start(engine: &Engine, wait: Duration) -> Self {
-        // The sleep is made on the repo's threads: the caller's may have no clock.
-        Self { task: engine.runtime.spawn(async move { tokio::time::sleep(wait).await }) }
-    }
-}
-
-impl Drop for Timer {
-    fn drop(&mut self) {
-        self.task.abort();
     }
 }

@@ -5,6 +5,8 @@
 
 mod support;
 
+use std::collections::BTreeMap;
+
 use autosurgeon::bytes::ByteVec;
 use autosurgeon::{Hydrate, Reconcile};
 use serde_json::{Value, json};
@@ -12,7 +14,7 @@ use support::{address, serve, within};
 use syncline::automerge::TextEncoding;
 use syncline::automerge::marks::ExpandMark;
 use syncline::value::{Counter, Date, Integer, Number, Text};
-use syncline::{Document, DocumentUrl, Error, Options, Repo};
+use syncline::{Document, DocumentUrl, Error, Options, PresenceOptions, Repo};
 use syncline_e2e::{Browser, PackageSet, Page};
 use syncline_server::Server;
 
@@ -184,4 +186,47 @@ async fn cursors_and_marks_mean_the_same_place_on_both_sides() {
     let theirs = theirs.as_str().expect("a cursor").try_into().expect("a cursor that is read here");
     text.splice(0, 0, "Viele ").expect("an edit");
     assert_eq!(text.position(&theirs).expect("a position"), 12);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn presence_is_seen_on_both_sides_and_ends_with_a_goodbye() {
+    let Some(browser) = Browser::start(PackageSet::Newest) else { return };
+    let world = World::new(TextEncoding::UnicodeCodePoint).await;
+    let page = world.page(&browser);
+    let document = world.repo.create_from(&everything()).expect("a document");
+    within("it is on the server", document.on_server()).await.expect("open");
+    let url = document.url().to_string();
+    let call = |command: &str, mut arguments: Value| {
+        arguments["url"] = url.clone().into();
+        tokio::task::block_in_place(|| page.call(command, arguments))
+    };
+    tokio::task::block_in_place(|| page.find(&url));
+    call("presence_start", json!({ "state": { "name": "page", "at": { "x": 1.5, "list": [1, null] } } }));
+    let ours = [("name".to_owned(), json!("rust"))];
+    let presence = document.presence(ours, PresenceOptions::default()).expect("open");
+
+    let mut peers = presence.peers();
+    let until = async |peers: &mut _, wanted: Value| {
+        while serde_json::to_value(BTreeMap::values(peers).collect::<Vec<_>>()).expect("JSON") != wanted {
+            *peers = within("the page is seen", presence.changed(peers)).await.expect("open");
+        }
+    };
+    until(&mut peers, json!([{ "name": "page", "at": { "x": 1.5, "list": [1, null] } }])).await;
+    call("until_presences", json!({ "states": [{ "name": "rust" }] }));
+    call("presence_broadcast", json!({ "channel": "cursor", "value": "5@abc" }));
+    until(&mut peers, json!([{ "name": "page", "at": { "x": 1.5, "list": [1, null] }, "cursor": "5@abc" }])).await;
+    for n in 0..1_000 {
+        presence.set("cursor", n).expect("small");
+    }
+    call("until_presences", json!({ "states": [{ "name": "rust", "cursor": 999 }] }));
+
+    call("presence_stop", json!({}));
+    until(&mut peers, json!([])).await;
+    call("presence_start", json!({ "state": {} }));
+    until(&mut peers, json!([{}])).await;
+    call("until_presences", json!({ "states": [{ "name": "rust", "cursor": 999 }] }));
+    let complaints = world.repo.status().complaints;
+    assert!(complaints.is_empty(), "a busy pointer is no flood: {complaints:?}");
+    drop(presence);
+    call("until_presences", json!({ "states": [] }));
 }

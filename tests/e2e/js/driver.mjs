@@ -31,6 +31,7 @@ class MemoryStorage {
 class Page {
   connected = false
   ephemerals = new Map()
+  presences = new Map()
   #handles = new Map()
 
   constructor(packages, storage, { url, peer, gossip = false, retry_ms: retryMs = 250 }) {
@@ -172,6 +173,33 @@ const commands = {
   marks(driver, { page, url, path }) {
     const opened = driver.page(page)
     return opened.packages.Automerge.marks(opened.handle(url).doc(), path)
+  },
+
+  presence_start(driver, { page, url, state }) {
+    const opened = driver.page(page)
+    const presence = new opened.packages.Presence({ handle: opened.handle(url) })
+    presence.start({ initialState: state })
+    opened.presences.set(url, presence)
+    return true
+  },
+
+  presence_broadcast(driver, { page, url, channel, value }) {
+    driver.page(page).presences.get(url).broadcast(channel, value)
+    return true
+  },
+
+  presence_stop(driver, { page, url }) {
+    driver.page(page).presences.get(url).stop()
+    return true
+  },
+
+  /** Waits until exactly these states are known, whoever's they are. */
+  async until_presences(driver, { page, url, states, timeout_ms: timeoutMs }) {
+    const presence = driver.page(page).presences.get(url)
+    const known = () => Object.values(presence.getPeerStates().value).map((peer) => peer.value)
+    const events = ["update", "snapshot", "goodbye", "pruning", "heartbeat"]
+    await until(presence, events, () => isDeepStrictEqual(known(), states), timeoutMs, () => `known are ${JSON.stringify(known())}`)
+    return true
   },
 
   broadcast(driver, { page, url, message }) {
