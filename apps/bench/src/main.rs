@@ -6,11 +6,13 @@
 mod author;
 mod chunk;
 mod client;
+mod forge;
 mod frame;
 mod full;
 mod ledger;
 mod light;
 mod local;
+mod metrics;
 mod process;
 mod relay;
 mod report;
@@ -32,7 +34,8 @@ use serde_json::{Map, Value};
 use crate::local::{ClientArgs, Job};
 use crate::report::{Report, Usage};
 use crate::scenario::Outcome;
-use crate::scenario::{cold_fetch, fanout, fanout_cpu, idle, kill, long_text, many_docs, reconnect, typing};
+use crate::scenario::{cold_fetch, fanout, fanout_cpu, hostile, idle, kill, long_text, many_docs};
+use crate::scenario::{never_reading, reconnect, typing};
 use crate::target::{Target, TargetArgs};
 
 #[global_allocator]
@@ -84,6 +87,10 @@ enum Scenario {
         /// The work as JSON.
         job: String,
     },
+    /// Frames that no honest client sends, beside a pair of honest ones.
+    Hostile(hostile::HostileArgs),
+    /// Clients that never read, in a crowd of those who do.
+    NeverReading(never_reading::NeverReadingArgs),
     /// A bare websocket relay, for scale.
     Relay {
         /// Where to listen.
@@ -117,6 +124,8 @@ fn main() -> anyhow::Result<()> {
         | Scenario::ReconnectStorm(_)
         | Scenario::Idle(_)
         | Scenario::Kill(_)
+        | Scenario::Hostile(_)
+        | Scenario::NeverReading(_)
         | Scenario::Client(_)) => {
             let report = runtime.block_on(measure(&cli, &scenario));
             runtime.shutdown_timeout(std::time::Duration::from_secs(2));
@@ -167,6 +176,8 @@ async fn run(scenario: &Scenario, target: &mut Target) -> anyhow::Result<Outcome
         Scenario::ReconnectStorm(args) => reconnect::run_storm(args, target).await,
         Scenario::Idle(args) => idle::run(args, target).await,
         Scenario::Kill(args) => kill::run(args, target).await,
+        Scenario::Hostile(args) => hostile::run(args, target).await,
+        Scenario::NeverReading(args) => never_reading::run(args, target).await,
         Scenario::Client(_) | Scenario::ClientJob { .. } | Scenario::Relay { .. } | Scenario::Table { .. } => {
             unreachable!("not measured")
         }
@@ -188,6 +199,8 @@ fn describe(scenario: &Scenario) -> (&'static str, Value) {
         Scenario::ReconnectStorm(args) => ("reconnect-storm", json(args)),
         Scenario::Idle(args) => ("idle", json(args)),
         Scenario::Kill(args) => ("kill", json(args)),
+        Scenario::Hostile(args) => ("hostile", json(args)),
+        Scenario::NeverReading(args) => ("never-reading", json(args)),
         Scenario::Client(args) => (args.part.name(), json(args)),
         Scenario::ClientJob { .. } | Scenario::Relay { .. } | Scenario::Table { .. } => unreachable!("not measured"),
     }
