@@ -30,6 +30,7 @@ mod journal;
 mod live;
 mod patching;
 pub mod presence;
+mod reauthor;
 pub mod receipt;
 pub mod repo;
 mod reverse;
