@@ -12,6 +12,7 @@ mod hub;
 mod link;
 mod local;
 mod quiet;
+mod real;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::{self, Write};
@@ -105,6 +106,7 @@ impl World {
             oracle: Oracle::default(),
             log: Log::new(traced),
         };
+        world.insert_disks();
         let only_v1 = topology.has(Topology::ONLY_V1);
         let clients = topology.clients.iter().enumerate();
         world.clients =
