@@ -1,18 +1,19 @@
 //! A document in the hands of an application.
 //!
-//! Owns: the handle, the waiting futures, watching. Must not: need a tokio runtime of the caller's.
-//! Next: `live.rs`, `status.rs`.
+//! Owns: the handle and the waiting futures. Must not: need a tokio runtime of the caller's.
+//! Next: `live.rs`, `watch.rs`, `typed.rs`, `history.rs`, `status.rs`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use automerge::transaction::Transaction;
 use automerge::{Automerge, AutomergeError, ChangeHash};
-use tokio::sync::watch;
 
-use crate::live::{Latest, Live};
+use crate::engine::Engine;
+use crate::live::Live;
 use crate::repo::Background;
 use crate::status::Status;
+use crate::undo::Purpose;
 use crate::{DocumentUrl, Error};
 
 /// An open document. Clones are handles of the same one; while one lives, the repo behind it stays open.
@@ -37,6 +38,32 @@ impl Drop for Lease {
     }
 }
 
+/// How one change is made.
+#[derive(Debug, Clone, Default)]
+pub struct ChangeOptions {
+    /// What it was for, in words for a person; kept in the document's history for good.
+    pub message: Option<String>,
+    /// Changes of one group that follow each other are one step for [`Document::undo`], such as letters typed into one
+    /// field.
+    pub group: Option<String>,
+    /// A change is made also if there is nothing to change, as the first of a document that begins empty.
+    pub even_if_empty: bool,
+}
+
+impl ChangeOptions {
+    /// With a message.
+    #[must_use]
+    pub fn message(message: impl Into<String>) -> Self {
+        Self { message: Some(message.into()), ..Self::default() }
+    }
+
+    /// As one step with the changes of this group right before it.
+    #[must_use]
+    pub fn group(group: impl Into<String>) -> Self {
+        Self { group: Some(group.into()), ..Self::default() }
+    }
+}
+
 impl Document {
     pub(crate) fn new(lease: Arc<Lease>) -> Self {
         Self { lease }
@@ -46,6 +73,12 @@ impl Document {
     #[must_use]
     pub fn url(&self) -> DocumentUrl {
         DocumentUrl::from(self.live().id.clone())
+    }
+
+    /// The address of the document as it is or was at these heads.
+    #[must_use]
+    pub fn url_at(&self, heads: &[ChangeHash]) -> DocumentUrl {
+        self.url().at(heads)
     }
 
     /// Reads the document as it is in memory.
@@ -77,7 +110,50 @@ impl Document {
         &self,
         change: impl FnOnce(&mut Transaction<'_>) -> Result<T, AutomergeError>,
     ) -> Result<T, Error> {
-        self.live().change(&self.lease.background.engine, false, change)
+        self.change_by(ChangeOptions::default(), change)
+    }
+
+    /// As [`Document::change`], with a message for the history.
+    ///
+    /// ```
+    /// # use syncline::automerge::{ROOT, transaction::Transactable};
+    /// # let repo = syncline::Repo::memory()?;
+    /// # let list = repo.create(|tx| tx.put(ROOT, "title", "Groceries"))?;
+    /// let options = syncline::ChangeOptions::message("Rename");
+    /// list.change_with(options, |tx| tx.put(ROOT, "title", "Shopping"))?;
+    /// # Ok::<(), syncline::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Document::change`].
+    pub fn change_with<T>(
+        &self,
+        options: ChangeOptions,
+        change: impl FnOnce(&mut Transaction<'_>) -> Result<T, AutomergeError>,
+    ) -> Result<T, Error> {
+        self.change_by(options, change)
+    }
+
+    /// As [`Document::change_with`], for closures with errors of this crate's.
+    pub(crate) fn change_by<T, E: Into<Error>>(
+        &self,
+        options: ChangeOptions,
+        change: impl FnOnce(&mut Transaction<'_>) -> Result<T, E>,
+    ) -> Result<T, Error> {
+        self.change_planned(options, |_| Ok(change))
+    }
+
+    /// As [`Document::change_with`], with a closure that is made from the document as it is when nobody else changes it.
+    pub(crate) fn change_planned<T, E, F>(
+        &self,
+        options: ChangeOptions,
+        plan: impl FnOnce(&Automerge) -> Result<F, Error>,
+    ) -> Result<T, Error>
+    where
+        E: Into<Error>,
+        F: FnOnce(&mut Transaction<'_>) -> Result<T, E>,
+    {
+        self.live().change(self.engine(), options, Purpose::Edit, plan)
     }
 
     /// Hashes of the changes that no other change in the document builds on, sorted.
@@ -86,23 +162,15 @@ impl Document {
         self.live().heads()
     }
 
-    /// Follows the document: what is changed from here on, here or elsewhere.
-    #[must_use]
-    pub fn watch(&self) -> Watch {
-        let mut latest = self.live().latest.subscribe();
-        latest.mark_unchanged();
-        Watch { latest, document: self.clone() }
-    }
-
     /// Where the document's changes are at this moment.
     #[must_use]
     pub fn status(&self) -> Status {
-        self.live().status(&self.lease.background.engine)
+        self.live().status(self.engine())
     }
 
     /// Follows [`Document::status`]: yields when it may have changed. Only the latest is kept for a slow reader.
     pub async fn status_changed(&self, before: &Status) -> Status {
-        let engine = &self.lease.background.engine;
+        let engine = self.engine();
         let (mut progress, mut latest) = (self.live().progress.subscribe(), self.live().latest.subscribe());
         let mut servers = engine.servers.changed.subscribe();
         loop {
@@ -132,40 +200,11 @@ impl Document {
         let mut progress = live.progress.subscribe();
         loop {
             // In this order: what is saved when the repo has stopped, is saved.
-            let stopped = self.lease.background.engine.has_stopped();
+            let stopped = self.engine().has_stopped();
             if live.saved_up_to(mark)? {
                 return Ok(());
             }
             if stopped || progress.changed().await.is_err() {
-                return Err(Error::Closed);
-            }
-        }
-    }
-
-    /// Waits until a server has announced everything that is in the document at this moment. A Syncline server announces
-    /// only what is durable on its own disk.
-    ///
-    /// While no server can be reached, this waits; whoever does not want to, puts a bound around it.
-    ///
-    /// # Errors
-    /// [`Error::Closed`] when the repo was closed before that.
-    pub async fn on_server(&self) -> Result<(), Error> {
-        let live = self.live();
-        let (mut progress, mut latest) = (live.progress.subscribe(), live.latest.subscribe());
-        let wanted = live.read(automerge_heads)?;
-        loop {
-            let stopped = self.lease.background.engine.has_stopped();
-            if live.is_confirmed(&wanted) {
-                return Ok(());
-            }
-            if stopped {
-                return Err(Error::Closed);
-            }
-            let changed = tokio::select! {
-                changed = progress.changed() => changed,
-                changed = latest.changed() => changed,
-            };
-            if changed.is_err() {
                 return Err(Error::Closed);
             }
         }
@@ -178,40 +217,11 @@ impl Document {
         self.live().announced()
     }
 
+    pub(crate) fn engine(&self) -> &Arc<Engine> {
+        &self.lease.background.engine
+    }
+
     pub(crate) fn live(&self) -> &Arc<Live> {
         &self.lease.live
-    }
-}
-
-fn automerge_heads(document: &Automerge) -> Vec<ChangeHash> {
-    document.get_heads()
-}
-
-/// Follows one document. A slow follower misses states, never the latest, and costs no memory.
-#[derive(Debug)]
-pub struct Watch {
-    latest: watch::Receiver<Latest>,
-    document: Document,
-}
-
-impl Watch {
-    /// Waits until the document has changed since the last call, and returns its heads.
-    ///
-    /// # Errors
-    /// [`Error::Closed`] when the repo is closed, [`Error::Broken`] when the document can no longer be shown.
-    pub async fn changed(&mut self) -> Result<Vec<ChangeHash>, Error> {
-        let ended = self.latest.borrow().ended;
-        if ended || self.latest.changed().await.is_err() {
-            return Err(Error::Closed);
-        }
-        self.document.read(|_| ())?;
-        let latest = self.latest.borrow_and_update();
-        if latest.ended { Err(Error::Closed) } else { Ok(latest.heads.clone()) }
-    }
-
-    /// The document that is followed.
-    #[must_use]
-    pub fn document(&self) -> &Document {
-        &self.document
     }
 }

@@ -1,14 +1,15 @@
 //! What runs behind a repo: the replica, the documents that are open, the news that go to them.
 //!
 //! Owns: which documents are in memory, the dispatch of news, the order of a shutdown.
-//! Must not: touch an automerge document; `live.rs` does. Next: `live.rs`, `server.rs`; the replica crate.
+//! Must not: read or change a document; `live.rs` does. Next: `live.rs`, `server.rs`; the replica crate.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use automerge::ActorId;
+use automerge::{ActorId, Author, Automerge, TextEncoding};
+use sha2::{Digest, Sha256};
 use syncline_core::hub::Event;
 use syncline_core::id::{DocumentId, SessionId};
 use syncline_core::session::Offence;
@@ -18,8 +19,12 @@ use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::Error;
 use crate::document::Lease;
+use crate::feed::Feeds;
 use crate::live::Live;
+use crate::repo::Options;
 use crate::server::Servers;
+use crate::status::{RepoStatus, Saved};
+use crate::steps::Origin;
 
 /// Documents that are brought up to date at one time.
 const WORKERS_MAX: usize = 2;
@@ -39,8 +44,13 @@ pub(crate) struct Engine {
     pub(crate) replica: Replica,
     pub(crate) runtime: Handle,
     /// Drawn anew at each opening: an actor is never continued, so a copied or restored store cannot write twice as one.
-    pub(crate) actor: ActorId,
+    identity: [u8; 16],
+    /// Whose changes this repo's are.
+    author: Option<Author<'static>>,
+    /// The unit of positions in text.
+    pub(crate) text_encoding: TextEncoding,
     pub(crate) servers: Servers,
+    pub(crate) feeds: Arc<Feeds>,
     documents: Mutex<HashMap<DocumentId, Open>>,
     last_time_s: AtomicI64,
     closing: AtomicBool,
@@ -66,18 +76,32 @@ impl Open {
 }
 
 impl Engine {
-    pub(crate) fn new(replica: Replica, runtime: Handle) -> Self {
+    pub(crate) fn new(replica: Replica, runtime: Handle, options: &Options) -> Self {
+        let feeds = Arc::new(Feeds::default());
+        let listeners = Arc::clone(&feeds);
+        replica.store().on_committed(move |committed| listeners.note(committed));
         Self {
             replica,
             runtime,
-            actor: ActorId::random(),
+            identity: rand::random(),
+            author: options.author.clone(),
+            text_encoding: options.text_encoding,
             servers: Servers::new(),
+            feeds,
             documents: Mutex::default(),
             last_time_s: AtomicI64::new(0),
             closing: AtomicBool::new(false),
             stopped: watch::Sender::new(false),
             workers: Semaphore::new(WORKERS_MAX),
         }
+    }
+
+    /// Makes a document's next changes this repo's. Each document has an actor of its own, for a copy shares the history
+    /// up to where it was made, and may come back into the original.
+    pub(crate) fn sign(&self, id: &DocumentId, document: &mut Automerge) {
+        document.set_author(self.author.clone());
+        let digest = Sha256::new_with_prefix(self.identity).chain_update(id.as_bytes()).finalize();
+        document.set_actor(ActorId::from(&digest[..16]));
     }
 
     /// The handle of a document that is in memory, if it is.
@@ -143,8 +167,8 @@ impl Engine {
     fn dispatch(self: &Arc<Self>, news: News) {
         match news {
             News::Document(event) => self.dispatch_event(event),
-            News::Joined { session, server: Some(server), .. } => {
-                self.servers.joined(session, &server);
+            News::Joined { session, server: Some(server), peer } => {
+                self.servers.joined(session, &server, peer.storage);
                 self.runtime.spawn(Arc::clone(self).offer_all(session));
             }
             News::Joined { server: None, .. } => {}
@@ -177,18 +201,24 @@ impl Engine {
                     self.hand_over_later(live, wait);
                 }
             }
-            Event::Changed { document, changes, heads, origin: Some(_) } => {
+            Event::Changed { document, changes, heads, origin: Some(session) } => {
+                let origin =
+                    self.servers.session(session).map_or(Origin::Stored, |server| Origin::Server(server.address));
                 if let Some(live) = self.live(&document)
-                    && live.arrived(changes, heads)
+                    && live.arrived(changes, heads, origin)
                 {
                     self.put_to_work(live);
                 }
             }
             // What was changed here is in the document already.
             Event::Changed { origin: None, .. } => {}
-            Event::PeerState { document, session, heads, .. } => {
-                if let (Some(live), Some(address)) = (self.live(&document), self.servers.address_of(session)) {
-                    live.server_announced(address, session, heads);
+            Event::PeerState { document, session, heads, has_all } => {
+                let Some(server) = self.servers.session(session) else { return };
+                if has_all {
+                    self.servers.resolved(&server.address, &document);
+                }
+                if let Some(live) = self.live(&document) {
+                    live.server_announced(server, session, heads);
                 }
             }
             Event::Unavailable { document, session } => {
@@ -196,7 +226,11 @@ impl Engine {
                     live.server_denied(session);
                 }
             }
-            Event::Ephemeral { .. } => {}
+            Event::Ephemeral { document, sender, data } => {
+                if let Some(live) = self.live(&document) {
+                    live.heard(sender, data);
+                }
+            }
         }
     }
 
@@ -268,6 +302,7 @@ impl Engine {
         self.replica.stop().await;
         self.servers.end();
         self.stopped.send_replace(true);
+        self.feeds.end();
         let mut unsaved = Ok(());
         for live in self.all_live() {
             live.end();
@@ -292,6 +327,23 @@ impl Engine {
 
     fn all_live(&self) -> Vec<Arc<Live>> {
         self.documents().values().map(|open| Arc::clone(&open.live)).collect()
+    }
+
+    /// Where the changes of all documents are.
+    pub(crate) fn status(&self) -> RepoStatus {
+        let (mut changes, mut failure) = (0, None);
+        for live in self.all_live() {
+            let (unsaved, reason) = live.unsaved();
+            changes += unsaved;
+            failure = failure.or(reason);
+        }
+        let saved = match failure {
+            _ if changes == 0 => Saved::Here,
+            Some(reason) => Saved::Failed { changes, reason },
+            None => Saved::Pending { changes },
+        };
+        let (connected, offline_since) = (self.servers.connected(), self.servers.offline_since());
+        RepoStatus { saved, connected, offline_since, complaints: self.servers.complaints(None) }
     }
 
     pub(crate) fn unsaved_ids(&self) -> Vec<DocumentId> {

@@ -5,10 +5,13 @@
 
 use std::time::Duration;
 
+use automerge::ChangeHash;
 use syncline_core::change::ChangeError;
 use syncline_core::id::DocumentId;
 use syncline_replica::DialError;
 use syncline_store::StoreError;
+
+use crate::receipt::Receipt;
 
 /// Why a call did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +38,62 @@ pub enum Error {
     /// **Do:** mend the closure; the error is automerge's.
     #[error("the document was not changed: {0}")]
     Edit(#[from] automerge::AutomergeError),
+    /// A field of the document is missing or of another type than the struct's. **State:** nothing was changed.
+    /// **Do:** give the field the type that the message names.
+    #[error("document {document} does not fit: {path}: {reason}")]
+    Shape {
+        /// The document.
+        document: DocumentId,
+        /// The field, as `items[2].title`.
+        path: String,
+        /// What was found, and what reads it.
+        reason: String,
+    },
+    /// A document is a map, and the type to be written is not. **State:** the document is as it was.
+    /// **Do:** wrap it in a struct.
+    #[error("document {document} can only hold a struct or a map")]
+    NotAMap {
+        /// The document.
+        document: DocumentId,
+    },
+    /// A struct that holds edits was read before the document changed. **State:** the document is as it was.
+    /// **Do:** use `update`, which reads and writes in one step.
+    #[error("document {document} has changed since the struct was read")]
+    Stale {
+        /// The document.
+        document: DocumentId,
+    },
+    /// There is no text at the path: nothing, another type, or a plain string. **State:** nothing was changed.
+    /// **Do:** make a text there (`ObjType::Text`, or a field of type `value::Text`).
+    #[error("document {document} has no text at {path}")]
+    NoText {
+        /// The document.
+        document: DocumentId,
+        /// The path.
+        path: String,
+    },
+    /// The document has no change with this hash: the heads are another document's, or lie ahead of what has come here.
+    /// **State:** nothing was changed. **Do:** wait until the document has come that far.
+    #[error("document {document} has no change {unknown}")]
+    UnknownHeads {
+        /// The document.
+        document: DocumentId,
+        /// The hash.
+        unknown: ChangeHash,
+    },
+    /// The bytes are not an automerge document. **State:** nothing was made. **Do:** choose another file.
+    #[error("this is not an automerge document: {reason}")]
+    Import {
+        /// What automerge said.
+        reason: String,
+    },
+    /// The documents share no change, so that one would only be mixed into the other. **State:** nothing was changed.
+    /// **Do:** merge branches of one document; copy values between others.
+    #[error("document {document} shares no history with the other")]
+    Unrelated {
+        /// The document that was to take the other in.
+        document: DocumentId,
+    },
     /// One call of `change` made more operations than a change may have. **State:** the document is as it was.
     /// **Do:** spread the work over several changes.
     #[error("a change of {operations} operations is too large; at most {operations_max} are accepted")]
@@ -65,6 +124,25 @@ pub enum Error {
         document: DocumentId,
         /// What the store said.
         reason: String,
+    },
+    /// Changes are not where they were to be when the time was up. **State:** they are in the document, and on their way.
+    /// **Do:** go on; `status` says what they wait for.
+    #[error("document {document} has no receipt within {waited:?}: {receipt:?}")]
+    NoReceipt {
+        /// The document.
+        document: DocumentId,
+        /// What was waited for.
+        receipt: Receipt,
+        /// How long.
+        waited: Duration,
+    },
+    /// A presence's state is larger than a message may be. **State:** it is as it was. **Do:** say less.
+    #[error("a presence of {bytes} bytes is too large; at most {bytes_max} are sent")]
+    PresenceTooLarge {
+        /// Its size.
+        bytes: usize,
+        /// The largest that is sent.
+        bytes_max: usize,
     },
     /// The document is not stored here, and the repo connects to no server. **State:** nothing was changed.
     /// **Do:** connect to a server that has it.

@@ -15,20 +15,48 @@
 //! is known, [`url`] is how documents are passed on, [`error`] what can go wrong; `engine` runs behind a repo, `live` is
 //! one document in memory, `journal` its changes that are not saved.
 
+mod blocking;
+mod branch;
+mod cbor;
+mod complaints;
 pub mod document;
 mod engine;
 pub mod error;
+pub mod feed;
+pub mod history;
 mod journal;
 mod live;
+mod patching;
+pub mod presence;
+pub mod receipt;
 pub mod repo;
+mod reverse;
 pub mod server;
 pub mod status;
+mod steps;
+pub mod text;
+mod timer;
+mod typed;
+mod undo;
 pub mod url;
+pub mod value;
+pub mod view;
+pub mod watch;
 
 pub use automerge;
-pub use document::{Document, Watch};
+pub use autosurgeon;
+pub use blocking::block_on;
+pub use document::{ChangeOptions, Document};
 pub use error::Error;
+pub use feed::{Feed, Position};
+pub use history::ChangeInfo;
+pub use presence::{Presence, PresenceOptions};
+pub use receipt::Receipt;
 pub use repo::{Options, Repo};
 pub use server::{Connection, Server};
-pub use status::{OnServer, Saved, Status};
+pub use status::{Complaint, OnOneServer, OnServer, RepoStatus, Saved, Status};
+pub use steps::Origin;
+pub use text::TextEditor;
 pub use url::DocumentUrl;
+pub use view::View;
+pub use watch::{Update, Watch};

@@ -8,24 +8,33 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::time::Duration;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::{Duration, SystemTime};
 
 use automerge::transaction::{CommitOptions, Transactable, Transaction};
-use automerge::{ActorId, Automerge, AutomergeError, ChangeHash};
+use automerge::{ActorId, Automerge, AutomergeError, ChangeHash, LoadOptions, PatchLog, ReadDoc};
 use bytes::Bytes;
 use syncline_core::change::Change;
-use syncline_core::id::{DocumentId, SessionId};
+use syncline_core::id::{DocumentId, PeerId, SessionId, StorageId};
 use syncline_core::storage::Payload;
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 
 use crate::Error;
+use crate::branch::checked;
+use crate::document::ChangeOptions;
 use crate::engine::Engine;
 use crate::journal::Journal;
-use crate::status::{OnServer, Saved, Status};
+use crate::server::Session;
+use crate::status::{OnOneServer, OnServer, Saved, Status};
+use crate::steps::{Origin, Step, Steps};
+use crate::undo::{Purpose, Undo};
+use inbox::Inbox;
 
-/// Bytes of changes of others that wait in memory for a busy document; beyond it they are read from the store again.
-const INBOX_BYTES_MAX: usize = 4 * 1024 * 1024;
+mod inbox;
+
+/// Messages that are not stored which wait for a slow listener; it misses the oldest beyond them.
+const EPHEMERALS_MAX: usize = 256;
 
 /// A document that is open.
 #[derive(Debug)]
@@ -33,6 +42,12 @@ pub(crate) struct Live {
     pub(crate) id: DocumentId,
     document: RwLock<Automerge>,
     state: Mutex<State>,
+    /// Taken while `document` is held, or alone.
+    undo: Mutex<Undo>,
+    /// How many watch it.
+    watchers: AtomicUsize,
+    /// What peers say that is not stored, once somebody listens.
+    ephemerals: OnceLock<broadcast::Sender<(PeerId, Bytes)>>,
     /// What the document was last seen to be.
     pub(crate) latest: watch::Sender<Latest>,
     /// Ticks when something is known anew of where changes are.
@@ -43,6 +58,7 @@ pub(crate) struct Live {
 #[derive(Debug, Default)]
 pub(crate) struct Latest {
     pub(crate) heads: Vec<ChangeHash>,
+    pub(crate) steps: Steps,
     /// The repo is closed: nothing will change any more.
     pub(crate) ended: bool,
 }
@@ -60,22 +76,14 @@ struct State {
     broken: Option<Arc<str>>,
 }
 
-#[derive(Debug, Default)]
-struct Inbox {
-    changes: Vec<Bytes>,
-    bytes: usize,
-    /// What the document's heads include once the changes are in.
-    heads: Vec<ChangeHash>,
-    reload: bool,
-    /// Somebody is at it.
-    at_work: bool,
-}
-
 /// What a server said last.
 #[derive(Debug, Clone)]
 struct Announcement {
     session: SessionId,
+    /// The lasting name of the server's store, if it has one.
+    storage: Option<StorageId>,
     heads: Vec<ChangeHash>,
+    heard: SystemTime,
 }
 
 /// What a find waits for.
@@ -89,12 +97,16 @@ pub(crate) enum Arrival {
 impl Live {
     /// Reads a document from the store, or begins one that the store does not have. Blocks on the disk.
     pub(crate) fn load(engine: &Engine, id: &DocumentId) -> Result<Self, Error> {
-        let document = load(engine, id)?.with_actor(engine.actor.clone());
-        let latest = Latest { heads: document.get_heads(), ended: false };
+        let mut document = load(engine, id)?;
+        engine.sign(id, &mut document);
+        let latest = Latest { heads: document.get_heads(), ..Latest::default() };
         Ok(Self {
             id: id.clone(),
             document: RwLock::new(document),
             state: Mutex::default(),
+            undo: Mutex::default(),
+            watchers: AtomicUsize::new(0),
+            ephemerals: OnceLock::new(),
             latest: watch::Sender::new(latest),
             progress: watch::Sender::new(0),
         })
@@ -119,34 +131,78 @@ impl Live {
         Ok(read(&document))
     }
 
-    /// Runs one transaction and hands its change over. `anyway`: also if it did nothing.
-    pub(crate) fn change<T>(
+    /// Runs one transaction and hands its change over. The plan sees the document as it is under the transaction.
+    pub(crate) fn change<T, E, F>(
         &self,
         engine: &Engine,
-        anyway: bool,
-        change: impl FnOnce(&mut Transaction<'_>) -> Result<T, AutomergeError>,
-    ) -> Result<T, Error> {
+        options: ChangeOptions,
+        purpose: Purpose,
+        plan: impl FnOnce(&Automerge) -> Result<F, Error>,
+    ) -> Result<T, Error>
+    where
+        E: Into<Error>,
+        F: FnOnce(&mut Transaction<'_>) -> Result<T, E>,
+    {
         let mut document = self.document_mut();
         self.check_not_broken()?;
         engine.check_open()?;
-        let mut transaction = document.transaction();
-        let result = change(&mut transaction)?;
+        let change = plan(&document)?;
+        let begins = document.get_heads().is_empty();
+        let watched = self.is_watched();
+        let transaction = document.transaction_log_patches(patch_log(watched));
+        let mut transaction = transaction.map_err(AutomergeError::from)?;
+        let result = change(&mut transaction).map_err(Into::into)?;
         let operations = transaction.pending_ops() as u64;
         let operations_max = engine.replica.limits().change_operations_max;
         if operations > operations_max {
             return Err(Error::TooManyOperations { operations, operations_max });
         }
-        let options = || CommitOptions::default().with_time(engine.change_time());
-        let (hash, _) = transaction.commit_with(options());
-        if hash.is_none() && !anyway {
+        let commit = || {
+            let commit = CommitOptions::default().with_time(engine.change_time());
+            options.message.iter().fold(commit, |commit, message| commit.with_message(message.clone()))
+        };
+        let (hash, patches) = transaction.commit_with(commit());
+        if hash.is_none() && options.even_if_empty {
+            document.empty_commit(commit());
+        } else if hash.is_none() {
+            self.undo().note(purpose, None, options.group);
             return Ok(result);
         }
-        if hash.is_none() {
-            document.empty_commit(options());
-        }
         self.hand_over(engine, &mut document)?;
-        self.show(&document);
+        // A document's beginning is no step: without it there is no document.
+        self.undo().note(purpose, hash.filter(|_| !begins), options.group);
+        self.show(&document, BTreeSet::from([Origin::Local]), watched.then_some(patches));
         Ok(result)
+    }
+
+    /// Applies changes that were made elsewhere and came by hand, and hands them over. They are checked first, so that the
+    /// document is as it was when one is refused.
+    pub(crate) fn take_in(
+        &self,
+        engine: &Engine,
+        choose: impl FnOnce(&Automerge) -> Result<Vec<automerge::Change>, Error>,
+    ) -> Result<(), Error> {
+        let mut document = self.document_mut();
+        self.check_not_broken()?;
+        engine.check_open()?;
+        let changes = choose(&document)?;
+        let checked = checked(&changes, engine.replica.limits())?;
+        let watched = self.is_watched();
+        let mut patches = patch_log(watched);
+        let applied = catch_unwind(AssertUnwindSafe(|| document.apply_changes_log_patches(changes, &mut patches)));
+        match applied {
+            Ok(applied) => applied?,
+            Err(_) => {
+                *document = self.rebuild(engine).inspect_err(|error| self.break_down(&error.to_string()))?;
+                return Err(self.broken("automerge panicked while it applied changes that came by hand"));
+            }
+        }
+        let hand_over = |change: Change| engine.replica.change(self.id.clone(), vec![change]);
+        let mut state = self.state();
+        checked.into_iter().for_each(|change| state.journal.push(change, hand_over));
+        drop(state);
+        self.show(&document, BTreeSet::from([Origin::Local]), watched.then_some(patches));
+        Ok(())
     }
 
     /// Waits for closures that run, so that what they change is handed over.
@@ -159,28 +215,51 @@ impl Live {
     }
 
     pub(crate) fn status(&self, engine: &Engine) -> Status {
-        let document = self.document();
         let sessions = engine.servers.sessions();
-        let state = self.state();
-        let changes = state.journal.unsaved();
-        let saved = match state.journal.failure() {
+        let (offline_since, complaints) = (engine.servers.offline_since(), engine.servers.complaints(Some(&self.id)));
+        let document = self.document();
+        let (changes, failure) = self.unsaved();
+        let saved = match failure {
             _ if changes == 0 => Saved::Here,
-            Some(reason) => Saved::Failed { changes, reason: Arc::clone(reason) },
+            Some(reason) => Saved::Failed { changes, reason },
             None => Saved::Pending { changes },
         };
-        let announced = state.announced.clone();
-        drop(state);
+        let announced = self.state().announced.clone();
         let wanted = document.get_heads();
-        let has_all = |announcement: &&Announcement| covers(&document, &announcement.heads, &wanted);
-        let current = |announcement: &&Announcement| sessions.contains(&announcement.session);
+        let on_one = |said: &Announcement| OnOneServer {
+            connected: sessions.contains(&said.session),
+            has_all: covers(&document, &said.heads, &wanted),
+            heard: said.heard,
+        };
+        let servers: BTreeMap<String, OnOneServer> =
+            announced.iter().map(|(address, said)| (address.to_string(), on_one(said))).collect();
         let server = if sessions.is_empty() {
-            OnServer::Offline { confirmed: announced.values().any(|announcement| has_all(&announcement)) }
-        } else if announced.values().filter(current).any(|announcement| has_all(&announcement)) {
+            OnServer::Offline { confirmed: servers.values().any(|server| server.has_all) }
+        } else if servers.values().any(|server| server.connected && server.has_all) {
             OnServer::InSync
         } else {
             OnServer::Behind
         };
-        Status { saved, server }
+        let missing = |said: &Announcement| lacking(&document, &said.heads);
+        let ahead = match servers.values().any(|server| server.has_all) {
+            true => 0,
+            false => announced.values().map(missing).min().unwrap_or_else(|| lacking(&document, &[])),
+        };
+        Status { saved, server, ahead, servers, offline_since, complaints }
+    }
+
+    /// Changes that are not on this disk, and why, if the last try failed.
+    pub(crate) fn unsaved(&self) -> (usize, Option<Arc<str>>) {
+        let state = self.state();
+        (state.journal.unsaved(), state.journal.failure().cloned())
+    }
+
+    /// How many other stores have announced, at any time, everything that these heads stand for.
+    pub(crate) fn replicas_with(&self, wanted: &[ChangeHash]) -> usize {
+        let document = self.document();
+        let announced: Vec<_> = self.state().announced.values().cloned().collect();
+        let having = announced.iter().filter(|said| covers(&document, &said.heads, wanted));
+        having.filter_map(|said| said.storage.as_ref()).collect::<BTreeSet<_>>().len()
     }
 
     /// Whether some server has announced, at any time, everything that these heads stand for.
@@ -261,16 +340,31 @@ impl Live {
     }
 
     /// Takes in changes of others. Returns whether the inbox wants work.
-    pub(crate) fn arrived(&self, changes: Vec<Bytes>, heads: Vec<ChangeHash>) -> bool {
+    pub(crate) fn arrived(&self, changes: Vec<Bytes>, heads: Vec<ChangeHash>, origin: Origin) -> bool {
         let mut state = self.state();
-        state.inbox.add(changes, heads);
+        state.inbox.add(changes, heads, origin);
         state.inbox.start()
     }
 
-    pub(crate) fn server_announced(&self, address: Arc<str>, session: SessionId, heads: Vec<ChangeHash>) {
+    /// What peers say from here on that is not stored.
+    pub(crate) fn listen_to_ephemerals(&self) -> broadcast::Receiver<(PeerId, Bytes)> {
+        self.ephemerals.get_or_init(|| broadcast::Sender::new(EPHEMERALS_MAX)).subscribe()
+    }
+
+    /// A peer said something that is not stored.
+    pub(crate) fn heard(&self, sender: PeerId, data: Bytes) {
+        if let Some(ephemerals) = self.ephemerals.get() {
+            // Nobody may be listening any more.
+            let _ = ephemerals.send((sender, data));
+        }
+    }
+
+    pub(crate) fn server_announced(&self, server: Session, session: SessionId, heads: Vec<ChangeHash>) {
         let mut state = self.state();
         state.denied.remove(&session);
-        state.announced.insert(address, Announcement { session, heads });
+        let Session { address, storage } = server;
+        let announcement = Announcement { session, storage, heads, heard: SystemTime::now() };
+        state.announced.insert(address, announcement);
         drop(state);
         self.tick();
     }
@@ -289,9 +383,15 @@ impl Live {
             if self.check_not_broken().is_err() {
                 continue;
             }
-            let applied = catch_unwind(AssertUnwindSafe(|| self.apply(engine, &mut document, inbox)));
+            let mut origins = inbox.origins.clone();
+            if inbox.reload || origins.is_empty() {
+                origins.insert(Origin::Stored);
+            }
+            let watched = self.is_watched();
+            let mut patches = patch_log(watched);
+            let applied = catch_unwind(AssertUnwindSafe(|| self.apply(engine, &mut document, inbox, &mut patches)));
             match applied {
-                Ok(Ok(())) => self.show(&document),
+                Ok(Ok(())) => self.show(&document, origins, watched.then_some(patches)),
                 // The heads still differ when the next change comes, and the store is read again.
                 Ok(Err(Error::Store(error))) => tracing::warn!(document = %self.id, "cannot catch up: {error}"),
                 Ok(Err(error)) => self.break_down(&error.to_string()),
@@ -307,10 +407,17 @@ impl Live {
         self.tick();
     }
 
-    fn apply(&self, engine: &Engine, document: &mut Automerge, inbox: Inbox) -> Result<(), Error> {
+    fn apply(
+        &self,
+        engine: &Engine,
+        document: &mut Automerge,
+        inbox: Inbox,
+        patches: &mut PatchLog,
+    ) -> Result<(), Error> {
         let changes: Result<Vec<_>, _> =
             inbox.changes.iter().map(|bytes| automerge::Change::try_from(&bytes[..])).collect();
-        document.apply_changes(changes.map_err(|error| self.broken(&error.to_string()))?)?;
+        let changes = changes.map_err(|error| self.broken(&error.to_string()))?;
+        document.apply_changes_log_patches(changes, patches)?;
         let lacks = |hashes: &[ChangeHash]| hashes.iter().any(|hash| !knows(document, hash));
         let behind = if inbox.reload {
             engine.replica.store().summary(&self.id)?.is_some_and(|summary| lacks(&summary.heads))
@@ -318,8 +425,8 @@ impl Live {
             lacks(&inbox.heads)
         };
         if behind && let Some(payload) = engine.replica.store().payload(&self.id)? {
-            document.load_incremental(&bytes_of(&payload))?;
-            document.set_actor(engine.actor.clone());
+            document.load_incremental_log_patches(&bytes_of(&payload), patches)?;
+            engine.sign(&self.id, document);
         }
         Ok(())
     }
@@ -352,13 +459,34 @@ impl Live {
         Ok(document)
     }
 
-    fn show(&self, document: &Automerge) {
-        let heads = document.get_heads();
+    /// Tells watchers what the document has become.
+    fn show(&self, document: &Automerge, origins: BTreeSet<Origin>, patches: Option<PatchLog>) {
+        let after = document.get_heads();
         self.latest.send_if_modified(|latest| {
-            let changed = latest.heads != heads;
-            latest.heads = heads;
-            changed
+            if latest.heads == after {
+                return false;
+            }
+            let before = std::mem::replace(&mut latest.heads, after.clone());
+            if self.is_watched() {
+                let patches = patches.map(|mut patches| document.make_patches(&mut patches));
+                latest.steps.push(Step { before, after, origins, patches });
+            } else {
+                latest.steps.skip();
+            }
+            true
         });
+    }
+
+    fn is_watched(&self) -> bool {
+        self.watchers.load(Ordering::Acquire) > 0
+    }
+
+    pub(crate) fn add_watcher(&self) {
+        self.watchers.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub(crate) fn remove_watcher(&self) {
+        self.watchers.fetch_sub(1, Ordering::AcqRel);
     }
 
     fn break_down(&self, reason: &str) {
@@ -392,36 +520,17 @@ impl Live {
         self.document.write().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(crate) fn undo(&self) -> MutexGuard<'_, Undo> {
+        self.undo.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Inbox {
-    fn add(&mut self, changes: Vec<Bytes>, heads: Vec<ChangeHash>) {
-        self.heads = heads;
-        self.bytes += changes.iter().map(Bytes::len).sum::<usize>();
-        if self.bytes > INBOX_BYTES_MAX {
-            self.changes = Vec::new();
-            self.reload = true;
-        }
-        if !self.reload {
-            self.changes.extend(changes);
-        }
-    }
-
-    /// Whether the caller has to put somebody to work.
-    fn start(&mut self) -> bool {
-        !std::mem::replace(&mut self.at_work, true)
-    }
-
-    /// What is in, or `None`, and the work is over.
-    fn take(&mut self) -> Option<Self> {
-        let empty = self.changes.is_empty() && self.heads.is_empty() && !self.reload;
-        let taken = std::mem::take(self);
-        self.at_work = !empty;
-        (!empty).then_some(taken)
-    }
+fn patch_log(active: bool) -> PatchLog {
+    if active { PatchLog::active() } else { PatchLog::inactive() }
 }
 
 /// Whether announced heads include everything that the wanted ones, which the document has, stand for.
@@ -433,16 +542,23 @@ fn covers(document: &Automerge, announced: &[ChangeHash], wanted: &[ChangeHash])
     !document.get_changes_meta(&known).iter().any(|change| wanted.contains(&change.hash))
 }
 
+/// How many changes of the document announced heads do not include.
+fn lacking(document: &Automerge, announced: &[ChangeHash]) -> usize {
+    let known: Vec<_> = announced.iter().filter(|hash| knows(document, hash)).copied().collect();
+    if known.is_empty() { document.stats().num_changes as usize } else { document.get_changes_meta(&known).len() }
+}
+
 fn knows(document: &Automerge, hash: &ChangeHash) -> bool {
     document.get_change_meta_by_hash(hash).is_some()
 }
 
 /// The document as the store has it; an empty one if it has not.
 fn load(engine: &Engine, id: &DocumentId) -> Result<Automerge, Error> {
-    let Some(payload) = engine.replica.store().payload(id)? else { return Ok(Automerge::new()) };
+    let encoding = engine.text_encoding;
+    let Some(payload) = engine.replica.store().payload(id)? else { return Ok(Automerge::new_with_encoding(encoding)) };
     let bytes = bytes_of(&payload);
     let broken = |reason: String| Error::Broken { document: id.clone(), reason };
-    match catch_unwind(|| Automerge::load(&bytes)) {
+    match catch_unwind(|| Automerge::load_with_options(&bytes, LoadOptions::new().text_encoding(encoding))) {
         Ok(loaded) => loaded.map_err(|error| broken(error.to_string())),
         Err(_) => Err(broken("automerge panicked while it loaded the document".to_owned())),
     }

@@ -7,19 +7,20 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use automerge::AutomergeError;
 use automerge::transaction::Transaction;
+use automerge::{Author, AutomergeError, TextEncoding};
 use syncline_core::id::DocumentId;
 use syncline_core::limits::Limits;
 use syncline_replica::{Replica, ServerUrl};
 use syncline_store::Store;
 use tokio::runtime::Runtime;
-use tokio::task::JoinHandle;
 
-use crate::document::{Document, Lease};
+use crate::document::{ChangeOptions, Document, Lease};
 use crate::engine::Engine;
 use crate::live::{Arrival, Live};
 use crate::server::Server;
+use crate::status::RepoStatus;
+use crate::timer::Timer;
 use crate::{DocumentUrl, Error};
 
 /// Documents read from the store in one go.
@@ -37,6 +38,12 @@ pub struct Options {
     pub limits: Limits,
     /// Longest that [`Repo::find`] waits for a server. Default 30 s.
     pub find_timeout: Duration,
+    /// The unit in which positions in text count. Default: characters. `Utf16CodeUnit` where positions come from a
+    /// browser, as in a Tauri app.
+    pub text_encoding: TextEncoding,
+    /// Who this repo's changes are by: any bytes that mean a person to the application. Kept in the history for good.
+    /// Default none.
+    pub author: Option<Author<'static>>,
 }
 
 impl Default for Options {
@@ -45,6 +52,8 @@ impl Default for Options {
             store: syncline_store::Options::default(),
             limits: Limits::default(),
             find_timeout: Duration::from_secs(30),
+            text_encoding: TextEncoding::UnicodeCodePoint,
+            author: None,
         }
     }
 }
@@ -55,7 +64,7 @@ impl Default for Options {
 /// there is and ends them; so does, blocking, the drop of the last handle of a repo, its documents and its servers.
 #[derive(Debug, Clone)]
 pub struct Repo {
-    background: Arc<Background>,
+    pub(crate) background: Arc<Background>,
     find_timeout: Duration,
 }
 
@@ -73,9 +82,29 @@ impl Repo {
     /// # Errors
     /// As [`Repo::open`].
     pub fn open_with(directory: impl AsRef<Path>, options: Options) -> Result<Self, Error> {
-        let Options { store, limits, find_timeout } = options;
-        let store = Store::open(directory.as_ref(), store)?;
-        let background = Background::start(store, limits).map_err(Error::Threads)?;
+        let store = Store::open(directory.as_ref(), options.store.clone())?;
+        Self::start(store, options)
+    }
+
+    /// A repo for tests: the same code over a directory that is removed with it, without waiting for the disk.
+    ///
+    /// # Errors
+    /// As [`Repo::open`].
+    pub fn memory() -> Result<Self, Error> {
+        Self::memory_with(Options::default())
+    }
+
+    /// As [`Repo::memory`], with options, of which those of the store do not count.
+    ///
+    /// # Errors
+    /// As [`Repo::open`].
+    pub fn memory_with(options: Options) -> Result<Self, Error> {
+        Self::start(Store::memory()?, options)
+    }
+
+    fn start(store: Store, options: Options) -> Result<Self, Error> {
+        let find_timeout = options.find_timeout;
+        let background = Background::start(store, options).map_err(Error::Threads)?;
         Ok(Self { background: Arc::new(background), find_timeout })
     }
 
@@ -87,10 +116,19 @@ impl Repo {
         &self,
         fill: impl FnOnce(&mut Transaction<'_>) -> Result<T, AutomergeError>,
     ) -> Result<Document, Error> {
+        self.create_by(|_, transaction| fill(transaction))
+    }
+
+    /// As [`Repo::create`], for closures that want to know the address or have errors of this crate's.
+    pub(crate) fn create_by<T, E: Into<Error>>(
+        &self,
+        fill: impl FnOnce(&DocumentUrl, &mut Transaction<'_>) -> Result<T, E>,
+    ) -> Result<Document, Error> {
         self.engine().check_open()?;
-        let id = DocumentId::from_random(rand::random());
-        let document = self.open_document(&id)?;
-        document.live().change(self.engine(), true, fill)?;
+        let url = DocumentUrl::from(DocumentId::from_random(rand::random()));
+        let document = self.open_document(url.id())?;
+        let options = ChangeOptions { even_if_empty: true, ..ChangeOptions::default() };
+        document.change_by(options, |transaction| fill(&url, transaction))?;
         Ok(document)
     }
 
@@ -123,7 +161,7 @@ impl Repo {
                 Arrival::Expected => {}
             }
             let _ = tokio::select! {
-                _ = &mut timer.task => return Err(Error::FindTimeout { document: missing, waited: self.find_timeout }),
+                () = &mut timer => return Err(Error::FindTimeout { document: missing, waited: self.find_timeout }),
                 changed = progress.changed() => changed,
                 changed = latest.changed() => changed,
                 changed = servers.changed() => changed,
@@ -166,6 +204,12 @@ impl Repo {
         Ok(ids.into_iter().map(DocumentUrl::from).collect())
     }
 
+    /// Where the changes of all documents are at this moment, and what servers did not take.
+    #[must_use]
+    pub fn status(&self) -> RepoStatus {
+        self.engine().status()
+    }
+
     /// Keeps a connection to a server, and everything here in sync with it, until the returned handle is dropped. It is
     /// dialled in the background, again and again while it cannot be reached.
     ///
@@ -202,7 +246,7 @@ impl Repo {
         opened
     }
 
-    fn open_document(&self, id: &DocumentId) -> Result<Document, Error> {
+    pub(crate) fn open_document(&self, id: &DocumentId) -> Result<Document, Error> {
         let engine = self.engine();
         let lease = |live| Arc::new(Lease { live, background: Arc::clone(&self.background) });
         if let Some(lease) = engine.lease(id, lease) {
@@ -212,7 +256,7 @@ impl Repo {
         Ok(Document::new(engine.admit(live, lease)))
     }
 
-    fn engine(&self) -> &Arc<Engine> {
+    pub(crate) fn engine(&self) -> &Arc<Engine> {
         &self.background.engine
     }
 }
@@ -225,18 +269,20 @@ pub(crate) struct Background {
 }
 
 impl Background {
-    fn start(store: Store, limits: Limits) -> std::io::Result<Self> {
+    fn start(store: Store, options: Options) -> std::io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .thread_name("syncline")
             .enable_all()
             .build()?;
-        let options = syncline_replica::Options { limits, shards: 1, stop_timeout: STOP_TIMEOUT, ..Default::default() };
+        let limits = options.limits.clone();
+        let settings =
+            syncline_replica::Options { limits, shards: 1, stop_timeout: STOP_TIMEOUT, ..Default::default() };
         let (replica, news) = {
             let _runtime = runtime.enter();
-            Replica::start(store, options)
+            Replica::start(store, settings)
         };
-        let engine = Arc::new(Engine::new(replica, runtime.handle().clone()));
+        let engine = Arc::new(Engine::new(replica, runtime.handle().clone(), &options));
         runtime.spawn(Arc::clone(&engine).run(news));
         Ok(Self { engine, runtime: Mutex::new(Some(runtime)) })
     }
@@ -261,23 +307,5 @@ impl Drop for Background {
             return;
         }
         tracing::error!("a repo could not be closed; what was not saved is lost");
-    }
-}
-
-/// A wait on the repo's own clock, given up when dropped.
-struct Timer {
-    task: JoinHandle<()>,
-}
-
-impl Timer {
-    fn start(engine: &Engine, wait: Duration) -> Self {
-        // The sleep is made on the repo's threads: the caller's may have no clock.
-        Self { task: engine.runtime.spawn(async move { tokio::time::sleep(wait).await }) }
-    }
-}
-
-impl Drop for Timer {
-    fn drop(&mut self) {
-        self.task.abort();
     }
 }

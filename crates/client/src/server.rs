@@ -5,13 +5,16 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::SystemTime;
 
-use syncline_core::id::SessionId;
+use syncline_core::id::{DocumentId, SessionId, StorageId};
 use syncline_replica::{Dialling, ServerUrl};
 use tokio::sync::watch;
 
 use crate::Error;
+use crate::complaints::Complaints;
 use crate::repo::Background;
+use crate::status::Complaint;
 
 /// A connection to a server that is kept up, and dialled again, until this and all its clones are dropped.
 #[derive(Debug, Clone)]
@@ -124,7 +127,18 @@ pub(crate) struct Servers {
 #[derive(Debug, Default)]
 struct State {
     links: BTreeMap<String, Weak<Link>>,
-    sessions: BTreeMap<SessionId, Arc<str>>,
+    sessions: BTreeMap<SessionId, Session>,
+    /// Since when there is no session, once an address is dialled.
+    offline_since: Option<SystemTime>,
+    complaints: Complaints,
+}
+
+/// A connection to a server.
+#[derive(Debug, Clone)]
+pub(crate) struct Session {
+    pub(crate) address: Arc<str>,
+    /// The lasting name of the server's store, if it has one.
+    pub(crate) storage: Option<StorageId>,
 }
 
 impl Servers {
@@ -140,6 +154,9 @@ impl Servers {
         if let Some(link) = state.links.get(&text).and_then(Weak::upgrade) {
             return link;
         }
+        if state.sessions.is_empty() {
+            state.offline_since.get_or_insert_with(SystemTime::now);
+        }
         let connecting = LinkState { connection: Connection::Connecting, session: None, complaint: None, ended: false };
         let dialling = dial(address.clone());
         let link = Arc::new(Link { address, state: watch::Sender::new(connecting), _dialling: dialling });
@@ -148,11 +165,12 @@ impl Servers {
     }
 
     /// A server has answered.
-    pub(crate) fn joined(&self, session: SessionId, address: &ServerUrl) {
+    pub(crate) fn joined(&self, session: SessionId, address: &ServerUrl, storage: Option<StorageId>) {
         let text = address.to_string();
         let link = {
             let mut state = self.lock();
-            state.sessions.insert(session, Arc::from(&*text));
+            state.sessions.insert(session, Session { address: Arc::from(&*text), storage });
+            state.offline_since = None;
             state.links.get(&text).and_then(Weak::upgrade)
         };
         if let Some(link) = link {
@@ -165,8 +183,11 @@ impl Servers {
     pub(crate) fn left(&self, session: SessionId) {
         let link = {
             let mut state = self.lock();
-            let text = state.sessions.remove(&session);
-            text.and_then(|text| state.links.get(&*text).and_then(Weak::upgrade))
+            let gone = state.sessions.remove(&session);
+            if gone.is_some() && state.sessions.is_empty() {
+                state.offline_since = Some(SystemTime::now());
+            }
+            gone.and_then(|gone| state.links.get(&*gone.address).and_then(Weak::upgrade))
         };
         if let Some(link) = link.filter(|link| link.state.borrow().session == Some(session)) {
             link.turn(Connection::Offline { reason: Arc::from("the connection was lost") }, None);
@@ -177,12 +198,41 @@ impl Servers {
     /// A server has said that something of ours was not taken.
     pub(crate) fn complained(&self, session: SessionId, words: &str) {
         let link = {
-            let state = self.lock();
-            state.sessions.get(&session).and_then(|text| state.links.get(&**text).and_then(Weak::upgrade))
+            let mut state = self.lock();
+            let Some(Session { address, .. }) = state.sessions.get(&session).cloned() else { return };
+            state.complaints.add(&address, words, SystemTime::now());
+            state.links.get(&*address).and_then(Weak::upgrade)
         };
         if let Some(link) = link {
             link.state.send_modify(|state| state.complaint = Some(Arc::from(words)));
         }
+        self.tick();
+    }
+
+    /// A server has everything of a document.
+    pub(crate) fn resolved(&self, server: &Arc<str>, document: &DocumentId) {
+        let resolved = self.lock().complaints.resolve(server, document);
+        if resolved {
+            self.tick();
+        }
+    }
+
+    /// What stands against a document, or against anything.
+    pub(crate) fn complaints(&self, document: Option<&DocumentId>) -> Vec<Complaint> {
+        let state = self.lock();
+        document.map_or_else(|| state.complaints.all(), |document| state.complaints.about(document))
+    }
+
+    /// Since when no server is connected, though one is to be.
+    pub(crate) fn offline_since(&self) -> Option<SystemTime> {
+        let state = self.lock();
+        let dialled = state.links.values().any(|link| link.strong_count() > 0);
+        state.offline_since.filter(|_| dialled)
+    }
+
+    /// The addresses that are connected.
+    pub(crate) fn connected(&self) -> Vec<String> {
+        self.lock().sessions.values().map(|session| session.address.to_string()).collect()
     }
 
     pub(crate) fn unreachable(&self, address: &ServerUrl, reason: &str) {
@@ -192,8 +242,8 @@ impl Servers {
         }
     }
 
-    /// The address behind a connection.
-    pub(crate) fn address_of(&self, session: SessionId) -> Option<Arc<str>> {
+    /// The server behind a connection.
+    pub(crate) fn session(&self, session: SessionId) -> Option<Session> {
         self.lock().sessions.get(&session).cloned()
     }
 

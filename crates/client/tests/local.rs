@@ -90,7 +90,7 @@ fn a_watcher_gets_the_latest_state_once() {
     for n in 0..1_000 {
         put(&document, "text", &n.to_string());
     }
-    assert_eq!(block_on(watch.changed()).expect("open"), document.heads());
+    assert_eq!(block_on(watch.changed()).expect("open").after, document.heads());
     assert!(!is_ready(watch.changed()), "a thousand changes are one piece of news for a slow watcher");
     block_on(repo.close()).expect("a clean close");
     assert!(matches!(block_on(watch.changed()), Err(Error::Closed)));

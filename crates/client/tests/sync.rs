@@ -7,31 +7,13 @@ mod support;
 
 use std::time::Duration;
 
-use support::{address, becomes, is_ready, note, put, serve, serve_with, value, within};
+use support::{
+    address, becomes, directory, is_ready, note, on_server, put, repo, serve, serve_with, until, value, within,
+};
 use syncline::automerge::ROOT;
 use syncline::automerge::transaction::Transactable;
-use syncline::{Connection, Document, DocumentUrl, Error, OnServer, Options, Repo, Saved, Status};
+use syncline::{Connection, DocumentUrl, Error, OnServer, Options, Repo, Saved};
 use syncline_core::limits::Limits;
-use tempfile::TempDir;
-
-fn directory() -> TempDir {
-    tempfile::tempdir().expect("a directory")
-}
-
-fn repo(directory: &TempDir) -> Repo {
-    Repo::open(directory.path()).expect("a repo")
-}
-
-async fn on_server(document: &Document) {
-    within("it is on the server", document.on_server()).await.expect("an open repo");
-}
-
-async fn until(document: &Document, wanted: impl Fn(&Status) -> bool) {
-    let mut status = document.status();
-    while !wanted(&status) {
-        status = within("the status is as it should be", document.status_changed(&status)).await;
-    }
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_two_repos_changed_offline_converges() {

@@ -23,6 +23,7 @@ use crate::limits::Limits;
 use connection::Session;
 use document::{Document, Item, Presence};
 use memory::KeyedState;
+use relay::Spoken;
 
 pub use connection::{OpenedDocuments, Receipt};
 pub use input::{
@@ -92,6 +93,9 @@ impl Hub {
             Input::Watch { document } => self.enqueue(now, &document, Item::Watch),
             Input::Unwatch { document } => self.unwatch(now, &document),
             Input::Initiate { session, document } => self.enqueue(now, &document, Item::Initiate { session }),
+            Input::Broadcast { document, sender, count, session, data } => {
+                self.broadcast(&document, None, &Spoken { sender, count, session, data });
+            }
             Input::Persisted { document, ticket } => self.persisted(now, &document, ticket),
             Input::PersistFailed { document, ticket, failure } => self.persist_failed(&document, ticket, &failure),
             Input::Loaded { document, loaded } => self.loaded(now, &document, loaded),

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use bytes::Bytes;
 use syncline_core::change::Change;
 use syncline_core::hub::{Event, Hub, Input, Now, OpenedDocuments, PeerInfo, PeerMessage, Receipt, Role};
 use syncline_core::id::{DocumentId, PeerId, SessionId};
@@ -110,6 +111,9 @@ pub(crate) struct Inner {
     outboxes: RwLock<HashMap<SessionId, Arc<Outbox>>>,
     next_session: AtomicU64,
     next_ticket: AtomicU64,
+    /// What is not stored is told apart by this process's name and a count.
+    process: Arc<str>,
+    spoken: AtomicU64,
     news: mpsc::UnboundedSender<News>,
 }
 
@@ -135,6 +139,8 @@ impl Replica {
             outboxes: RwLock::new(HashMap::new()),
             next_session: AtomicU64::new(1),
             next_ticket: AtomicU64::new(1),
+            process: Arc::from(format!("{:016x}", rand::random::<u64>())),
+            spoken: AtomicU64::new(0),
             news,
         });
         let seed: [u8; 32] = rand::random();
@@ -188,6 +194,13 @@ impl Replica {
     /// Speaks with a server about a document.
     pub fn initiate(&self, session: SessionId, document: &DocumentId) {
         self.inner.route(Input::Initiate { session, document: document.clone() }, document);
+    }
+
+    /// Says something that is not stored to everyone at a document: CBOR of the application's value.
+    pub fn broadcast(&self, document: &DocumentId, data: Bytes) {
+        let count = self.inner.spoken.fetch_add(1, Ordering::Relaxed) + 1;
+        let (sender, session) = (self.inner.local.peer.clone(), Arc::clone(&self.inner.process));
+        self.inner.route(Input::Broadcast { document: document.clone(), sender, count, session, data }, document);
     }
 
     /// The store underneath. Its calls block.

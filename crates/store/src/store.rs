@@ -264,6 +264,14 @@ impl Store {
         self.inner.backlog.on_compacted(Arc::new(callback));
     }
 
+    /// Calls back after each group of commits, from the writer thread and before their own callbacks, with every document
+    /// in it and the stamp of its last change. Calls come in the order of the stamps. The callback must not block; a
+    /// later one replaces it.
+    pub fn on_committed(&self, callback: impl Fn(&[(DocumentId, Stamp)]) + Send + Sync + 'static) {
+        let mut committed = self.inner.shared.committed.lock().unwrap_or_else(PoisonError::into_inner);
+        *committed = Some(Arc::new(callback));
+    }
+
     /// Commits what waits, folds the log, moves everything into the database file and ends the threads.
     ///
     /// # Errors

@@ -31,6 +31,9 @@ use crate::store::Options;
 /// Called once per commit, from the writer thread, in the order of commits.
 pub(crate) type Done = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 
+/// Told which documents were committed, and the stamp of the last change of each.
+pub(crate) type Committed = Arc<dyn Fn(&[(DocumentId, Stamp)]) + Send + Sync>;
+
 /// Changes after which a transaction takes no further commit in.
 const GROUP_CHANGES_MAX: usize = 16 * 1024;
 
@@ -48,6 +51,8 @@ pub(crate) struct Shared {
     pub documents: AtomicU64,
     /// Documents that are neither read nor written, because rows of theirs in the log were damaged.
     pub damaged: BTreeSet<DocumentId>,
+    /// Hears of each group of commits once readers see it.
+    pub committed: Mutex<Option<Committed>>,
     pub ground: Arc<dyn Ground>,
     queue: Mutex<Queue>,
     wake: Condvar,
@@ -97,6 +102,7 @@ impl Shared {
             clock: Mutex::new(clock),
             documents: AtomicU64::new(documents),
             damaged,
+            committed: Mutex::default(),
             queue: Mutex::default(),
             wake: Condvar::new(),
         }
@@ -311,16 +317,22 @@ impl Writer {
     fn publish(&mut self, group: Group) {
         let mut overlay = self.shared.overlay.write().unwrap_or_else(PoisonError::into_inner);
         let mut created = 0;
+        let mut committed = Vec::with_capacity(group.documents.len());
         for (id, pending) in group.documents {
             if pending.rows.is_empty() {
                 continue;
             }
             created += u64::from(pending.base.changes == 0);
+            committed.extend(pending.rows.last().map(|last| (id.clone(), last.last_stamp)));
             overlay.add(id, &pending.base, pending.rows);
         }
         drop(overlay);
         self.shared.documents.fetch_add(created, Ordering::Relaxed);
         self.log.grow(group.next_seq, group.rows, group.bytes);
+        let listener = self.shared.committed.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(listener) = listener {
+            listener(&committed);
+        }
     }
 
     fn fold(&mut self) {

@@ -31,6 +31,7 @@ class MemoryStorage {
 class Page {
   connected = false
   ephemerals = new Map()
+  presences = new Map()
   #handles = new Map()
 
   constructor(packages, storage, { url, peer, gossip = false, retry_ms: retryMs = 250 }) {
@@ -149,6 +150,55 @@ const commands = {
     const handle = opened.handle(url)
     const found = () => handle.isReady() ? toTagged(opened.packages.Automerge, path.reduce((inner, key) => inner?.[key], handle.doc())) : undefined
     await until(handle, ["heads-changed"], () => isDeepStrictEqual(found(), value), timeoutMs, () => `found ${JSON.stringify(found())}`)
+    return true
+  },
+
+  cursor(driver, { page, url, path, position }) {
+    const opened = driver.page(page)
+    return opened.packages.Automerge.getCursor(opened.handle(url).doc(), path, position)
+  },
+
+  cursor_position(driver, { page, url, path, cursor }) {
+    const opened = driver.page(page)
+    return opened.packages.Automerge.getCursorPosition(opened.handle(url).doc(), path, cursor)
+  },
+
+  mark(driver, { page, url, path, range, name, value }) {
+    const opened = driver.page(page)
+    const handle = opened.handle(url)
+    handle.change((doc) => opened.packages.Automerge.mark(doc, path, range, name, value))
+    return { heads: handle.heads() }
+  },
+
+  marks(driver, { page, url, path }) {
+    const opened = driver.page(page)
+    return opened.packages.Automerge.marks(opened.handle(url).doc(), path)
+  },
+
+  presence_start(driver, { page, url, state }) {
+    const opened = driver.page(page)
+    const presence = new opened.packages.Presence({ handle: opened.handle(url) })
+    presence.start({ initialState: state })
+    opened.presences.set(url, presence)
+    return true
+  },
+
+  presence_broadcast(driver, { page, url, channel, value }) {
+    driver.page(page).presences.get(url).broadcast(channel, value)
+    return true
+  },
+
+  presence_stop(driver, { page, url }) {
+    driver.page(page).presences.get(url).stop()
+    return true
+  },
+
+  /** Waits until exactly these states are known, whoever's they are. */
+  async until_presences(driver, { page, url, states, timeout_ms: timeoutMs }) {
+    const presence = driver.page(page).presences.get(url)
+    const known = () => Object.values(presence.getPeerStates().value).map((peer) => peer.value)
+    const events = ["update", "snapshot", "goodbye", "pruning", "heartbeat"]
+    await until(presence, events, () => isDeepStrictEqual(known(), states), timeoutMs, () => `known are ${JSON.stringify(known())}`)
     return true
   },
 

@@ -111,6 +111,8 @@ kinds! {
     RestoreBackup, Crash, true;
     /// A machine starts with an empty disk.
     LoseDisk, Crash, true;
+    /// A machine starts from a copy of another's disk, which goes on in use.
+    CloneDisk, Crash, true;
     /// A client connects anew without what it knew of the server.
     ForgetSyncState, Crash, true;
     /// A client goes back to an older state of its document, under a new actor.
@@ -129,8 +131,6 @@ kinds! {
     Astray, Disk, true;
     /// A bit of the database changes by itself.
     BitRot, Disk, true;
-    /// A machine starts on a copy of another's disk, which goes on.
-    CloneDisk, Crash, true;
 }
 
 impl fmt::Display for Action {

@@ -16,6 +16,7 @@ use crate::dag::{Dag, DagSync};
 use crate::oracle::{Made, Oracle};
 use crate::random::Stream;
 use crate::scenario::Tier;
+use crate::subject::Subject;
 
 /// One document of one application.
 #[derive(Debug, Clone)]
@@ -76,17 +77,33 @@ impl Content {
     /// Makes one change, tells the oracle, and returns the change.
     pub(crate) fn edit(&mut self, random: u64, oracle: &mut Oracle) -> Bytes {
         let deps = self.heads();
-        let bytes = match self {
-            Self::Real(document) => edit_real(document, random),
-            Self::Dag(dag) => dag.edit(),
+        let (hash, max_op, bytes) = match self {
+            Self::Real(document) => {
+                let change = edit_real(document, random);
+                (change.hash(), change.max_op(), Bytes::copy_from_slice(change.raw_bytes()))
+            }
+            Self::Dag(dag) => {
+                let (hash, bytes) = dag.edit();
+                (hash, dag.max_op(), bytes)
+            }
         };
-        let hash = crate::forge::hash(crate::forge::CHANGE, crate::forge::body(&bytes));
-        let max_op = match self {
-            Self::Real(_) => automerge::Change::try_from(&bytes[..]).map_or(0, |change| change.max_op()),
-            Self::Dag(dag) => dag.max_op(),
-        };
-        oracle.make(ChangeHash(hash), Made { deps, max_op });
+        oracle.make(hash, Made { deps, max_op });
         bytes
+    }
+
+    /// As [`Self::edit`], by what a subject does; `None` if that changed nothing. Returns what it says it did, too.
+    pub(crate) fn act(
+        &mut self,
+        subject: &Subject,
+        random: u64,
+        oracle: &mut Oracle,
+    ) -> Result<Option<(Bytes, String)>, String> {
+        let deps = self.heads();
+        let Self::Real(document) = self else { return Err("subjects act on automerge documents".to_owned()) };
+        let Some((change, deed)) = subject.act(document, random)? else { return Ok(None) };
+        oracle.make(change.hash(), Made { deps, max_op: change.max_op() });
+        oracle.note_deed(change.hash(), deed.clone());
+        Ok(Some((Bytes::copy_from_slice(change.raw_bytes()), deed)))
     }
 
     pub(crate) fn heads(&mut self) -> Vec<ChangeHash> {
@@ -98,8 +115,15 @@ impl Content {
 
     pub(crate) fn hashes(&mut self) -> BTreeSet<ChangeHash> {
         match self {
-            Self::Real(document) => document.get_changes(&[]).iter().map(automerge::Change::hash).collect(),
+            Self::Real(document) => document.get_changes_meta(&[]).iter().map(|change| change.hash).collect(),
             Self::Dag(dag) => dag.hashes(),
+        }
+    }
+
+    pub(crate) fn has(&mut self, hash: &ChangeHash) -> bool {
+        match self {
+            Self::Real(document) => document.get_change_meta_by_hash(hash).is_some(),
+            Self::Dag(dag) => dag.has(hash),
         }
     }
 
@@ -178,7 +202,7 @@ fn check_single_changes(data: &Bytes) -> Result<(), String> {
     })
 }
 
-fn edit_real(document: &mut AutoCommit, random: u64) -> Bytes {
+fn edit_real(document: &mut AutoCommit, random: u64) -> automerge::Change {
     let mut stream = Stream::new(random, "edit");
     let text = document.get(ROOT, "text").ok().flatten().map(|(_, id)| id);
     match text {
@@ -197,6 +221,5 @@ fn edit_real(document: &mut AutoCommit, random: u64) -> Bytes {
         }
     }
     document.commit_with(CommitOptions::default().with_time(0));
-    let change = document.get_last_local_change().expect("just made");
-    Bytes::copy_from_slice(change.raw_bytes())
+    document.get_last_local_change().expect("just made")
 }

@@ -92,13 +92,13 @@ impl Dag {
         self.seq = 0;
     }
 
-    pub(crate) fn edit(&mut self) -> Bytes {
+    pub(crate) fn edit(&mut self) -> (ChangeHash, Bytes) {
         let deps: Vec<ChangeHash> = self.heads.iter().copied().collect();
         self.seq += 1;
         let (hash, bytes) = forged(&deps, &self.actor, self.seq, self.max_op + 1);
         let (places, max_op) = (Vec::new(), self.max_op + 1);
         self.insert(Node { hash, deps, places, bytes: bytes.clone(), max_op });
-        bytes
+        (hash, bytes)
     }
 
     pub(crate) fn heads(&self) -> Vec<ChangeHash> {
@@ -111,6 +111,10 @@ impl Dag {
 
     pub(crate) fn hashes(&self) -> BTreeSet<ChangeHash> {
         self.place.keys().copied().collect()
+    }
+
+    pub(crate) fn has(&self, hash: &ChangeHash) -> bool {
+        self.place.contains_key(hash)
     }
 
     pub(crate) fn raw(&self) -> Vec<Bytes> {

@@ -57,8 +57,6 @@ pub(crate) struct Disk {
     pub(crate) poisoned: bool,
     /// Some commit or read has failed since the machine started: those concerned may be cut off.
     pub(crate) has_failed: bool,
-    /// Some read has failed: what was asked is not asked again by itself.
-    pub(crate) read_failed: bool,
     /// Failed without anybody knowing whether they are on the disk.
     pub(crate) uncertain: VecDeque<Call>,
     clock: Clock,
@@ -77,7 +75,6 @@ impl Disk {
             backup: None,
             poisoned: false,
             has_failed: false,
-            read_failed: false,
             uncertain: VecDeque::new(),
             clock,
             real: None,

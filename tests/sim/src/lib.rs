@@ -4,6 +4,8 @@
 //! clocks, against stock automerge clients and a hostile peer. A scenario is drawn from one seed, is a list of
 //! actions and nothing else, and can be replayed and shrunk. docs/simulator.md says how to run it and how to add to it.
 //!
+//! Authors of applications want [`Simulation`]: it plays their own document code in the same world.
+//!
 //! Reading order: [`Scenario`] is what happens, `action` its parts; `world` plays it with `machine`, `client`, `disk`
 //! and `image`; `real` is the store that ships, on a disk
 //! that fails; `oracle` knows what is true; `world/quiet.rs` says what must hold in the end; [`mod@run`] plays one
@@ -26,13 +28,17 @@ mod real;
 pub mod run;
 mod scenario;
 pub mod shrink;
+mod simulation;
 pub mod small;
+mod subject;
 mod world;
 
 pub use oracle::Violation;
 pub use run::{Outcome, replay, run};
 pub use scenario::{Scenario, Tier};
 pub use shrink::shrink;
+pub use simulation::{Failure, Simulation};
+pub use subject::Choices;
 
 // The encoder that refuses nothing, as the engine's own tests use it, with parts that only they need.
 #[allow(dead_code, missing_docs, unreachable_pub)]

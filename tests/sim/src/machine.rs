@@ -25,6 +25,8 @@ use crate::scenario::Topology;
 #[derive(Debug)]
 pub(crate) struct Machine {
     pub(crate) number: usize,
+    /// Whose disk it started from: its own, or the one that was copied to it.
+    pub(crate) store: usize,
     pub(crate) hub: Hub,
     pub(crate) limits: Limits,
     pub(crate) local: LocalPeer,
@@ -42,8 +44,6 @@ pub(crate) struct Machine {
     pub(crate) clocks: Clocks,
     /// How often it has started.
     pub(crate) starts: u64,
-    /// Whose store it began with: its own, or the one that its disk was copied from.
-    pub(crate) stored_as: usize,
     /// It went back to an older disk or an empty one, so that what it said before is no promise.
     pub(crate) went_back: bool,
 }
@@ -123,6 +123,7 @@ impl Machine {
         let limits = limits(topology);
         Self {
             number,
+            store: number,
             hub: Hub::new(limits.clone(), seed(number, 0)),
             local: local(number, number, 0),
             limits,
@@ -136,7 +137,6 @@ impl Machine {
             app: None,
             clocks: Clocks::new(),
             starts: 0,
-            stored_as: number,
             went_back: false,
         }
     }
@@ -145,7 +145,7 @@ impl Machine {
     pub(crate) fn restart(&mut self) {
         self.starts += 1;
         self.hub = Hub::new(self.limits.clone(), seed(self.number, self.starts));
-        self.local = local(self.number, self.stored_as, self.starts);
+        self.local = local(self.number, self.store, self.starts);
         self.roster = Roster::default();
         self.connections.clear();
         self.batch.clear();
@@ -187,10 +187,10 @@ fn seed(number: usize, starts: u64) -> [u8; 32] {
     seed
 }
 
-fn local(number: usize, stored_as: usize, starts: u64) -> LocalPeer {
+fn local(number: usize, store: usize, starts: u64) -> LocalPeer {
     LocalPeer {
         peer: PeerId::new(&format!("machine-{number}-{starts}")).expect("a name"),
-        storage: StorageId::new(&format!("store-{stored_as}")).expect("a name"),
+        storage: StorageId::new(&format!("store-{store}")).expect("a name"),
     }
 }
 

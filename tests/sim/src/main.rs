@@ -12,6 +12,10 @@ use syncline_sim::planted::{PLANTED, hunt};
 use syncline_sim::small::{Explored, explore};
 use syncline_sim::{Scenario, Tier, Violation, run, shrink};
 
+/// A seed is hundreds of thousands of small allocations.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The simulator of Syncline.
 #[derive(Debug, Parser)]
 #[command(version)]

@@ -38,6 +38,8 @@ pub(crate) struct Oracle {
     made: BTreeMap<ChangeHash, Made>,
     /// Heads that a machine has announced to somebody, by machine and document: it must hold them for good.
     promised: BTreeMap<(usize, usize), BTreeSet<ChangeHash>>,
+    /// What a subject says its changes do, in the order in which they were made.
+    deeds: Vec<(ChangeHash, String)>,
 }
 
 impl Oracle {
@@ -47,6 +49,15 @@ impl Oracle {
 
     pub(crate) fn made(&self, hash: &ChangeHash) -> Option<&Made> {
         self.made.get(hash)
+    }
+
+    pub(crate) fn note_deed(&mut self, hash: ChangeHash, deed: String) {
+        self.deeds.push((hash, deed));
+    }
+
+    /// What was done by the changes of a set.
+    pub(crate) fn deeds_of(&self, set: &BTreeSet<ChangeHash>) -> Vec<String> {
+        self.deeds.iter().filter(|(hash, _)| set.contains(hash)).map(|(_, deed)| deed.clone()).collect()
     }
 
     pub(crate) fn promise(&mut self, machine: usize, document: usize, heads: &[ChangeHash]) {

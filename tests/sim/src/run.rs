@@ -4,11 +4,12 @@
 
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Once;
+use std::sync::{Arc, Once};
 
 use crate::log::Coverage;
 use crate::oracle::Violation;
 use crate::scenario::Scenario;
+use crate::subject::Subject;
 use crate::world::World;
 
 thread_local! {
@@ -30,8 +31,14 @@ pub struct Outcome {
 /// Plays a scenario.
 #[must_use]
 pub fn run(scenario: &Scenario, traced: bool) -> Outcome {
+    run_subject(scenario, None, traced)
+}
+
+/// Plays a scenario in which replicas do what a subject says.
+pub(crate) fn run_subject(scenario: &Scenario, subject: Option<&Arc<Subject>>, traced: bool) -> Outcome {
     quiet_panics();
     let mut world = World::new(scenario, traced);
+    world.subject = subject.map(Arc::clone);
     let played = catch_unwind(AssertUnwindSafe(|| world.play(&scenario.actions)));
     let violation = match played {
         Ok(checked) => checked.err(),

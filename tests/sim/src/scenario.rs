@@ -107,7 +107,12 @@ impl Scenario {
         actions.extend((0..dialling).map(|who| Action { kind: Kind::Dial, who: who as u8, value: 0 }));
         let edits = streams.workload.one_of(&[1_000, 3_000, 6_000]);
         let deliveries = streams.network.one_of(&[1, 2, 4]);
-        for _ in 0..streams.workload.one_of(&[40, 80, 100, 140]) {
+        // The cheap tier plays more worlds instead of longer lives.
+        let steps = match tier {
+            Tier::T0 => streams.workload.one_of(&[20, 40, 60, 100]),
+            Tier::T1 | Tier::T2 => streams.workload.one_of(&[40, 80, 100, 140]),
+        };
+        for _ in 0..steps {
             streams.step(&swarm, edits, deliveries, &mut actions);
         }
         Self { tier, topology, actions }

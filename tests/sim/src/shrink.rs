@@ -6,17 +6,27 @@
 //! of the world, until nothing more can go.
 
 use crate::action::Action;
+use crate::oracle::Violation;
 use crate::run::run;
 use crate::scenario::{Scenario, Topology};
 
 /// The smallest scenario found that fails the same check as the one given, which must fail; runs at most `runs_max`.
 #[must_use]
 pub fn shrink(scenario: &Scenario, runs_max: usize) -> Scenario {
-    let Some(violation) = run(scenario, false).violation else { return scenario.clone() };
+    shrink_by(scenario, runs_max, |scenario| run(scenario, false).violation)
+}
+
+/// As [`shrink`], where `play` says how a scenario fails.
+pub(crate) fn shrink_by(
+    scenario: &Scenario,
+    runs_max: usize,
+    play: impl Fn(&Scenario) -> Option<Violation>,
+) -> Scenario {
+    let Some(violation) = play(scenario) else { return scenario.clone() };
     let mut runs = 0;
     let mut fails = |candidate: &Scenario| {
         runs += 1;
-        runs <= runs_max && run(candidate, false).violation.is_some_and(|other| other.checker == violation.checker)
+        runs <= runs_max && play(candidate).is_some_and(|other| other.checker == violation.checker)
     };
     let mut best = scenario.clone();
     loop {

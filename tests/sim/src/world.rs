@@ -13,10 +13,12 @@ mod link;
 mod local;
 mod quiet;
 mod real;
+mod subject;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::{self, Write};
 use std::hash::{DefaultHasher, Hasher};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use syncline_core::id::DocumentId;
@@ -28,6 +30,7 @@ use crate::log::Log;
 use crate::machine::Machine;
 use crate::oracle::{Checked, Oracle};
 use crate::scenario::{Scenario, Tier, Topology};
+use crate::subject::Subject;
 
 /// Everything there is.
 #[derive(Debug)]
@@ -44,6 +47,8 @@ pub(crate) struct World {
     links: BTreeMap<u64, Link>,
     next_link: u64,
     oracle: Oracle,
+    /// What replicas do, if it is not the simulator's own edits.
+    pub(crate) subject: Option<Arc<Subject>>,
     pub(crate) log: Log,
 }
 
@@ -104,6 +109,7 @@ impl World {
             links: BTreeMap::new(),
             next_link: 1,
             oracle: Oracle::default(),
+            subject: None,
             log: Log::new(traced),
         };
         world.insert_disks();
@@ -156,10 +162,12 @@ impl World {
 
     /// Plays a scenario to its end and checks what must hold then.
     pub(crate) fn play(&mut self, actions: &[Action]) -> Checked {
+        self.begin_subject()?;
         self.start_apps()?;
         for (step, action) in actions.iter().enumerate() {
             self.log.note(step, action.kind.name(), &action.value.to_le_bytes());
             self.act(*action)?;
+            self.check_subject_always()?;
         }
         self.settle()
     }

@@ -2,21 +2,22 @@
 //!
 //! Owns: the bound after which a test that hangs fails. Must not: assert.
 //! Next: `local.rs`, `sync.rs`.
-#![allow(dead_code, reason = "each test binary uses a part")]
+#![allow(dead_code, unused_imports, reason = "each test binary uses a part")]
 
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::pin::pin;
-use std::sync::Arc;
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use syncline::automerge::transaction::Transactable;
 use syncline::automerge::{ROOT, ReadDoc};
-use syncline::{Document, Repo};
+pub(crate) use syncline::block_on;
+use syncline::{Document, Repo, Status};
 use syncline_core::limits::Limits;
 use syncline_server::{Config, Server};
+use tempfile::TempDir;
 
 /// A server over this directory, on this port or a free one.
 pub(crate) async fn serve(data: &Path, listen: Option<SocketAddr>) -> Server {
@@ -66,20 +67,21 @@ pub(crate) async fn becomes(document: &Document, key: &str, wanted: &str) {
     }
 }
 
-/// Runs a future on this thread, with no runtime around it.
-pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
-    struct Thread(std::thread::Thread);
-    impl Wake for Thread {
-        fn wake(self: Arc<Self>) {
-            self.0.unpark();
-        }
-    }
-    let waker = Waker::from(Arc::new(Thread(std::thread::current())));
-    let mut future = pin!(future);
-    loop {
-        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
-            Poll::Ready(output) => return output,
-            Poll::Pending => std::thread::park(),
-        }
+pub(crate) fn directory() -> TempDir {
+    tempfile::tempdir().expect("a directory")
+}
+
+pub(crate) fn repo(directory: &TempDir) -> Repo {
+    Repo::open(directory.path()).expect("a repo")
+}
+
+pub(crate) async fn on_server(document: &Document) {
+    within("it is on the server", document.on_server()).await.expect("an open repo");
+}
+
+pub(crate) async fn until(document: &Document, wanted: impl Fn(&Status) -> bool) {
+    let mut status = document.status();
+    while !wanted(&status) {
+        status = within("the status is as it should be", document.status_changed(&status)).await;
     }
 }

@@ -137,6 +137,15 @@ impl Item {
             Self::Local { .. } | Self::Watch | Self::Initiate { .. } => None,
         }
     }
+
+    /// Whether it means nothing once this peer has left.
+    fn only_asks_for(&self, session: SessionId) -> bool {
+        match self {
+            Self::Message { session: from, message, .. } => *from == session && !message.statement.with_changes,
+            Self::Initiate { session: with } => *with == session,
+            Self::Local { .. } | Self::Watch => false,
+        }
+    }
 }
 
 impl Document {
@@ -219,6 +228,7 @@ impl Document {
     pub(super) fn remove_peer(&mut self, session: SessionId) {
         self.peers.retain(|peer| peer.session != session);
         self.awaiting.retain(|awaiting| awaiting.session != session);
+        self.inbox.retain(|item| !item.only_asks_for(session));
         if let Some(orphans) = &mut self.orphans {
             orphans.forget_session(session);
             if orphans.is_empty() {

@@ -14,11 +14,15 @@ use crate::graph::{Admission, Graph, Orphans};
 use crate::id::{DocumentId, SessionId};
 use crate::storage::{Commit, Summary};
 
-/// Between a read that failed and the next for what the application asked; twice as long after each that fails too.
+/// Between a read that failed and the next for what was asked; twice as long after each that fails too.
 const READ_RETRY: Duration = Duration::from_secs(1);
 
 /// How often that wait doubles: to 64 s.
 const READ_RETRY_DOUBLINGS: u8 = 6;
+
+/// Messages of one peer, without changes, that wait for a document that cannot be read. The latest says all that earlier
+/// ones did, save for a reset among them.
+const QUESTIONS_KEPT: usize = 4;
 
 impl Hub {
     pub(super) fn handle_message(
@@ -249,6 +253,7 @@ impl Hub {
     pub(super) fn loaded(&mut self, now: Now, id: &DocumentId, loaded: Loaded) {
         let Some(key) = self.keys.get(id).copied() else { return };
         self.touch(now, key);
+        self.document(key).into_iter().for_each(|document| document.reads_failed = 0);
         match loaded {
             Loaded::Summary(summary) => self.summary_loaded(key, summary),
             Loaded::Graph(graph) => self.graph_loaded(key, graph),
@@ -262,7 +267,7 @@ impl Hub {
     fn summary_loaded(&mut self, key: u32, summary: Option<Summary>) {
         let hash_key = self.hash_key;
         let Some(document) = self.document(key) else { return };
-        (document.loading, document.reads_failed) = (None, 0);
+        document.loading = None;
         if document.presence != Presence::Unknown {
             return;
         }
@@ -282,7 +287,7 @@ impl Hub {
 
     fn graph_loaded(&mut self, key: u32, graph: Option<Box<Graph>>) {
         let Some(document) = self.document(key) else { return };
-        (document.loading, document.reads_failed) = (None, 0);
+        document.loading = None;
         if document.graph.is_none()
             && let Some(graph) = graph
         {
@@ -293,16 +298,17 @@ impl Hub {
         self.weigh(key);
     }
 
-    /// The document cannot be read: those who asked are told, and nothing of it is touched. The next message about it
-    /// tries again; for the application, which is not told, the hub does by itself.
+    /// The document cannot be read: those who asked are told, nothing of it is touched, and it is read again for them
+    /// after a while.
     pub(super) fn load_failed(&mut self, now: Now, id: &DocumentId, what: &Load, failure: &StoreFailure) {
         let Some(key) = self.keys.get(id).copied() else { return };
         self.end_fetch(key, what);
         let Some(document) = self.document(key) else { return };
+        let first = document.reads_failed == 0;
         let waiting: BTreeSet<_> = match what {
             Load::Summary | Load::Graph => {
                 document.loading = None;
-                return self.drop_inbox(now, key, failure);
+                self.keep_questions(key, failure)
             }
             Load::Payload => document.peers.iter().map(|peer| peer.session).collect(),
             Load::Changes { session, .. } => {
@@ -310,44 +316,55 @@ impl Hub {
                 [*session].into()
             }
         };
-        for session in waiting {
+        for session in waiting.into_iter().filter(|_| first) {
             self.remark(session, Some(id), Remark::Store(failure.clone()));
         }
-        self.drive(now, key);
+        self.read_again_later(now, key);
+        if !matches!(what, Load::Summary | Load::Graph) {
+            self.drive(now, key);
+        }
     }
 
-    /// Nothing that waits can be handled. Whoever sent changes is cut off, for the reason of [`Self::persist_failed`].
-    fn drop_inbox(&mut self, now: Now, key: u32, failure: &StoreFailure) {
-        let Some(document) = self.document(key) else { return };
-        let (id, inbox) = (document.id.clone(), std::mem::take(&mut document.inbox));
-        let mut senders = BTreeMap::new();
-        let (mut watched, mut initiated) = (false, BTreeSet::new());
-        for item in inbox {
-            match item {
+    /// Of what waits, keeps what can wait for the next read, and returns the peers that asked. Local changes are given
+    /// back. Whoever sent changes is cut off, for the reason of [`Self::persist_failed`].
+    fn keep_questions(&mut self, key: u32, failure: &StoreFailure) -> BTreeSet<SessionId> {
+        let Some(document) = self.document(key) else { return BTreeSet::new() };
+        let (id, mut waiting) = (document.id.clone(), std::mem::take(&mut document.inbox));
+        let mut questions: BTreeMap<SessionId, usize> = BTreeMap::new();
+        let (mut senders, mut unsaved) = (BTreeSet::new(), Vec::new());
+        // From the latest to the first, so that the latest are kept.
+        while let Some(item) = waiting.pop_back() {
+            let kept = match item {
                 Item::Message { session, message, .. } => {
-                    *senders.entry(session).or_default() |= message.statement.with_changes;
+                    let asked = questions.entry(session).or_default();
+                    *asked += 1;
+                    let kept = *asked <= QUESTIONS_KEPT && !message.statement.with_changes;
+                    if message.statement.with_changes {
+                        senders.insert(session);
+                    }
+                    // What waits for so long must not hold up the rest of the connection.
+                    kept.then(|| Item::Message { session, message, receipt: Receipt::default() })
                 }
-                Item::Local { ticket, .. } => self.not_saved(&id, ticket, failure),
-                Item::Watch => watched = true,
-                Item::Initiate { session } => _ = initiated.insert(session),
+                Item::Local { ticket, .. } => {
+                    unsaved.push(ticket);
+                    None
+                }
+                Item::Watch | Item::Initiate { .. } => Some(item),
+            };
+            if let (Some(kept), Some(document)) = (kept, self.document(key)) {
+                document.inbox.push_front(kept);
             }
         }
-        self.read_again_later(now, key, watched, initiated);
-        for (session, sent_changes) in senders {
-            if sent_changes {
-                self.cut_off(session, &id, failure);
-            } else {
-                self.remark(session, Some(&id), Remark::Store(failure.clone()));
-            }
+        unsaved.into_iter().rev().for_each(|ticket| self.not_saved(&id, ticket, failure));
+        for session in &senders {
+            self.cut_off(*session, &id, failure);
         }
+        questions.into_keys().filter(|session| !senders.contains(session)).collect()
     }
 
-    /// Keeps what the application asked for until the document can be read.
-    fn read_again_later(&mut self, now: Now, key: u32, watched: bool, initiated: BTreeSet<SessionId>) {
+    fn read_again_later(&mut self, now: Now, key: u32) {
         let Some(document) = self.document(key) else { return };
-        document.inbox.extend(watched.then_some(Item::Watch));
-        document.inbox.extend(initiated.into_iter().map(|session| Item::Initiate { session }));
-        if document.inbox.is_empty() {
+        if document.inbox.is_empty() && document.peers.is_empty() {
             return;
         }
         let wait = READ_RETRY * (1 << document.reads_failed.min(READ_RETRY_DOUBLINGS));

@@ -147,6 +147,19 @@ pub enum Input {
         /// About this document.
         document: DocumentId,
     },
+    /// The application says something that is not stored to everyone at a document.
+    Broadcast {
+        /// The document.
+        document: DocumentId,
+        /// This replica's name.
+        sender: PeerId,
+        /// Counts up within `session`, over all documents.
+        count: u64,
+        /// This replica's process.
+        session: Arc<str>,
+        /// CBOR of the application's value.
+        data: Bytes,
+    },
     /// A commit is durable. Commits of one document come back in the order in which they went out.
     Persisted {
         /// The document.

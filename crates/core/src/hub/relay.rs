@@ -3,10 +3,14 @@
 //! Owns: deduplication, who hears what. Must not: look into an ephemeral message's data.
 //! Next: `hub.rs`; docs/protocol.md §5, §6.
 
+use std::sync::Arc;
+
+use bytes::Bytes;
+
 use super::document::{Relayed, StoreHeads};
 use super::{Event, Hub, Now, Outgoing, Output, PeerMessage};
 use crate::ChangeHash;
-use crate::id::{DocumentId, SessionId, StorageId};
+use crate::id::{DocumentId, PeerId, SessionId, StorageId};
 use crate::wire::RemoteHeads;
 
 /// Senders whose counts are remembered per document.
@@ -14,6 +18,15 @@ const SENDERS_MAX: usize = 1_024;
 
 /// Stores whose heads are remembered per document.
 const REMOTE_STORES_MAX: usize = 64;
+
+/// An ephemeral message on its way through.
+#[derive(Debug, Clone)]
+pub(super) struct Spoken {
+    pub(super) sender: PeerId,
+    pub(super) count: u64,
+    pub(super) session: Arc<str>,
+    pub(super) data: Bytes,
+}
 
 impl Hub {
     /// Passes an ephemeral message on to everyone else at the document, once.
@@ -31,16 +44,25 @@ impl Hub {
             return;
         }
         let watched = document.watched;
-        let others: Vec<_> = document.peers.iter().map(|peer| peer.session).filter(|peer| *peer != from).collect();
+        let spoken = Spoken { sender, count, session, data };
+        self.broadcast(&id, Some(from), &spoken);
+        if watched {
+            let Spoken { sender, data, .. } = spoken;
+            self.outputs.push_back(Output::Notify(Event::Ephemeral { document: id, sender, data }));
+        }
+    }
+
+    /// Says something to everyone at a document but whom it came from. Who cannot take it now never hears it.
+    pub(super) fn broadcast(&mut self, id: &DocumentId, from: Option<SessionId>, spoken: &Spoken) {
+        let Some(key) = self.keys.get(id).copied() else { return };
+        let Some(document) = self.document(key) else { return };
+        let present = document.peers.iter().map(|peer| peer.session);
+        let others: Vec<_> = present.filter(|peer| Some(*peer) != from).collect();
         for peer in others {
             if self.sessions.get(&peer).is_some_and(|entry| !entry.congested) {
-                let (document, sender) = (id.clone(), sender.clone());
-                let (session, data) = (session.clone(), data.clone());
-                self.send(peer, Outgoing::Ephemeral { document, sender, count, session, data });
+                let Spoken { sender, count, session, data } = spoken.clone();
+                self.send(peer, Outgoing::Ephemeral { document: id.clone(), sender, count, session, data });
             }
-        }
-        if watched {
-            self.outputs.push_back(Output::Notify(Event::Ephemeral { document: id, sender, data }));
         }
     }
 
@@ -126,7 +148,7 @@ impl Hub {
 
 impl Relayed {
     /// Whether this count is the highest yet of that sender's process; notes it.
-    fn is_new(&mut self, sender: &crate::id::PeerId, session: &std::sync::Arc<str>, count: u64) -> bool {
+    fn is_new(&mut self, sender: &PeerId, session: &Arc<str>, count: u64) -> bool {
         let key = (sender.clone(), session.clone());
         if let Some(seen) = self.counts.get_mut(&key) {
             let new = count > *seen;

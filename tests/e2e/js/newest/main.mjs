@@ -1,7 +1,7 @@
 // The driver with the newest stable packages. Next: ../driver.mjs.
 import * as Automerge from "@automerge/automerge"
-import { Repo } from "@automerge/automerge-repo"
+import { Presence, Repo } from "@automerge/automerge-repo"
 import { WebSocketClientAdapter } from "@automerge/automerge-repo-network-websocket"
 import { serve } from "../driver.mjs"
 
-serve({ Automerge, Repo, WebSocketClientAdapter })
+serve({ Automerge, Presence, Repo, WebSocketClientAdapter })

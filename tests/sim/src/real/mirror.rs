@@ -127,7 +127,6 @@ impl Disk {
             Err(error) => {
                 require(real.excuses(error), "reads fail for a reason", || error.to_string())?;
                 real.lost |= real.rotten && is_damage(error);
-                self.read_failed = true;
                 None
             }
         };

@@ -32,7 +32,8 @@ impl World {
         let machine = who % self.machines.len();
         match kind {
             Kind::Deliver => self.deliver(value).map(drop),
-            Kind::Edit | Kind::Ephemeral | Kind::Subscribe | Kind::CarryOver => {
+            Kind::Edit => self.client_edit(client, value),
+            Kind::Ephemeral | Kind::Subscribe | Kind::CarryOver => {
                 self.client_acts(kind, client, value);
                 Ok(())
             }
@@ -100,15 +101,23 @@ impl World {
         self.log.fault_met(kind, state);
     }
 
+    fn client_edit(&mut self, who: usize, value: u64) -> Checked {
+        let document = value as usize % self.documents.len();
+        let open = &mut self.clients[who].documents[document];
+        let Some(subject) = self.subject.clone() else {
+            open.content.edit(value, &mut self.oracle);
+            open.edited = true;
+            return Ok(());
+        };
+        let acted = open.content.act(&subject, value, &mut self.oracle);
+        open.edited |= matches!(acted, Ok(Some(_)));
+        let name = self.clients[who].name();
+        self.note_act(&name, acted).map(drop)
+    }
+
     fn client_acts(&mut self, kind: Kind, who: usize, value: u64) {
         let server = self.clients[who].server;
         let document = value as usize % self.documents.len();
-        if kind == Kind::Edit {
-            let open = &mut self.clients[who].documents[document];
-            open.content.edit(value, &mut self.oracle);
-            open.edited = true;
-            return;
-        }
         if kind == Kind::CarryOver {
             let other = (who + 1) % self.clients.len();
             let changes = self.clients[other].documents[document].content.raw();
@@ -197,16 +206,24 @@ impl World {
     }
 
     fn machine_fails(&mut self, kind: Kind, machine: usize, value: u64) -> Checked {
+        let other = (machine + 1 + value as usize) % self.machines.len();
         if self.machines[machine].disk.real.is_some() && kind != Kind::PowerCut {
-            return self.real_disk_changes(kind, machine);
+            return self.real_disk_changes(kind, machine, other);
         }
-        let backup = self.machines[machine].disk.backup.clone();
-        if kind == Kind::RestoreBackup && backup.is_none() {
+        let image = if kind == Kind::RestoreBackup {
+            self.machines[machine].disk.backup.clone()
+        } else if kind == Kind::CloneDisk {
+            (other != machine).then(|| self.machines[other].disk.image.clone())
+        } else {
+            (kind == Kind::LoseDisk).then(Image::default)
+        };
+        if image.is_none() && kind != Kind::PowerCut {
             return Ok(());
         }
         self.met(kind, machine);
-        let image = backup.filter(|_| kind == Kind::RestoreBackup);
-        let image = image.or((kind == Kind::LoseDisk).then(Image::default));
+        if kind == Kind::CloneDisk {
+            self.machines[machine].store = self.machines[other].store;
+        }
         if let Some(image) = image {
             self.machines[machine].disk.restart(Some(image));
             self.machines[machine].went_back = true;

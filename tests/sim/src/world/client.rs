@@ -23,7 +23,8 @@ impl World {
                 Ok(())
             }
             Body::Sync { document, data } | Body::Request { document, data } => {
-                let Some(document) = self.texts.get(&document.to_string()).copied() else { return Ok(()) };
+                let document = self.documents.iter().position(|own| *own == document);
+                let Some(document) = document else { return Ok(()) };
                 let client = &mut self.clients[who];
                 let only_v1 = client.only_v1;
                 let open = &mut client.documents[document];

@@ -170,7 +170,7 @@ impl World {
         let Some((document, what)) = machine.loads.remove(at) else { return Ok(()) };
         let hash_key = machine.hub.hash_key();
         let loaded = if std::mem::take(&mut machine.disk.faults.read_fails) {
-            (machine.disk.has_failed, machine.disk.read_failed) = (true, true);
+            machine.disk.has_failed = true;
             Err(syncline_core::hub::StoreFailure { message: "the disk cannot be read".to_owned() })
         } else if machine.disk.real.is_some() {
             machine.disk.read_real(&document, &what, hash_key)?

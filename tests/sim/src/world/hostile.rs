@@ -100,8 +100,8 @@ impl World {
 
     /// Somebody else's frame with one bit changed, or cut short.
     fn hostile_bends_a_frame(&mut self, link: u64, stream: &mut Stream) {
-        let frames: Vec<Bytes> =
-            self.links.values().flat_map(|link| link.up.iter().chain(&link.down)).cloned().collect();
+        let under_way = self.links.values().flat_map(|link| link.up.iter().chain(&link.down));
+        let frames: Vec<Bytes> = under_way.filter(|frame| !frame.is_empty()).cloned().collect();
         if frames.is_empty() {
             return;
         }

@@ -101,8 +101,8 @@ impl World {
 
     fn check_outgoing(&mut self, machine: usize, session: SessionId, message: &Outgoing) -> Checked {
         let (document, data) = match message {
-            Outgoing::Sync { document, data } => (document.to_string(), data),
-            Outgoing::Request { document, data } => (document.to_string(), data),
+            Outgoing::Sync { document, data } => (self.texts.get(&**document).copied(), data),
+            Outgoing::Request { document, data } => (self.documents.iter().position(|own| own == document), data),
             Outgoing::RemoteHeads { heads, .. } => {
                 let mut named = heads.iter().flat_map(|entry| &entry.heads);
                 let unknown = named.find(|hash| self.oracle.made(hash).is_none() && !self.hostile.invented(hash));
@@ -113,7 +113,7 @@ impl World {
             Outgoing::DocUnavailable { .. } | Outgoing::Ephemeral { .. } | Outgoing::Error { .. } => return Ok(()),
         };
         self.log.note(machine, "send", data);
-        let Some(document) = self.texts.get(&document).copied() else { return Ok(()) };
+        let Some(document) = document else { return Ok(()) };
         let message = Message::decode(data.clone(), &Limits::default())
             .map_err(|error| Violation { checker: "own messages are readable", detail: error.to_string() })?;
         self.log.say(|| format!("  machine {machine} to {}: document {document}, {}", session.0, describe(&message)));

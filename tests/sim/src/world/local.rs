@@ -52,7 +52,15 @@ impl World {
 
     pub(super) fn local_edit(&mut self, machine: usize, document: usize, random: u64) -> Checked {
         let Some(app) = &mut self.machines[machine].app else { return Ok(()) };
-        let bytes = app.documents[document].content.edit(random, &mut self.oracle);
+        let content = &mut app.documents[document].content;
+        let bytes = if let Some(subject) = self.subject.clone() {
+            let acted = content.act(&subject, random, &mut self.oracle);
+            let Some(bytes) = self.note_act(&format!("machine {machine}"), acted)? else { return Ok(()) };
+            bytes
+        } else {
+            content.edit(random, &mut self.oracle)
+        };
+        let Some(app) = &mut self.machines[machine].app else { return Ok(()) };
         let handed = app.wrote(document, bytes).map_err(broken)?;
         self.hand_over(machine, document, handed)
     }
@@ -83,7 +91,7 @@ impl World {
     }
 
     pub(super) fn event(&mut self, machine: usize, event: Event) -> Checked {
-        let index = |id: &DocumentId| self.texts.get(&id.to_string()).copied();
+        let index = |id: &DocumentId| self.documents.iter().position(|document| document == id);
         match event {
             Event::Saved { document, ticket } => {
                 let Some(document) = index(&document) else { return Ok(()) };
@@ -116,22 +124,17 @@ impl World {
 
     fn told_of_changes(&mut self, machine: usize, document: usize, changes: &[Bytes], own: bool) -> Checked {
         let stored = self.stored(machine, document);
-        let durable = |bytes: &Bytes| {
-            let hash = automerge::ChangeHash(crate::forge::hash(crate::forge::CHANGE, crate::forge::body(bytes)));
-            stored.is_some_and(|stored| stored.hashes.contains(&hash))
-        };
-        require(changes.iter().all(durable), "told is durable", || {
+        let hash =
+            |bytes: &Bytes| automerge::ChangeHash(crate::forge::hash(crate::forge::CHANGE, crate::forge::body(bytes)));
+        let hashes: Vec<automerge::ChangeHash> = changes.iter().map(hash).collect();
+        let durable = |hash: &automerge::ChangeHash| stored.is_some_and(|stored| stored.hashes.contains(hash));
+        require(hashes.iter().all(durable), "told is durable", || {
             format!("machine {machine} tells its application of changes that are not stored")
         })?;
         let Some(app) = self.machines[machine].app.as_mut().filter(|_| !own) else { return Ok(()) };
         let content = &mut app.documents[document].content;
         content.apply(changes).map_err(broken)?;
-        let (heads, known) = (content.heads(), content.hashes());
-        let complete = heads.iter().all(|head| known.contains(head))
-            && changes.iter().all(|bytes| {
-                let hash = crate::forge::hash(crate::forge::CHANGE, crate::forge::body(bytes));
-                known.contains(&automerge::ChangeHash(hash))
-            });
+        let complete = hashes.iter().all(|hash| content.has(hash));
         require(complete, "dependencies are told first", || format!("machine {machine}, document {document}"))
     }
 

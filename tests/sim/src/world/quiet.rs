@@ -34,6 +34,7 @@ impl World {
             self.check_agreement(document, held)?;
         }
         (0..self.machines.len()).try_for_each(|machine| self.check_promises_of(machine))?;
+        self.check_subject_finally()?;
         self.check_silence()?;
         self.check_memory()?;
         self.check_disks()
@@ -52,8 +53,7 @@ impl World {
             let machine_ = &mut self.machines[machine];
             machine_.disk.faults = Faults::default();
             (machine_.clocks.frozen, machine_.clocks.rate_percent) = (false, 100);
-            // Whoever asked while a read failed is served on the next connection.
-            if machine_.disk.poisoned || machine_.disk.read_failed {
+            if machine_.disk.poisoned {
                 self.power_cut(machine, 0)?;
             }
         }

@@ -95,9 +95,9 @@ impl World {
     }
 
     /// A machine starts on another disk: a copy that is older, one of another machine's, or an empty one.
-    pub(super) fn real_disk_changes(&mut self, kind: Kind, machine: usize) -> Checked {
+    pub(super) fn real_disk_changes(&mut self, kind: Kind, machine: usize, other: usize) -> Checked {
         let disk = &self.machines[machine].disk;
-        let other = &self.machines[(machine + 1) % self.machines.len()];
+        let other = &self.machines[other];
         #[expect(clippy::wildcard_enum_match_arm, reason = "of all kinds of actions, three change a disk")]
         let (files, image, in_doubt) = match kind {
             Kind::RestoreBackup => {
@@ -112,9 +112,9 @@ impl World {
             }
             _ => (Files::new(), Image::default(), Vec::new()),
         };
-        let stored_as = if kind == Kind::CloneDisk { other.stored_as } else { machine };
+        let store = if kind == Kind::CloneDisk { other.store } else { self.machines[machine].store };
         self.met(kind, machine);
-        self.machines[machine].stored_as = stored_as;
+        self.machines[machine].store = store;
         self.replace(machine, &files, image, &in_doubt)
     }
 
