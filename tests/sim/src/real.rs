@@ -190,6 +190,15 @@ impl Real {
         left
     }
 
+    /// The process is killed, and another starts over the same files; the power stays.
+    pub(crate) fn kill(&mut self) {
+        self.fail(FaultKind::Off, None, 0, true);
+        self.driven = None;
+        self.disk.mend();
+        self.volume = self.volume.passed_on();
+        self.volume.set_wall_ms(self.wall_ms);
+    }
+
     /// Another disk in the place of the one that there was.
     pub(crate) fn insert(&mut self, files: &Files) {
         self.driven = None;

@@ -156,7 +156,6 @@ impl Disk {
         let handed: Vec<Call> = if self.poisoned { Vec::new() } else { self.calls.drain(..).collect() };
         let Some(real) = &mut self.real else { return Ok(()) };
         let (cut, seed) = (stream.below(5), stream.next());
-        // The power stays on for a process that is only killed, and until then nothing is lost.
         real.armed = None;
         real.fail(FaultKind::Off, None, stream.below(OPERATIONS), true);
         let handed_over = stream.below(handed.len() as u64 + 1) as usize;
@@ -173,14 +172,20 @@ impl Disk {
         let Some(real) = &mut self.real else { return Ok(()) };
         let retried = real.disk.touched_after_failure();
         require(retried == 0, "a failed sync is not tried again", || format!("{retried} operations after one"))?;
-        let left = real.power_off(match cut {
-            0 => Cut::Lost,
-            1 => Cut::Kept,
-            2 => Cut::Prefix(seed),
-            _ => Cut::Scattered(seed),
-        });
-        real.disk.mend();
-        real.insert(&left);
+        let cut = match cut {
+            0 => Some(Cut::Lost),
+            1 => Some(Cut::Prefix(seed)),
+            2 => Some(Cut::Scattered(seed)),
+            // The power stays on, and only the process dies.
+            _ => None,
+        };
+        if let Some(cut) = cut {
+            let left = real.power_off(cut);
+            real.disk.mend();
+            real.insert(&left);
+        } else {
+            real.kill();
+        }
         // Some starts find that the disk still fails.
         if stream.chance(2_000) {
             let kind = stream.one_of(&[FaultKind::Io, FaultKind::Io, FaultKind::Full, FaultKind::Torn]);
@@ -193,8 +198,7 @@ impl Disk {
     pub(crate) fn restart_process(&mut self, oracle: &Oracle) -> Checked {
         let candidates: Vec<Call> = self.uncertain.drain(..).collect();
         let Some(real) = &mut self.real else { return Ok(()) };
-        let left = real.power_off(Cut::Kept);
-        real.insert(&left);
+        real.kill();
         self.start_real(&candidates, oracle)
     }
 

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::fs::TryLockError;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use syncline_disk::tree::{Inode, ROOT};
@@ -39,16 +39,27 @@ pub(crate) struct Volume {
     place: String,
     wall_ms: AtomicU64,
     held: Mutex<BTreeMap<Inode, Held>>,
+    /// Somebody else has the files.
+    passed_on: AtomicBool,
 }
 
 impl Volume {
     /// A disk with these files, all of them durable.
     pub(crate) fn new(disk: &Disk, files: &Image) -> Arc<Self> {
+        Self::at(disk, disk.place(files))
+    }
+
+    /// The same files, for another process: what the last one did not sync is still to be synced.
+    pub(crate) fn passed_on(&self) -> Arc<Self> {
+        self.passed_on.store(true, Ordering::Relaxed);
+        Self::at(&self.disk, self.place.clone())
+    }
+
+    fn at(disk: &Disk, place: String) -> Arc<Self> {
         static NUMBER: AtomicU64 = AtomicU64::new(1);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let place = disk.place(files);
-        let (wall_ms, held) = (AtomicU64::new(0), Mutex::default());
-        let volume = Arc::new(Self { disk: disk.clone(), number, place, wall_ms, held });
+        let (wall_ms, held, passed_on) = (AtomicU64::new(0), Mutex::default(), AtomicBool::new(false));
+        let volume = Arc::new(Self { disk: disk.clone(), number, place, wall_ms, held, passed_on });
         volumes().insert(number, Arc::downgrade(&volume));
         volume
     }
@@ -178,7 +189,9 @@ impl Ground for Volume {
 impl Drop for Volume {
     fn drop(&mut self) {
         volumes().remove(&self.number);
-        self.pull_out();
+        if !self.passed_on.load(Ordering::Relaxed) {
+            self.pull_out();
+        }
     }
 }
 
