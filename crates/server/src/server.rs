@@ -14,6 +14,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use prometheus_client::registry::Registry;
 use syncline_core::limits::Limits;
+use syncline_core::loader::Loader;
 use syncline_replica::{Options, Replica};
 use syncline_store::{Store, StoreError};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -31,6 +32,8 @@ pub struct Config {
     pub data: PathBuf,
     /// Bounds on what peers may do.
     pub limits: Limits,
+    /// Who builds documents that peers have sent.
+    pub loader: Arc<dyn Loader>,
 }
 
 /// A server that accepts connections until [`Server::stop`].
@@ -73,10 +76,10 @@ impl Server {
     /// # Errors
     /// [`ServerError`] if either cannot be done.
     pub async fn start(config: Config) -> Result<Self, ServerError> {
-        let Config { listen, data, limits } = config;
+        let Config { listen, data, limits, loader } = config;
         let listener = TcpListener::bind(listen).await.and_then(|listener| Ok((listener.local_addr()?, listener)));
         let (address, listener) = listener.map_err(|source| ServerError::Listen { address: listen, source })?;
-        Self::start_on(Tcp(listener), Config { listen: address, data, limits }).await
+        Self::start_on(Tcp(listener), Config { listen: address, data, limits, loader }).await
     }
 
     /// Opens the store and accepts from a listener that is there already, of whatever kind of connections.
@@ -87,8 +90,8 @@ impl Server {
     where
         L: Listener<Addr = SocketAddr>,
     {
-        let Config { listen: address, data, limits } = config;
-        let store = open_store(data.clone()).await?;
+        let Config { listen: address, data, limits, loader } = config;
+        let store = open_store(data.clone(), loader).await?;
         let (replica, _) = Replica::start(store, Options { limits, ..Options::default() });
         let mut registry = Registry::with_prefix("syncline");
         replica.metrics().register(&mut registry);
@@ -116,8 +119,9 @@ impl Server {
     }
 }
 
-async fn open_store(data: PathBuf) -> Result<Store, StoreError> {
-    let open = move || Store::open(&data, syncline_store::Options::default());
+async fn open_store(data: PathBuf, loader: Arc<dyn Loader>) -> Result<Store, StoreError> {
+    let options = syncline_store::Options { loader, ..syncline_store::Options::default() };
+    let open = move || Store::open(&data, options);
     match tokio::task::spawn_blocking(open).await {
         Ok(opened) => opened,
         Err(panic) => std::panic::resume_unwind(panic.into_panic()),

@@ -233,6 +233,7 @@ impl Real {
             StoreError::InUse { .. }
             | StoreError::SqliteTooOld { .. }
             | StoreError::TooManyChanges { .. }
+            | StoreError::NotLoaded { .. }
             | StoreError::Closed => false,
         }
     }
