@@ -135,7 +135,7 @@ impl Real {
     pub(crate) fn load(&self, document: &DocumentId, what: &Load, hash_key: u64) -> Result<Loaded, StoreError> {
         let store = self.store()?;
         Ok(match what {
-            Load::Summary => Loaded::Summary(store.summary(document)?),
+            Load::Summary => Loaded::Summary(store.standing(document)?),
             Load::Graph => {
                 let stored = store.graph(document)?;
                 let graph = stored.map(|stored| Graph::from_stored(&stored, hash_key)).transpose();

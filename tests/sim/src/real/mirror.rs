@@ -10,6 +10,7 @@ use bytes::Bytes;
 use syncline_core::clock::Stamp;
 use syncline_core::hub::{Load, Loaded, StoreFailure};
 use syncline_core::id::DocumentId;
+use syncline_core::storage::Standing;
 use syncline_disk::{Cut, Fault, FaultKind};
 use syncline_store::StoreError;
 
@@ -379,8 +380,11 @@ fn compare(image: &mut Image, document: &DocumentId, loaded: &Loaded) -> Result<
     let empty = Stored::default();
     let stored = image.documents.get(document).unwrap_or(&empty);
     let same = match loaded {
-        Loaded::Summary(None) | Loaded::Graph(None) | Loaded::Payload(None) => stored.changes.is_empty(),
-        Loaded::Summary(Some(summary)) => {
+        Loaded::Graph(None) | Loaded::Payload(None) => stored.changes.is_empty(),
+        // Nobody deletes here.
+        Loaded::Summary(Standing { life: Some(_), .. }) => false,
+        Loaded::Summary(Standing { summary: None, .. }) => stored.changes.is_empty(),
+        Loaded::Summary(Standing { summary: Some(summary), .. }) => {
             let heads: Vec<ChangeHash> = stored.heads.iter().copied().collect();
             (summary.changes as usize, summary.bytes, &summary.heads) == (stored.changes.len(), stored.bytes(), &heads)
         }
