@@ -34,7 +34,8 @@ async fn meet(documents: usize, edits: usize) -> anyhow::Result<Value> {
         }
     }
     for n in 0..edits {
-        let edit = |document: &Document, who: &str| document.change(|tx| tx.put(ROOT, format!("{who} {}", n % 97), n as u64));
+        let edit =
+            |document: &Document, who: &str| document.change(|tx| tx.put(ROOT, format!("{who} {}", n % 97), n as u64));
         edit(&mine[n % documents], "one")?;
         edit(&theirs[n % documents], "two")?;
     }

@@ -145,7 +145,8 @@ async fn watch(side: Side, server: &str, urls: &[&str], updates: &Arc<AtomicU64>
         Side::Samod => {
             let stopped = |_| anyhow::anyhow!("samod has stopped");
             let repo = samod::Repo::build_tokio().load().await;
-            let dialer = repo.dial_websocket(url::Url::parse(server)?, samod::BackoffConfig::default()).map_err(stopped)?;
+            let dialer =
+                repo.dial_websocket(url::Url::parse(server)?, samod::BackoffConfig::default()).map_err(stopped)?;
             dialer.established().await.map_err(|error| anyhow::anyhow!("{error:?}"))?;
             for url in urls {
                 let url: samod::AutomergeUrl = url.parse().map_err(|error| anyhow::anyhow!("{error:?}"))?;

@@ -3,8 +3,8 @@
 //! Owns: what the application is told of connections that it begins and gives up. Must not: test the protocol.
 //! Next: `src/dial.rs`.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use syncline_replica::{Credentials, News, Options, Replica, ServerUrl};
