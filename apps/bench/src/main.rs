@@ -6,10 +6,12 @@
 mod author;
 mod chunk;
 mod client;
+mod forge;
 mod frame;
 mod full;
 mod ledger;
 mod light;
+mod metrics;
 mod process;
 mod relay;
 mod report;
@@ -30,7 +32,8 @@ use serde_json::{Map, Value};
 
 use crate::report::{Report, Usage};
 use crate::scenario::Outcome;
-use crate::scenario::{cold_fetch, fanout, fanout_cpu, idle, kill, long_text, many_docs, reconnect, typing};
+use crate::scenario::{cold_fetch, fanout, fanout_cpu, hostile, idle, kill, long_text, many_docs};
+use crate::scenario::{never_reading, reconnect, typing};
 use crate::target::{Target, TargetArgs};
 
 #[global_allocator]
@@ -74,6 +77,10 @@ enum Scenario {
     Idle(idle::IdleArgs),
     /// kill -9 under load.
     Kill(kill::KillArgs),
+    /// Frames that no honest client sends, beside a pair of honest ones.
+    Hostile(hostile::HostileArgs),
+    /// Clients that never read, in a crowd of those who do.
+    NeverReading(never_reading::NeverReadingArgs),
     /// A bare websocket relay, for scale.
     Relay {
         /// Where to listen.
@@ -105,7 +112,9 @@ fn main() -> anyhow::Result<()> {
         | Scenario::Reconnect(_)
         | Scenario::ReconnectStorm(_)
         | Scenario::Idle(_)
-        | Scenario::Kill(_)) => {
+        | Scenario::Kill(_)
+        | Scenario::Hostile(_)
+        | Scenario::NeverReading(_)) => {
             let report = runtime.block_on(measure(&cli, &scenario));
             runtime.shutdown_timeout(std::time::Duration::from_secs(2));
             report.publish(cli.out.as_deref())?;
@@ -151,6 +160,8 @@ async fn run(scenario: &Scenario, target: &mut Target) -> anyhow::Result<Outcome
         Scenario::ReconnectStorm(args) => reconnect::run_storm(args, target).await,
         Scenario::Idle(args) => idle::run(args, target).await,
         Scenario::Kill(args) => kill::run(args, target).await,
+        Scenario::Hostile(args) => hostile::run(args, target).await,
+        Scenario::NeverReading(args) => never_reading::run(args, target).await,
         Scenario::Relay { .. } | Scenario::Table { .. } => unreachable!("not measured"),
     }
 }
@@ -170,6 +181,8 @@ fn describe(scenario: &Scenario) -> (&'static str, Value) {
         Scenario::ReconnectStorm(args) => ("reconnect-storm", json(args)),
         Scenario::Idle(args) => ("idle", json(args)),
         Scenario::Kill(args) => ("kill", json(args)),
+        Scenario::Hostile(args) => ("hostile", json(args)),
+        Scenario::NeverReading(args) => ("never-reading", json(args)),
         Scenario::Relay { .. } | Scenario::Table { .. } => unreachable!("not measured"),
     }
 }

@@ -52,12 +52,39 @@ impl Endpoint {
     /// # Errors
     /// When the server does not accept or refuses the websocket.
     pub(crate) async fn dial(&self, source: Option<IpAddr>, stats: Arc<Stats>) -> anyhow::Result<Socket> {
+        self.upgrade(self.connect_from(source, None).await?, stats).await
+    }
+
+    /// Connects with a receive buffer of about this size, bytes: what the kernel takes in for one who does not read.
+    ///
+    /// # Errors
+    /// As [`Self::dial`].
+    pub(crate) async fn dial_narrow(&self, buffer_bytes: u32, stats: Arc<Stats>) -> anyhow::Result<Socket> {
+        self.upgrade(self.connect_from(None, Some(buffer_bytes)).await?, stats).await
+    }
+
+    /// Connects without a websocket.
+    ///
+    /// # Errors
+    /// When the server does not accept.
+    pub(crate) async fn connect(&self) -> anyhow::Result<TcpStream> {
+        self.connect_from(None, None).await
+    }
+
+    async fn connect_from(&self, source: Option<IpAddr>, buffer_bytes: Option<u32>) -> anyhow::Result<TcpStream> {
         let socket = if self.address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         if let Some(source) = source {
             socket.bind(SocketAddr::new(source, 0))?;
         }
+        if let Some(bytes) = buffer_bytes {
+            socket.set_recv_buffer_size(bytes)?;
+        }
         let stream = socket.connect(self.address).await?;
         stream.set_nodelay(true)?;
+        Ok(stream)
+    }
+
+    async fn upgrade(&self, stream: TcpStream, stats: Arc<Stats>) -> anyhow::Result<Socket> {
         let config = WebSocketConfig::default().read_buffer_size(8 * 1024).max_message_size(None).max_frame_size(None);
         let wire = Wire { stream, stats };
         let (socket, _) = tokio_tungstenite::client_async_with_config(&self.url, wire, Some(config)).await?;

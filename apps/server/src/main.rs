@@ -6,10 +6,12 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use syncline_core::limits::Limits;
+use syncline_loader::{ProcessLimits, Processes};
 use syncline_server::{Config, Server};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -40,6 +42,14 @@ struct Arguments {
     #[arg(long, env = "SYNCLINE_SESSION_DOCUMENTS_MAX", default_value_t = 10_000)]
     session_documents_max: usize,
 
+    /// Most memory that the process may have in which documents from peers are loaded, MiB
+    #[arg(long, env = "SYNCLINE_LOAD_MEMORY_MIB_MAX", default_value_t = 4096, global = true, value_parser = clap::value_parser!(u32).range(16..))]
+    load_memory_mib_max: u32,
+
+    /// Most processor time that loading one document may take, seconds
+    #[arg(long, env = "SYNCLINE_LOAD_SECONDS_MAX", default_value_t = 60, global = true, value_parser = clap::value_parser!(u32).range(1..))]
+    load_seconds_max: u32,
+
     /// What to log: error, warn, info, debug or trace, or a filter such as syncline_replica=debug
     #[arg(long, env = "SYNCLINE_LOG", default_value = "info")]
     log: String,
@@ -49,7 +59,13 @@ struct Arguments {
 enum Command {
     /// Verify every hash and dependency of the data without changing it; exits with 2 if something is wrong
     Check,
+    /// Loads documents that come on standard input, within limits: what the server starts, not people
+    #[command(name = LOAD_COMMAND, hide = true)]
+    Load,
 }
+
+/// The command under which the server starts itself to load documents.
+const LOAD_COMMAND: &str = "load-documents";
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -63,6 +79,10 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    if let Some(Command::Load) = arguments.command {
+        syncline_loader::serve(load_limits(arguments))?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let filter = EnvFilter::try_new(&arguments.log).context("--log is not a log filter")?;
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     if let Some(Command::Check) = arguments.command {
@@ -73,6 +93,24 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+fn load_limits(arguments: &Arguments) -> ProcessLimits {
+    ProcessLimits {
+        memory_bytes: u64::from(arguments.load_memory_mib_max) * 1024 * 1024,
+        processor_seconds: u64::from(arguments.load_seconds_max),
+    }
+}
+
+/// Has documents loaded by processes of this very executable, also after the file has been replaced by another version.
+fn loader(arguments: &Arguments) -> anyhow::Result<Processes> {
+    let running = PathBuf::from("/proc/self/exe");
+    let program = if running.exists() { running } else { std::env::current_exe()? };
+    let limits =
+        [("--load-memory-mib-max", arguments.load_memory_mib_max), ("--load-seconds-max", arguments.load_seconds_max)];
+    let limits = limits.into_iter().flat_map(|(name, value)| [name.into(), value.to_string().into()]);
+    let command = std::iter::once(LOAD_COMMAND.into()).chain(limits).collect();
+    Ok(Processes::new(program, command, load_limits(arguments)))
+}
+
 async fn serve(arguments: &Arguments) -> anyhow::Result<()> {
     let message_bytes_max = usize::from(arguments.message_mib_max) * 1024 * 1024;
     let limits = Limits {
@@ -81,7 +119,8 @@ async fn serve(arguments: &Arguments) -> anyhow::Result<()> {
         session_documents_max: arguments.session_documents_max,
         ..Limits::default()
     };
-    let config = Config { listen: arguments.listen, data: arguments.data.clone(), limits };
+    let loader = Arc::new(loader(arguments)?);
+    let config = Config { listen: arguments.listen, data: arguments.data.clone(), limits, loader };
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let server = Server::start(config).await?;

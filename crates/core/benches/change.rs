@@ -11,6 +11,7 @@ use syncline_core::change::Change;
 use syncline_core::chunk::Chunk;
 use syncline_core::document::{expand, measure};
 use syncline_core::limits::Limits;
+use syncline_core::loader::InProcess;
 
 fn main() {
     divan::main();
@@ -85,5 +86,5 @@ fn document_of_2001_changes_measured(bencher: Bencher) {
 #[divan::bench]
 fn document_of_2001_changes_expanded(bencher: Bencher) {
     let (chunk, limits) = (saved(), Limits::default());
-    bencher.bench_local(|| expand(black_box(&chunk), &limits));
+    bencher.bench_local(|| expand(black_box(&chunk), &limits, &InProcess));
 }

@@ -7,16 +7,14 @@
 //! memory in proportion to counts which a few bytes of run lengths can claim, so the counts are read first. Source: the
 //! automerge binary format specification, "Document chunks".
 
-use std::collections::BTreeSet;
-
-use automerge::Automerge;
 use bytes::Bytes;
 
 use crate::change::{ACTOR_BYTES_MAX, Damage};
 use crate::chunk::reader::Reader;
 use crate::chunk::runs::{count_boolean_rows, count_rows, visit_runs};
-use crate::chunk::{Chunk, ChunkError, ChunkKind, guarded, inflate};
+use crate::chunk::{Chunk, ChunkError, ChunkKind, inflate};
 use crate::limits::Limits;
+use crate::loader::{LoadError, Loader};
 
 /// deflate shrinks at most so much, and honest text has a byte for each of its operations.
 const DEFLATE_RATIO_MAX: u64 = 1_032;
@@ -83,28 +81,16 @@ pub fn measure(chunk: &Chunk, limits: &Limits) -> Result<DocumentTotals, Documen
 
 /// Takes a document apart: the raw, uncompressed chunks of all its changes, dependencies first.
 ///
-/// Builds the whole document in memory for a moment, so callers run it in a bounded pool.
+/// The loader builds the whole document in memory for a moment, so callers run this in a bounded pool.
 ///
 /// # Errors
-/// [`DocumentError`] when the document is beyond a limit, or automerge cannot load it.
-pub fn expand(chunk: &Chunk, limits: &Limits) -> Result<Vec<Bytes>, DocumentError> {
+/// [`DocumentError`] when the document is beyond a limit, or cannot be loaded.
+pub fn expand(chunk: &Chunk, limits: &Limits, loader: &dyn Loader) -> Result<Vec<Bytes>, DocumentError> {
     let totals = measure(chunk, limits)?;
     if totals.changes == 0 {
         return if totals.operations == 0 { Ok(Vec::new()) } else { Err(DocumentError::OrphanOperations) };
     }
-    let changes = guarded(|| Automerge::load(&chunk.bytes).map(|document| document.get_changes(&[])))
-        .ok_or(DocumentError::LibraryPanicked)?
-        .map_err(|error| DocumentError::LibraryRefused { reason: error.to_string() })?;
-    let mut known = BTreeSet::new();
-    let mut raw = Vec::with_capacity(changes.len());
-    for change in changes {
-        if !change.deps().iter().all(|dep| known.contains(dep)) {
-            return Err(DocumentError::DependenciesOutOfOrder);
-        }
-        known.insert(change.hash());
-        raw.push(Bytes::copy_from_slice(change.raw_bytes()));
-    }
-    Ok(raw)
+    Ok(loader.changes(&chunk.bytes, &[])?)
 }
 
 type Meaning = fn(u64) -> Column;
@@ -308,18 +294,9 @@ pub enum DocumentError {
     /// Operations, but no change that made them. **State:** not kept. **Do:** repair the author's program.
     #[error("the document has operations but no changes")]
     OrphanOperations,
-    /// automerge cannot load it. **State:** not kept. **Do:** send it again; if that fails, the copy is damaged.
-    #[error("automerge refuses the document: {reason}")]
-    LibraryRefused {
-        /// Its words.
-        reason: String,
-    },
-    /// automerge panicked on it. **State:** not kept. **Do:** send it again; if that fails, the copy is damaged.
-    #[error("automerge cannot read the document")]
-    LibraryPanicked,
-    /// automerge gave changes before their dependencies. **State:** not kept. **Do:** report the document as a bug.
-    #[error("the document's changes come before their dependencies")]
-    DependenciesOutOfOrder,
+    /// It could not be loaded. **State:** not kept. **Do:** see [`LoadError`].
+    #[error(transparent)]
+    Load(#[from] LoadError),
 }
 
 impl DocumentError {
@@ -339,9 +316,10 @@ impl DocumentError {
             Self::TooManyActors { .. } => "document_too_many_actors",
             Self::TooManyRows { .. } => "document_too_many_rows",
             Self::OrphanOperations => "document_orphan_operations",
-            Self::LibraryRefused { .. } => "document_library_refused",
-            Self::LibraryPanicked => "document_library_panicked",
-            Self::DependenciesOutOfOrder => "document_dependencies_out_of_order",
+            Self::Load(LoadError::Refused { .. }) => "document_library_refused",
+            Self::Load(LoadError::Panicked) => "document_library_panicked",
+            Self::Load(LoadError::Died { .. }) => "document_loader_died",
+            Self::Load(LoadError::Unavailable { .. }) => "document_loader_unavailable",
         }
     }
 }

@@ -6,7 +6,7 @@
 //! Reading order: [`id`] and [`clock`] name things, [`chunk`] and [`change`] turn hostile bytes into validated changes,
 //! [`graph`] is what a replica knows of a document, [`sync`] agrees on one document with one peer, [`hub`] does so
 //! for all documents and peers, [`session`] speaks with one socket, [`wire`] is the byte format of that speech,
-//! [`storage`] is the seam to a store, and [`limits`] bounds all of it.
+//! [`storage`] is the seam to a store, [`loader`] to whoever builds whole documents, and [`limits`] bounds all of it.
 
 // A test's helper panics on whatever it did not expect.
 #![cfg_attr(test, allow(clippy::wildcard_enum_match_arm))]
@@ -19,6 +19,7 @@ pub mod graph;
 pub mod hub;
 pub mod id;
 pub mod limits;
+pub mod loader;
 pub mod session;
 pub mod storage;
 pub mod sync;

@@ -6,6 +6,7 @@
 mod decode;
 mod roster;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,6 +14,7 @@ use bytes::Bytes;
 use crate::hub::{Now, Outgoing, PeerInfo, PeerMessage, Role};
 use crate::id::{DocumentId, PeerId, StorageId};
 use crate::limits::Limits;
+use crate::loader::{InProcess, Loader};
 use crate::wire::{self, Body, Envelope, PeerMetadata};
 
 pub use decode::{Offence, is_heavy};
@@ -35,6 +37,7 @@ pub struct LocalPeer {
 pub struct Session {
     local: LocalPeer,
     limits: Limits,
+    loader: Arc<dyn Loader>,
     phase: Phase,
     ephemeral: Bucket,
 }
@@ -71,18 +74,22 @@ impl Session {
     /// A session with a peer that dialled us.
     #[must_use]
     pub fn accept(local: LocalPeer, limits: Limits) -> Self {
-        let ephemeral = Bucket::new(limits.ephemeral_per_second_max);
-        Self { local, limits, phase: Phase::ExpectJoin, ephemeral }
+        Self::begin(local, limits, Phase::ExpectJoin)
     }
 
     /// A session with a peer that we dialled, and the join frame to send first.
     #[must_use]
     pub fn dial(local: LocalPeer, limits: Limits) -> (Self, Vec<u8>) {
-        let ephemeral = Bucket::new(limits.ephemeral_per_second_max);
         let body = Body::Join { metadata: metadata(&local), versions: Some(vec![VERSION]) };
         let mut frame = Vec::new();
         wire::encode(local.peer.as_str(), None, &body, &mut frame);
-        (Self { local, limits, phase: Phase::ExpectPeer, ephemeral }, frame)
+        (Self::begin(local, limits, Phase::ExpectPeer), frame)
+    }
+
+    /// The same session, with whole documents built by this loader instead of in this process.
+    #[must_use]
+    pub fn with_loader(self, loader: Arc<dyn Loader>) -> Self {
+        Self { loader, ..self }
     }
 
     /// The peer, once it has joined.
@@ -160,6 +167,11 @@ impl Session {
         }
     }
 
+    fn begin(local: LocalPeer, limits: Limits, phase: Phase) -> Self {
+        let ephemeral = Bucket::new(limits.ephemeral_per_second_max);
+        Self { local, limits, loader: Arc::new(InProcess), phase, ephemeral }
+    }
+
     fn envelope(&mut self, now: Now, envelope: Envelope<'_>) -> Vec<Step> {
         match &self.phase {
             Phase::ExpectJoin => self.expect_join(envelope),
@@ -224,7 +236,7 @@ impl Session {
                     return self
                         .refuse(Offence::EphemeralRate { per_second_max: self.limits.ephemeral_per_second_max });
                 }
-                let session = std::sync::Arc::from(session);
+                let session = Arc::from(session);
                 vec![Step::Forward(PeerMessage::Ephemeral { document, sender, count, session, data })]
             }
             // A bridge of two networks may relay an ephemeral message in another's name, and nothing else.
@@ -247,7 +259,7 @@ impl Session {
     }
 
     fn sync(&self, document: DocumentId, request: bool, data: Bytes) -> Vec<Step> {
-        let (message, offences) = decode::sync(document, request, data, &self.limits);
+        let (message, offences) = decode::sync(document, request, data, (&self.limits, &*self.loader));
         let mut steps: Vec<Step> = offences.into_iter().flat_map(|offence| self.refuse(offence)).collect();
         steps.extend(message.map(|message| Step::Forward(PeerMessage::Sync(Box::new(message)))));
         steps

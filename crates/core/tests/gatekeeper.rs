@@ -18,6 +18,7 @@ use syncline_core::change::{
 use syncline_core::chunk::{Chunk, ChunkKind, split};
 use syncline_core::document::{expand, measure};
 use syncline_core::limits::Limits;
+use syncline_core::loader::InProcess;
 
 /// Everything that the engine reads from a change must be what automerge reads from it.
 fn check_agreement(theirs: &automerge::Change) {
@@ -125,7 +126,7 @@ fn check_expansion(document: &mut AutoCommit) {
     let operations: u64 = theirs.iter().map(|change| change.len() as u64).sum();
     assert_eq!(totals.changes, theirs.len() as u64);
     assert!(totals.operations >= operations, "{totals:?}, {operations}");
-    let ours = expand(&chunk, &Limits::default()).expect("an honest document");
+    let ours = expand(&chunk, &Limits::default(), &InProcess).expect("an honest document");
     let expected: BTreeSet<_> = theirs.iter().map(|change| change.raw_bytes().to_vec()).collect();
     assert_eq!(ours.iter().map(|raw| raw.to_vec()).collect::<BTreeSet<_>>(), expected);
     let mut known = BTreeSet::new();
@@ -159,7 +160,7 @@ fn an_empty_document_from_javascript_expands_to_nothing() {
     let bytes = [0x85, 0x6f, 0x4a, 0x83, 0xb8, 0x1a, 0x95, 0x44, 0, 4, 0, 0, 0, 0];
     let chunk = sole(&bytes);
     assert_eq!(chunk.kind, ChunkKind::Document);
-    assert_eq!(expand(&chunk, &Limits::default()), Ok(Vec::new()));
+    assert_eq!(expand(&chunk, &Limits::default(), &InProcess), Ok(Vec::new()));
     assert_eq!(Automerge::new().save().len(), 14);
 }
 

@@ -18,6 +18,7 @@ use syncline_core::change::{Change, ChangeError};
 use syncline_core::chunk::Chunk;
 use syncline_core::document::{expand, measure};
 use syncline_core::limits::Limits;
+use syncline_core::loader::InProcess;
 
 const KEY: Key = Key::Property("key");
 
@@ -370,11 +371,11 @@ fn cut_and_flipped_documents_never_panic() {
         for length in 0..forge::body(&saved).len() {
             let cut = forge::chunk(forge::DOCUMENT, &forge::body(&saved)[..length]);
             let chunk = Chunk::first(&cut.into()).expect("a whole chunk");
-            let (_, _) = (measure(&chunk, &limits), expand(&chunk, &limits));
+            let (_, _) = (measure(&chunk, &limits), expand(&chunk, &limits, &InProcess));
         }
         for bit in 0..forge::body(&saved).len() * 8 {
             let chunk = Chunk::first(&forge::flipped(&saved, bit).into()).expect("a whole chunk");
-            for raw in expand(&chunk, &limits).unwrap_or_default() {
+            for raw in expand(&chunk, &limits, &InProcess).unwrap_or_default() {
                 assert!(Change::decode_stored(raw).is_ok());
             }
         }
@@ -404,7 +405,7 @@ fn a_document_bomb_is_measured_before_it_is_built() {
     let limits = Limits::default();
     assert_eq!(measure(&bomb(5, 5), &limits).map(|totals| (totals.changes, totals.operations)), Ok((5, 5)));
     for (changes, operations) in [(2, 10_000_000), (10_000_000, 2), (i64::MAX, 2), (2, i64::MAX)] {
-        let error = expand(&bomb(changes, operations), &limits).expect_err("a bomb");
+        let error = expand(&bomb(changes, operations), &limits, &InProcess).expect_err("a bomb");
         assert_eq!(error.kind(), "document_too_many_rows", "{error}");
     }
     for actor in [1, u64::from(u32::MAX)] {

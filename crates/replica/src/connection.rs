@@ -53,7 +53,7 @@ pub(crate) async fn accept<S>(replica: Arc<Inner>, stream: S)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let session = Session::accept(replica.local.clone(), replica.limits.clone());
+    let session = Session::accept(replica.local.clone(), replica.limits.clone()).with_loader(replica.store.loader());
     // What arrives in one read with the join belongs to the time after it.
     let read_max = (replica.limits.join_frame_bytes_max + READ_BUFFER_BYTES) as u64;
     let config = websocket_config(&replica.limits);
@@ -71,6 +71,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (session, join) = Session::dial(replica.local.clone(), replica.limits.clone());
+    let session = session.with_loader(replica.store.loader());
     let mut connection = Connection::open(replica, socket, session);
     connection.server = Some(server);
     connection.outbox.push(Queued::Frame(join));

@@ -35,6 +35,8 @@ pub struct Metrics {
     pub commit_seconds: Histogram,
     /// What peers sent that was not taken, by reason.
     pub refused: Family<Reason, Counter>,
+    /// Documents that could not be compacted and stay raw, by reason. One that grows may be counted again.
+    pub quarantined: Family<Reason, Counter>,
     /// Documents in memory, by shard.
     pub documents: Family<Shard, Gauge>,
     /// Bytes of change graphs in memory, by shard.
@@ -69,6 +71,7 @@ impl Default for Metrics {
             commit_failures: Counter::default(),
             commit_seconds: Histogram::new(exponential_buckets(0.000_25, 2.0, 14)),
             refused: Family::default(),
+            quarantined: Family::default(),
             documents: Family::default(),
             graph_bytes: Family::default(),
         }
@@ -89,8 +92,15 @@ impl Metrics {
         registry.register("commit_failures", "Commits that failed", self.commit_failures.clone());
         registry.register("commit_seconds", "Time until changes were durable", self.commit_seconds.clone());
         registry.register("refused", "What was not taken, by reason", self.refused.clone());
+        let quarantined = self.quarantined.clone();
+        registry.register("documents_quarantined", "Documents that could not be compacted, by reason", quarantined);
         registry.register("documents_in_memory", "Documents in memory", self.documents.clone());
         registry.register("graph_bytes", "Bytes of change graphs in memory", self.graph_bytes.clone());
+    }
+
+    /// Counts a document that could not be compacted.
+    pub fn quarantine(&self, reason: &'static str) {
+        self.quarantined.get_or_create(&Reason { reason }).inc();
     }
 
     /// Counts one refusal.

@@ -159,6 +159,8 @@ impl Replica {
                 inner.shard_of(&document).send_from_store(Input::Compacted { document, changes });
             }
         });
+        let metrics = inner.metrics.clone();
+        inner.store.on_quarantined(move |_, kind| metrics.quarantine(kind));
         (Self { inner }, receiver)
     }
 

@@ -13,6 +13,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use prometheus_client::registry::Registry;
 use syncline_core::limits::Limits;
+use syncline_core::loader::Loader;
 use syncline_replica::{Options, Replica};
 use syncline_store::{Store, StoreError};
 use tokio::net::{TcpListener, TcpStream};
@@ -29,6 +30,8 @@ pub struct Config {
     pub data: PathBuf,
     /// Bounds on what peers may do.
     pub limits: Limits,
+    /// Who builds documents that peers have sent.
+    pub loader: Arc<dyn Loader>,
 }
 
 /// A server that accepts connections until [`Server::stop`].
@@ -71,11 +74,11 @@ impl Server {
     /// # Errors
     /// [`ServerError`] if either cannot be done.
     pub async fn start(config: Config) -> Result<Self, ServerError> {
-        let Config { listen, data, limits } = config;
+        let Config { listen, data, limits, loader } = config;
         let listener =
             TcpListener::bind(listen).await.map_err(|source| ServerError::Listen { address: listen, source })?;
         let address = listener.local_addr().map_err(|source| ServerError::Listen { address: listen, source })?;
-        let store = open_store(data.clone()).await?;
+        let store = open_store(data.clone(), loader).await?;
         let (replica, _) = Replica::start(store, Options { limits, ..Options::default() });
         let mut registry = Registry::with_prefix("syncline");
         replica.metrics().register(&mut registry);
@@ -103,8 +106,9 @@ impl Server {
     }
 }
 
-async fn open_store(data: PathBuf) -> Result<Store, StoreError> {
-    let open = move || Store::open(&data, syncline_store::Options::default());
+async fn open_store(data: PathBuf, loader: Arc<dyn Loader>) -> Result<Store, StoreError> {
+    let options = syncline_store::Options { loader, ..syncline_store::Options::default() };
+    let open = move || Store::open(&data, options);
     match tokio::task::spawn_blocking(open).await {
         Ok(opened) => opened,
         Err(panic) => std::panic::resume_unwind(panic.into_panic()),

@@ -126,7 +126,7 @@ pub enum FaultKind {
     /// The snapshot is missing or automerge does not accept it. **State:** the changes under it cannot be read.
     /// **Do:** fetch the document again.
     #[error("snapshot: {0}")]
-    BadSnapshot(&'static str),
+    BadSnapshot(String),
     /// The index and the snapshot disagree. **State:** the snapshot is right if it loads. **Do:** fetch the document again.
     #[error("index: {0}")]
     BadIndex(&'static str),
@@ -324,7 +324,7 @@ impl<'a> Examination<'a> {
         let snapshot = match read::snapshot_bytes(read, self.id, row.key) {
             Ok(bytes) => bytes,
             Err(StoreError::Damaged { .. }) => {
-                self.fault(FaultKind::BadSnapshot("it is missing"));
+                self.fault(FaultKind::BadSnapshot("it is missing".to_owned()));
                 Bytes::new()
             }
             Err(error) => return Err(error),
@@ -350,7 +350,7 @@ impl<'a> Examination<'a> {
                 self.bytes += changes.values().map(|bytes| bytes.len() as u64).sum::<u64>();
                 self.index(covered, index, &changes);
             }
-            Err(what) => self.fault(FaultKind::BadSnapshot(what)),
+            Err(what) => self.fault(FaultKind::BadSnapshot(what.to_string())),
         }
         self.changes = covered;
     }
@@ -386,7 +386,7 @@ impl<'a> Examination<'a> {
                 self.depended.extend(change.deps.iter().copied());
                 self.known.insert(change.hash);
             }
-            Err(_) => self.fault(FaultKind::BadSnapshot("a change in it does not decode")),
+            Err(_) => self.fault(FaultKind::BadSnapshot("a change in it does not decode".to_owned())),
         }
     }
 

@@ -59,9 +59,7 @@ impl Checkpointer {
     /// # Errors
     /// Also when the thread met an error, since after a failed sync nothing that shares the file may go on.
     pub(crate) fn watch(&self, writer: &Connection) -> rusqlite::Result<()> {
-        if let Some(failed) = self.lock().failed.take() {
-            return Err(failed);
-        }
+        self.expect_sound()?;
         if self.pages.load(Ordering::Relaxed) < self.pages_min {
             return Ok(());
         }
@@ -78,6 +76,11 @@ impl Checkpointer {
             self.wake.notify_all();
         }
         Ok(())
+    }
+
+    /// Tells the writer of an error that the thread met, once.
+    pub(crate) fn expect_sound(&self) -> rusqlite::Result<()> {
+        self.lock().failed.take().map_or(Ok(()), Err)
     }
 
     pub(crate) fn end(&self) {

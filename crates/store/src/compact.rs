@@ -1,24 +1,23 @@
 //! Compaction: rewriting a document's old raw changes into one automerge document chunk, beside an index of its graph.
 //!
-//! Owns: the thread that does so, what is covered, the proof before anything is replaced, all use of automerge.
-//! Must not: write itself (the writer installs), delete what it has not read into the snapshot, or give up a thread to
-//! a document that automerge panics on.
+//! Owns: the thread that does so, what is covered, the proof before anything is replaced.
+//! Must not: write itself (the writer installs), delete what it has not read into the snapshot, build a document (the
+//! loader does), or give up a thread to a document that cannot be built.
 //! Next: `writer.rs`, `read.rs`; docs/store.md, "Compaction".
 
 use std::collections::{BTreeSet, HashMap};
 use std::hash::{BuildHasher, RandomState};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use automerge::{Automerge, ReadDoc};
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 use syncline_core::ChangeHash;
 use syncline_core::change::Change;
 use syncline_core::graph::Graph;
 use syncline_core::id::DocumentId;
-use syncline_core::storage::{StoredChange, StoredGraph, Summary};
+use syncline_core::loader::{InProcess, LoadError, Loader, Merged, Old};
+use syncline_core::storage::{StoredGraph, Summary};
 
 use crate::cover::Cover;
 use crate::error::StoreError;
@@ -30,6 +29,9 @@ use crate::writer::{Job, Shared};
 
 /// Called after each compaction with the document and the number of changes that its snapshot covers.
 pub(crate) type Compacted = Arc<dyn Fn(DocumentId, u32) + Send + Sync>;
+
+/// Called for each document that cannot be compacted, with a short name of the reason.
+pub(crate) type Quarantined = Arc<dyn Fn(DocumentId, &'static str) + Send + Sync>;
 
 /// Documents that wait for compaction; each at most once.
 #[derive(Default)]
@@ -44,6 +46,7 @@ struct BacklogState {
     working: bool,
     ended: bool,
     compacted: Option<Compacted>,
+    quarantined: Option<Quarantined>,
 }
 
 impl Backlog {
@@ -61,6 +64,10 @@ impl Backlog {
 
     pub(crate) fn on_compacted(&self, callback: Compacted) {
         self.lock().compacted = Some(callback);
+    }
+
+    pub(crate) fn on_quarantined(&self, callback: Quarantined) {
+        self.lock().quarantined = Some(callback);
     }
 
     /// Waits until no document waits for compaction or is in work.
@@ -99,6 +106,13 @@ impl Backlog {
         }
     }
 
+    fn announce_quarantine(&self, document: DocumentId, kind: &'static str) {
+        let callback = self.lock().quarantined.clone();
+        if let Some(callback) = callback {
+            callback(document, kind);
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, BacklogState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -111,7 +125,7 @@ pub(crate) fn run(backlog: &Backlog, readers: &Readers, shared: &Shared, options
         Err(error) => tracing::warn!(%error, "documents that wait for compaction could not be listed"),
     }
     while let Some(document) = backlog.next() {
-        if let Some(covered) = compact(&document, readers, options, |job| shared.submit(job)) {
+        if let Some(covered) = compact(&document, (backlog, readers), options, |job| shared.submit(job)) {
             backlog.announce(document, covered);
         }
     }
@@ -120,7 +134,7 @@ pub(crate) fn run(backlog: &Backlog, readers: &Readers, shared: &Shared, options
 /// Compacts a document through jobs for the writer; how many changes its snapshot then covers, if it has a new one.
 pub(crate) fn compact(
     document: &DocumentId,
-    readers: &Readers,
+    (backlog, readers): (&Backlog, &Readers),
     options: &Options,
     mut submit: impl FnMut(Job),
 ) -> Option<u32> {
@@ -128,9 +142,14 @@ pub(crate) fn compact(
         Ok(Some(compaction)) => hand_in(submit, compaction),
         Ok(None) => Ok(None),
         Err(Failure::Store(error)) => Err(error),
-        Err(Failure::Refused { changes, reason }) => {
-            tracing::warn!(%document, reason, "the document cannot be compacted; its changes stay as they are");
+        Err(Failure::PutOff(error)) => {
+            tracing::warn!(%document, %error, "a compaction was put off");
+            Ok(None)
+        }
+        Err(Failure::Refused { changes, kind, reason }) => {
+            tracing::warn!(%document, kind, reason, "the document cannot be compacted; its changes stay as they are");
             submit(Job::Refuse(document.clone(), changes));
+            backlog.announce_quarantine(document.clone(), kind);
             Ok(None)
         }
     };
@@ -196,9 +215,21 @@ impl Compaction {
 /// Why a document was not compacted.
 enum Failure {
     /// The document itself is the reason: it is not tried again until it has grown.
-    Refused { changes: u32, reason: &'static str },
+    Refused { changes: u32, kind: &'static str, reason: String },
+    /// There is nobody to build it: tried again when the document is folded next.
+    PutOff(LoadError),
     /// The store is the reason: tried again when the document is folded next.
     Store(StoreError),
+}
+
+impl Failure {
+    fn of_load(changes: u32, error: LoadError) -> Self {
+        if error.concerns_document() {
+            Self::Refused { changes, kind: error.kind(), reason: error.to_string() }
+        } else {
+            Self::PutOff(error)
+        }
+    }
 }
 
 impl From<StoreError> for Failure {
@@ -233,7 +264,8 @@ fn prepare(readers: &Readers, id: &DocumentId, options: &Options) -> Result<Opti
     if !options.is_ripe(&row) {
         return Ok(None);
     }
-    let refused = |reason| Failure::Refused { changes: row.changes, reason };
+    let damaged_index =
+        |reason: &str| Failure::Refused { changes: row.changes, kind: "index", reason: reason.to_owned() };
     let kept = options.kept_raw(&stored.tail);
     let covered_in_tail = stored.tail.len() - kept;
     if covered_in_tail == 0 {
@@ -241,10 +273,11 @@ fn prepare(readers: &Readers, id: &DocumentId, options: &Options) -> Result<Opti
     }
     stored.tail.truncate(covered_in_tail);
     let covered = row.snapshot_changes + covered_in_tail as u32;
-    let built = contained(|| build_snapshot(snapshot.as_deref(), &stored.tail, covered));
-    let (snapshot, heads) = built.map_err(refused)?;
+    let changes = stored.tail.iter().map(|change| &change.bytes[..]).collect();
+    let merged = options.loader.merge(&Old { snapshot: snapshot.as_deref(), changes, count: covered });
+    let Merged { snapshot, heads } = merged.map_err(|error| Failure::of_load(row.changes, error))?;
     stored.summary = Summary { heads, changes: covered, ..stored.summary };
-    let index = encode_index(&stored, row.snapshot_changes, covered).map_err(refused)?;
+    let index = encode_index(&stored, row.snapshot_changes, covered).map_err(damaged_index)?;
     let mut stamps = Vec::new();
     record::write_stamps(stored.tail.iter().map(|change| change.stamp), &mut stamps);
     Ok(Some(Compaction {
@@ -252,7 +285,7 @@ fn prepare(readers: &Readers, id: &DocumentId, options: &Options) -> Result<Opti
         covered_before: row.snapshot_changes,
         covered,
         covered_bytes: stored.tail.iter().map(|change| change.bytes.len() as u64).sum(),
-        cover: Cover { snapshot: Bytes::from(snapshot), index: Bytes::from(index), stamps: Bytes::from(stamps) },
+        cover: Cover { snapshot, index: Bytes::from(index), stamps: Bytes::from(stamps) },
     }))
 }
 
@@ -263,43 +296,6 @@ fn hand_in(mut submit: impl FnMut(Job), compaction: Compaction) -> Result<Option
     // A writer that ends drops the job, and with it the sender.
     let installed = answer.recv().map_err(|_| StoreError::Closed)??;
     Ok(installed.then_some(covered))
-}
-
-/// A snapshot and the heads of the changes in it.
-type Built = (Vec<u8>, Vec<ChangeHash>);
-
-/// The automerge document of an old snapshot and the raw changes after it, saved, loaded again and compared.
-fn build_snapshot(old: Option<&[u8]>, raw: &[StoredChange], covered: u32) -> Result<Built, &'static str> {
-    let mut document = match old {
-        Some(bytes) => Automerge::load(bytes).map_err(|_| "its snapshot does not load")?,
-        None => Automerge::new(),
-    };
-    let mut heads: BTreeSet<ChangeHash> = document.get_heads().into_iter().collect();
-    let mut changes = Vec::with_capacity(raw.len());
-    for stored in raw {
-        let change = automerge::Change::from_bytes(stored.bytes.to_vec()).map_err(|_| "a change does not decode")?;
-        for dependency in change.deps() {
-            heads.remove(dependency);
-        }
-        heads.insert(change.hash());
-        changes.push(change);
-    }
-    document.apply_changes(changes).map_err(|_| "automerge refuses a change")?;
-    let expected: Vec<ChangeHash> = heads.into_iter().collect();
-    if sorted(document.get_heads()) != expected {
-        return Err("automerge finds other heads than the changes have");
-    }
-    let bytes = document.save();
-    drop(document);
-    let loaded = Automerge::load(&bytes).map_err(|_| "the new snapshot does not load")?;
-    if sorted(loaded.get_heads()) != expected {
-        return Err("the new snapshot has other heads");
-    }
-    // Equal heads prove that every ancestor of them is there; the count proves that these are all.
-    if loaded.get_changes_meta(&[]).len() != covered as usize {
-        return Err("the new snapshot has another number of changes");
-    }
-    Ok((bytes, expected))
 }
 
 /// The node records of the changes that the new snapshot covers beyond the old one.
@@ -333,44 +329,23 @@ pub(crate) fn hash_of(bytes: &Bytes) -> Option<ChangeHash> {
 
 /// Fills in the raw bytes of wanted changes that lie in a snapshot.
 pub(crate) fn extract(
-    id: &DocumentId,
-    snapshot: &[u8],
+    loader: &dyn Loader,
+    (id, snapshot): (&DocumentId, &[u8]),
     wanted: &mut HashMap<ChangeHash, Option<Bytes>>,
 ) -> Result<(), StoreError> {
     let missing: Vec<ChangeHash> = wanted.iter().filter(|(_, bytes)| bytes.is_none()).map(|(hash, _)| *hash).collect();
-    let found = contained(|| {
-        let document = Automerge::load(snapshot).map_err(|_| "its snapshot does not load")?;
-        // Either way costs a pass over the operations; one for all is cheaper from a few on.
-        Ok(if missing.len() <= 4 {
-            missing.iter().filter_map(|hash| document.get_change_by_hash(hash)).collect()
-        } else {
-            document.get_changes(&[])
-        })
-    });
-    let found = found.map_err(|what| StoreError::Damaged { document: id.clone(), what })?;
-    for change in found {
-        if let Some(slot @ None) = wanted.get_mut(&change.hash()) {
-            *slot = Some(Bytes::copy_from_slice(change.raw_bytes()));
+    let found = loader.changes(snapshot, &missing);
+    let found = found.map_err(|source| StoreError::NotLoaded { document: id.clone(), source })?;
+    for bytes in found {
+        if let Some(slot @ None) = hash_of(&bytes).and_then(|hash| wanted.get_mut(&hash)) {
+            *slot = Some(bytes);
         }
     }
     Ok(())
 }
 
-/// Every change in a snapshot as a raw chunk.
-pub(crate) fn list(snapshot: &[u8]) -> Result<HashMap<ChangeHash, Bytes>, &'static str> {
-    contained(|| {
-        let document = Automerge::load(snapshot).map_err(|_| "it does not load")?;
-        let raw = |change: &automerge::Change| Bytes::copy_from_slice(change.raw_bytes());
-        Ok(document.get_changes(&[]).iter().map(|change| (change.hash(), raw(change))).collect())
-    })
-}
-
-/// Runs automerge on bytes that may make it panic.
-fn contained<T>(work: impl FnOnce() -> Result<T, &'static str>) -> Result<T, &'static str> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or(Err("automerge panics on it"))
-}
-
-fn sorted(mut heads: Vec<ChangeHash>) -> Vec<ChangeHash> {
-    heads.sort_unstable();
-    heads
+/// Every change in a snapshot as a raw chunk. For those who look at a store that nobody serves: built in this process.
+pub(crate) fn list(snapshot: &[u8]) -> Result<HashMap<ChangeHash, Bytes>, LoadError> {
+    let changes = InProcess.changes(snapshot, &[])?;
+    Ok(changes.into_iter().filter_map(|bytes| Some((hash_of(&bytes)?, bytes))).collect())
 }

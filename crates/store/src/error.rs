@@ -9,6 +9,7 @@ use std::sync::Arc;
 use rusqlite::ErrorCode;
 use syncline_core::ChangeHash;
 use syncline_core::id::DocumentId;
+use syncline_core::loader::LoadError;
 
 /// Why a store could not be opened, read or written.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -54,6 +55,15 @@ pub enum StoreError {
         document: DocumentId,
         /// Which record, and how.
         what: &'static str,
+    },
+    /// The document's snapshot had to be built, and could not be. **State:** nothing was changed; whoever has nothing of
+    /// the document still gets it. **Do:** run the check; see [`LoadError`].
+    #[error("the snapshot of document {document} cannot be taken apart: {source}")]
+    NotLoaded {
+        /// The document.
+        document: DocumentId,
+        /// Why.
+        source: LoadError,
     },
     /// The directory or a file in it could not be made, opened or synced. **State:** the store is not open.
     /// **Do:** mend what the system reports (permissions, missing volume) and try again.

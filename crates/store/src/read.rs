@@ -10,6 +10,7 @@ use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, Transaction};
 use syncline_core::ChangeHash;
 use syncline_core::id::DocumentId;
+use syncline_core::loader::Loader;
 use syncline_core::storage::{Payload, StoredChange, StoredGraph, Summary};
 
 use crate::compact;
@@ -178,7 +179,7 @@ pub(crate) fn changes(
     read: &Connection,
     id: &DocumentId,
     unfolded: Option<&Unfolded>,
-    hashes: &[ChangeHash],
+    (hashes, loader): (&[ChangeHash], &dyn Loader),
 ) -> Result<Vec<Bytes>, StoreError> {
     let Some(payload) = payload(read, id, unfolded)? else {
         let missing = hashes.first().map(|&hash| StoreError::UnknownChange { document: id.clone(), hash });
@@ -198,7 +199,7 @@ pub(crate) fn changes(
         }
     }
     if let (1.., Some(snapshot)) = (missing, &payload.snapshot) {
-        compact::extract(id, snapshot, &mut wanted)?;
+        compact::extract(loader, (id, snapshot), &mut wanted)?;
     }
     let take = |hash: &ChangeHash| wanted.get(hash).cloned().flatten();
     hashes

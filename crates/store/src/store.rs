@@ -18,6 +18,7 @@ use rusqlite::Connection;
 use syncline_core::ChangeHash;
 use syncline_core::clock::{Clock, DriftError, Stamp};
 use syncline_core::id::{DocumentId, ReplicaId};
+use syncline_core::loader::{InProcess, Loader};
 use syncline_core::storage::{Commit, Payload, StoredChange, StoredGraph, Summary};
 
 use crate::checkpoint::Checkpointer;
@@ -62,6 +63,8 @@ pub struct Options {
     pub drift_max: Duration,
     /// Whether a commit waits for the disk. `false` is for tests: a power cut then loses acknowledged changes.
     pub durable: bool,
+    /// Who builds automerge documents, for compaction and for changes under a snapshot. Default: this process.
+    pub loader: Arc<dyn Loader>,
 }
 
 impl Default for Options {
@@ -81,6 +84,7 @@ impl Default for Options {
             pages_max: None,
             drift_max: Duration::from_secs(60),
             durable: true,
+            loader: Arc::new(InProcess),
         }
     }
 }
@@ -225,10 +229,10 @@ impl Store {
     /// The raw chunks of these changes, in the order asked for. Those under the snapshot cost decoding it.
     ///
     /// # Errors
-    /// As [`Store::summary`], and [`StoreError::Damaged`], [`StoreError::UnknownChange`].
+    /// As [`Store::summary`], and [`StoreError::Damaged`], [`StoreError::UnknownChange`], [`StoreError::NotLoaded`].
     pub fn changes(&self, id: &DocumentId, hashes: &[ChangeHash]) -> Result<Vec<Bytes>, StoreError> {
         let unfolded = self.unfolded(id)?;
-        self.inner.readers.read(|read| read::changes(read, id, unfolded.as_ref(), hashes))
+        self.inner.readers.read(|read| read::changes(read, id, unfolded.as_ref(), (hashes, &*self.inner.loader)))
     }
 
     /// At most `limit` documents in the order of their ids, those after the one given. Those whose log was damaged are
@@ -262,6 +266,19 @@ impl Store {
     /// snapshot covers. One callback at a time; a later call replaces it.
     pub fn on_compacted(&self, callback: impl Fn(DocumentId, u32) + Send + Sync + 'static) {
         self.inner.backlog.on_compacted(Arc::new(callback));
+    }
+
+    /// Calls back from the compaction thread for each document that it cannot compact, with a short name of the reason.
+    /// Its changes stay raw, are served so, and are tried again when there are twice as many. One callback at a time; a
+    /// later call replaces it.
+    pub fn on_quarantined(&self, callback: impl Fn(DocumentId, &'static str) + Send + Sync + 'static) {
+        self.inner.backlog.on_quarantined(Arc::new(callback));
+    }
+
+    /// Who builds automerge documents for this store.
+    #[must_use]
+    pub fn loader(&self) -> Arc<dyn Loader> {
+        Arc::clone(&self.inner.loader)
     }
 
     /// Calls back after each group of commits, from the writer thread and before their own callbacks, with every document
@@ -301,6 +318,7 @@ impl std::fmt::Debug for Store {
 
 struct Inner {
     replica: ReplicaId,
+    loader: Arc<dyn Loader>,
     shared: Arc<Shared>,
     readers: Arc<Readers>,
     backlog: Arc<Backlog>,
@@ -355,8 +373,8 @@ impl Inner {
         let checkpointer = Arc::new(Checkpointer::new(options.checkpoint_pages));
         checkpointer.follow(&mut connection)?;
         let backlog = Arc::default();
-        let inner =
-            Self { replica, shared, readers, backlog, checkpointer, threads: Mutex::new(None), temporary: None };
+        let (loader, threads) = (Arc::clone(&options.loader), Mutex::new(None));
+        let inner = Self { replica, loader, shared, readers, backlog, checkpointer, threads, temporary: None };
         Ok((inner, Beginning { home, connection, log }))
     }
 

@@ -310,6 +310,8 @@ impl Writer {
             verdicts.push(verdict);
         }
         transaction.commit()?;
+        // Whoever shares the file and met a failed sync meanwhile may have lost what this commit's pages stand on.
+        self.checkpointer.expect_sound()?;
         Ok((verdicts, group))
     }
 

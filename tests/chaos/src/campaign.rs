@@ -20,7 +20,7 @@ use crate::checker::{Checker, Counts};
 use crate::history::{DocumentId, Event, History};
 use crate::proxy::Weather;
 use crate::world::{Ground, World};
-use crate::{disk_rounds, rounds};
+use crate::{disk_rounds, network, rounds};
 
 /// Rounds of one epoch: small enough that documents stay small.
 const EPOCH_ROUNDS: u64 = 20;
@@ -55,7 +55,9 @@ classes! {
     Cut = "cut", "Connections are reset in the middle of a frame.";
     Backup = "backup", "An older copy of the data directory is restored.";
     Clone = "clone", "Two servers run on copies of one data directory.";
-    Clock = "clock", "The server's clock is off.";
+    Clock = "clock", "The server's clock is off, and jumps.";
+    LinkDown = "linkdown", "The network interface is down.";
+    OneWay = "oneway", "Packets are dropped in one direction.";
     Power = "power", "The disk forgets what was not synced.";
     Full = "full", "The disk has no room.";
     Fsync = "fsync", "A sync fails.";
@@ -301,6 +303,8 @@ async fn round(world: &mut World, class: Class) -> anyhow::Result<u64> {
         Class::Backup => rounds::backup(world).await,
         Class::Clone => rounds::clone(world).await,
         Class::Clock => rounds::clock(world).await,
+        Class::LinkDown => rounds::outage(world, false).await,
+        Class::OneWay => rounds::outage(world, true).await,
         Class::Power => disk_rounds::power(world).await,
         Class::Full => disk_rounds::full(world).await,
         Class::Fsync => disk_rounds::failed_sync(world).await,
@@ -317,6 +321,22 @@ pub fn possible() -> (Vec<Class>, Vec<String>) {
     if no_clock {
         reasons.push("clock is left out: libfaketime is not installed".to_owned());
     }
-    let cannot = |class: &Class| class.needs_disk() && no_disk.is_some() || *class == Class::Clock && no_clock;
+    let no_network = network::unavailable();
+    reasons.extend(no_network.iter().map(|reason| format!("linkdown and oneway are left out: {reason}")));
+    let cannot = |class: &Class| match class {
+        Class::Power | Class::Full | Class::Fsync => no_disk.is_some(),
+        Class::Clock => no_clock,
+        Class::LinkDown | Class::OneWay => no_network.is_some(),
+        Class::Kill
+        | Class::Stop
+        | Class::Delay
+        | Class::Rate
+        | Class::BlackHole
+        | Class::HalfOpen
+        | Class::Reset
+        | Class::Cut
+        | Class::Backup
+        | Class::Clone => false,
+    };
     (Class::ALL.iter().copied().filter(|class| !cannot(class)).collect(), reasons)
 }

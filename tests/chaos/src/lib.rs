@@ -5,7 +5,7 @@
 //! Next: `campaign.rs`; docs/chaos.md.
 //!
 //! Reading order: `history` is what happened, `checker` what may not have happened; `frame`, `chunk` and `client` are
-//! the clients, `proxy` the links, `server` the process, `world` all of them together; `rounds` and `disk_rounds` are
+//! the clients, `proxy` and `network` the links, `server` the process, `world` all of them together; `rounds` and `disk_rounds` are
 //! the faults, `campaign` draws them and counts.
 
 pub mod campaign;
@@ -15,6 +15,7 @@ mod client;
 mod disk_rounds;
 mod frame;
 pub mod history;
+mod network;
 mod proxy;
 mod reader;
 mod rounds;

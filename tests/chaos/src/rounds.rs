@@ -11,8 +11,9 @@ use nix::sys::signal::Signal;
 use rand::RngExt;
 
 use crate::history::Event;
+use crate::network::{Network, Outage};
 use crate::proxy::Weather;
-use crate::server::Server;
+use crate::server::{Server, Setting};
 use crate::world::World;
 
 /// Most acknowledgements between two faults.
@@ -110,7 +111,7 @@ pub(crate) async fn clone(world: &mut World) -> anyhow::Result<u64> {
     let copy = take_copy(world).await?;
     world.history.add(Event::Cloned { from: 0, to: 1 });
     world.launch()?;
-    let twin = Server::start(&copy, &world.scratch().join("log"), &[])?;
+    let twin = Server::start(&copy, &world.scratch().join("log"), Setting::default())?;
     world.let_clients_in();
     // The first stays with the original, so that both have work.
     for link in &world.links[1..] {
@@ -138,27 +139,82 @@ pub(crate) async fn clone(world: &mut World) -> anyhow::Result<u64> {
     Ok(1)
 }
 
-/// Restarts under a clock that is hours or days off, and again under the true one.
+/// Restarts under a clock that is hours or days off and jumps while the server works, and again under the true one.
 pub(crate) async fn clock(world: &mut World) -> anyhow::Result<u64> {
     let library = faketime().context("libfaketime is not installed")?;
     work_for_a_while(world).await?;
     world.kill().await?;
-    let seconds = world.random.random_range(-86_400..86_400_i64);
-    world.history.add(Event::Fault { what: format!("the server's clock is {seconds} s off") });
+    let offset = world.scratch().join("clock");
+    set_clock(world, &offset)?;
     world.environment = vec![
         ("LD_PRELOAD".to_owned(), library.display().to_string()),
-        ("FAKETIME".to_owned(), format!("{seconds:+}")),
+        ("FAKETIME_TIMESTAMP_FILE".to_owned(), offset.display().to_string()),
+        // Every look at the clock looks at the file, so that a jump is one.
+        ("FAKETIME_NO_CACHE".to_owned(), "1".to_owned()),
         // Timers must run on; only what the wall shows is shifted.
         ("FAKETIME_DONT_FAKE_MONOTONIC".to_owned(), "1".to_owned()),
     ];
     world.check_and_read().await?;
+    ensure!(world.server()?.has_loaded("libfaketime"), "the server runs without libfaketime");
     world.let_clients_in();
     work_for_a_while(world).await?;
+    let jumps = world.random.random_range(1..=3);
+    for _ in 0..jumps {
+        set_clock(world, &offset)?;
+        work_for_a_while(world).await?;
+    }
     world.kill().await?;
     world.environment.clear();
     world.check_and_read().await?;
     recover(world).await?;
-    Ok(1)
+    Ok(1 + jumps)
+}
+
+/// Sets the clock of whoever looks at this file up to a day off.
+fn set_clock(world: &mut World, offset: &Path) -> anyhow::Result<()> {
+    let seconds = world.random.random_range(-86_400..86_400_i64);
+    world.history.add(Event::Fault { what: format!("the server's clock is {seconds} s off") });
+    let next = offset.with_extension("next");
+    std::fs::write(&next, format!("{seconds:+}"))?;
+    // Nobody sees it half written.
+    Ok(std::fs::rename(&next, offset)?)
+}
+
+/// Restarts in a network of its own, whose link then fails and comes back, and again in ours.
+pub(crate) async fn outage(world: &mut World, one_way: bool) -> anyhow::Result<u64> {
+    work_for_a_while(world).await?;
+    world.kill().await?;
+    world.network = Some(Network::new()?);
+    world.check_and_read().await?;
+    world.let_clients_in();
+    let outages = world.random.random_range(1..=2);
+    for _ in 0..outages {
+        work_for_a_while(world).await?;
+        let outage = match (one_way, world.random.random_bool(0.5)) {
+            (false, _) => Outage::Down,
+            (true, true) => Outage::ToServer,
+            (true, false) => Outage::FromServer,
+        };
+        world.history.add(Event::Fault { what: format!("the link: {outage:?}") });
+        let before = network(world)?.sent_again();
+        network(world)?.fail(outage)?;
+        // Everybody is at work, so on one end or the other something is not acknowledged.
+        let sent_again = |world: &World| world.network.as_ref().map_or(0, Network::sent_again);
+        world.wait_until("a packet is lost", |world| sent_again(world) > before).await?;
+        wait(world, Duration::from_millis(5), Duration::from_millis(300)).await;
+        world.history.add(Event::Fault { what: "the link is whole".to_owned() });
+        network(world)?.mend()?;
+    }
+    recover(world).await?;
+    world.kill().await?;
+    world.network = None;
+    world.check_and_read().await?;
+    recover(world).await?;
+    Ok(outages)
+}
+
+fn network(world: &mut World) -> anyhow::Result<&mut Network> {
+    world.network.as_mut().context("the server is in our own network")
 }
 
 /// Where libfaketime is, if it is installed.

@@ -3,9 +3,10 @@
 //! Owns: the executable, start, signals, end, and `check` on a directory. Must not: outlive the campaign.
 //! Next: `world.rs`.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
@@ -17,11 +18,22 @@ use anyhow::{Context, bail, ensure};
 use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
 
+use crate::network::Network;
+
 /// What the server prints before its address once it accepts connections.
 const READY: &str = "syncline-server listening on ws://";
 
 /// The longest that a server may take to start or to stop.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What a server finds around it.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Setting<'a> {
+    /// Environment variables beside our own.
+    pub(crate) environment: &'a [(String, String)],
+    /// The network that it is in, if that is not ours.
+    pub(crate) network: Option<&'a Network>,
+}
 
 /// A running server; dropping it kills it.
 #[derive(Debug)]
@@ -35,10 +47,12 @@ impl Server {
     ///
     /// # Errors
     /// With what it logged, when it does not come up.
-    pub(crate) fn start(data: &Path, log: &Path, environment: &[(String, String)]) -> anyhow::Result<Self> {
+    pub(crate) fn start(data: &Path, log: &Path, setting: Setting<'_>) -> anyhow::Result<Self> {
+        let Setting { environment, network } = setting;
         let stderr = File::options().create(true).append(true).open(log)?;
-        let mut command = ends_with_us(executable()?);
-        command.args(["--listen", "127.0.0.1:0"]).arg("--data").arg(data).env("SYNCLINE_LOG", "warn");
+        let mut command = ends_with_us(executable()?, network);
+        let address = network.map_or(Ipv4Addr::LOCALHOST, Network::address);
+        command.arg("--listen").arg(format!("{address}:0")).arg("--data").arg(data).env("SYNCLINE_LOG", "warn");
         command.envs(environment.iter().map(|(name, value)| (name, value)));
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr).spawn()?;
         let stdout = child.stdout.take().context("stdout is piped")?;
@@ -67,6 +81,11 @@ impl Server {
 
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Whether a library of this name is part of the process.
+    pub(crate) fn has_loaded(&self, library: &str) -> bool {
+        std::fs::read_to_string(format!("/proc/{}/maps", self.child.id())).is_ok_and(|maps| maps.contains(library))
     }
 
     /// Whether the process has not ended by itself.
@@ -131,17 +150,17 @@ pub(crate) fn check(data: &Path) -> anyhow::Result<Option<String>> {
 }
 
 /// A command whose process the kernel kills when our thread is gone, however we end.
-fn ends_with_us(program: &Path) -> Command {
+fn ends_with_us(program: &Path, network: Option<&Network>) -> Command {
     static SETPRIV: OnceLock<bool> = OnceLock::new();
     let has_setpriv = *SETPRIV.get_or_init(|| {
         let tried = Command::new("setpriv").args(["--pdeathsig", "KILL", "true"]).output();
         tried.is_ok_and(|output| output.status.success())
     });
-    if !has_setpriv {
-        return Command::new(program);
-    }
-    let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "KILL"]).arg(program);
+    let setpriv = has_setpriv.then(|| ["setpriv", "--pdeathsig", "KILL"].map(str::to_owned));
+    let prefix = setpriv.into_iter().flatten().chain(network.into_iter().flat_map(Network::enter));
+    let mut words = prefix.map(OsString::from).chain([program.into()]);
+    let mut command = Command::new(words.next().unwrap_or_default());
+    command.args(words);
     command
 }
 

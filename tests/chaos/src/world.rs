@@ -19,9 +19,10 @@ use tokio::task::JoinSet;
 use crate::client::{Board, Client, Surroundings};
 use crate::frame;
 use crate::history::{DocumentId, Event, History, Lineage};
+use crate::network::Network;
 use crate::proxy::{Link, Weather};
 use crate::reader;
-use crate::server::{self, Server};
+use crate::server::{self, Server, Setting};
 
 /// Clients of a world; every document is shared by all of them.
 const CLIENTS: usize = 3;
@@ -56,6 +57,8 @@ pub(crate) struct World {
     pub(crate) board: Arc<Board>,
     /// Changes how the server's next start sees the clock.
     pub(crate) environment: Vec<(String, String)>,
+    /// The network in which the server starts next, if it is not ours.
+    pub(crate) network: Option<Network>,
     server: Option<Server>,
     scratch: TempDir,
     work: watch::Sender<bool>,
@@ -83,6 +86,7 @@ impl World {
             links: Vec::new(),
             board: Arc::default(),
             environment: Vec::new(),
+            network: None,
             server: None,
             scratch: tempfile::Builder::new().prefix("syncline-chaos-").tempdir()?,
             work: watch::Sender::new(true),
@@ -133,7 +137,8 @@ impl World {
     /// # Errors
     /// When it does not start.
     pub(crate) fn launch(&mut self) -> anyhow::Result<()> {
-        self.server = Some(Server::start(&self.data(), &self.scratch.path().join("log"), &self.environment)?);
+        let setting = Setting { environment: &self.environment, network: self.network.as_ref() };
+        self.server = Some(Server::start(&self.data(), &self.scratch.path().join("log"), setting)?);
         Ok(())
     }
 

@@ -13,6 +13,9 @@ use sha2::{Digest, Sha256};
 
 use crate::{Frame, RawPeer, Received};
 
+/// Sync messages in a row without an answer, beyond which something is wrong.
+const MESSAGES_MAX: usize = 16;
+
 /// A client with one document.
 pub struct HonestPeer {
     raw: RawPeer,
@@ -139,7 +142,10 @@ impl HonestPeer {
     fn speak(&mut self) {
         let unknown = self.doc.get_heads().is_empty() && self.state.their_heads.is_none();
         let kind = if unknown { "request" } else { "sync" };
-        while let Some(message) = self.doc.sync().generate_sync_message(&mut self.state) {
+        for sent in 0.. {
+            let Some(message) = self.doc.sync().generate_sync_message(&mut self.state) else { return };
+            // automerge waits for an answer once it has said everything; a library that does not would hang the test.
+            assert!(sent < MESSAGES_MAX, "automerge has had {sent} messages to send and no answer yet");
             let frame = self.raw.about(kind, &self.document).bytes("data", &message.encode());
             self.raw.send(&frame);
         }

@@ -13,6 +13,7 @@ use syncline_core::change::{Change, Expectation};
 use syncline_core::chunk::{Chunk, ChunkKind, inflate, split};
 use syncline_core::document::{expand, measure};
 use syncline_core::graph::{Admission, Graph};
+use syncline_core::loader::InProcess;
 
 use crate::forge;
 use crate::pool::pool;
@@ -122,7 +123,7 @@ pub fn document(data: &[u8]) {
     let bytes = if mode % 2 == 0 { forge::chunk(forge::DOCUMENT, rest) } else { rest.to_vec() };
     let Ok(chunk) = Chunk::first(&bytes.into()) else { return };
     let totals = measure(&chunk, &crate::limits());
-    let Ok(changes) = expand(&chunk, &crate::limits()) else { return };
+    let Ok(changes) = expand(&chunk, &crate::limits(), &InProcess) else { return };
     let totals = totals.expect("what is taken apart was measured");
     assert_eq!(totals.changes, changes.len() as u64);
     let mut operations = 0;

@@ -20,10 +20,12 @@ use crate::target::Cost;
 pub(crate) mod cold_fetch;
 pub(crate) mod fanout;
 pub(crate) mod fanout_cpu;
+pub(crate) mod hostile;
 pub(crate) mod idle;
 pub(crate) mod kill;
 pub(crate) mod long_text;
 pub(crate) mod many_docs;
+pub(crate) mod never_reading;
 pub(crate) mod reconnect;
 pub(crate) mod typing;
 

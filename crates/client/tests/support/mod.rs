@@ -8,6 +8,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use syncline::automerge::{ROOT, ReadDoc};
 pub(crate) use syncline::block_on;
 use syncline::{Document, Repo, Status};
 use syncline_core::limits::Limits;
+use syncline_core::loader::InProcess;
 use syncline_server::{Config, Server};
 use tempfile::TempDir;
 
@@ -26,7 +28,9 @@ pub(crate) async fn serve(data: &Path, listen: Option<SocketAddr>) -> Server {
 
 pub(crate) async fn serve_with(data: &Path, listen: Option<SocketAddr>, limits: Limits) -> Server {
     let listen = listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)));
-    Server::start(Config { listen, data: data.to_owned(), limits }).await.expect("a server")
+    Server::start(Config { listen, data: data.to_owned(), limits, loader: Arc::new(InProcess) })
+        .await
+        .expect("a server")
 }
 
 pub(crate) fn address(server: &Server) -> String {

@@ -23,6 +23,7 @@ use crate::chunk::{self, ChunkKind};
 use crate::clock::Stamp;
 use crate::graph::Graph;
 use crate::id::PeerId;
+use crate::loader::InProcess;
 use crate::storage::{Commit, Payload, StoredChange, StoredGraph, Summary};
 use crate::sync::Statement;
 use crate::sync::bloom::Bloom;
@@ -336,7 +337,7 @@ fn hashes_in(element: Bytes) -> Vec<ChangeHash> {
     for chunk in chunk::split(element) {
         let chunk = chunk.expect("own chunk");
         if chunk.kind == ChunkKind::Document {
-            let changes = crate::document::expand(&chunk, &Limits::default()).expect("own document");
+            let changes = crate::document::expand(&chunk, &Limits::default(), &InProcess).expect("own document");
             hashes.extend(changes.into_iter().flat_map(hashes_in));
         } else {
             hashes.push(chunk.hash());

@@ -1,7 +1,7 @@
 //! From a sync frame's payload to checked changes, and what is refused on the way.
 //!
 //! Owns: the step from hostile bytes to [`SyncMessage`], the offences and what follows from each.
-//! Must not: need anything but the bytes and the limits: the shell may run it on another thread.
+//! Must not: need anything but the bytes, the limits and the loader: the shell may run it on another thread.
 //! Next: `chunk.rs`, `change.rs`, `document.rs`, `sync/message.rs`.
 
 use std::time::Duration;
@@ -15,6 +15,7 @@ use crate::document::{self, DocumentError};
 use crate::hub::SyncMessage;
 use crate::id::DocumentId;
 use crate::limits::Limits;
+use crate::loader::Loader;
 use crate::sync::Statement;
 use crate::sync::bloom::{Bloom, BloomError};
 use crate::sync::message::{Message, MessageError};
@@ -166,7 +167,7 @@ pub(super) fn sync(
     document: DocumentId,
     request: bool,
     data: Bytes,
-    limits: &Limits,
+    (limits, loader): (&Limits, &dyn Loader),
 ) -> (Option<SyncMessage>, Vec<Offence>) {
     let message = match Message::decode(data, limits) {
         Ok(message) => message,
@@ -178,7 +179,8 @@ pub(super) fn sync(
         }
     }
     let Message { heads, need, have, changes: elements, flags, .. } = message;
-    let mut reader = Reader { document: &document, limits, changes: Vec::new(), refused: Vec::new(), offences: vec![] };
+    let (changes, refused, offences) = (Vec::new(), Vec::new(), Vec::new());
+    let mut reader = Reader { document: &document, limits, loader, changes, refused, offences };
     let with_changes = !elements.is_empty();
     for element in elements {
         reader.element(element);
@@ -191,6 +193,7 @@ pub(super) fn sync(
 struct Reader<'a> {
     document: &'a DocumentId,
     limits: &'a Limits,
+    loader: &'a dyn Loader,
     changes: Vec<Change>,
     refused: Vec<ChangeHash>,
     offences: Vec<Offence>,
@@ -209,7 +212,7 @@ impl Reader<'_> {
     }
 
     fn whole_document(&mut self, chunk: &Chunk) {
-        match document::expand(chunk, self.limits) {
+        match document::expand(chunk, self.limits, self.loader) {
             Ok(changes) => {
                 for bytes in changes {
                     self.change_bytes(bytes);

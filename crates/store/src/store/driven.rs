@@ -64,7 +64,8 @@ impl Driven {
             inner.backlog.add(ripe);
             inner.backlog.take()
         })?;
-        let covered = compact::compact(&document, &inner.readers, &self.options, |job| self.writer.work(job));
+        let covered =
+            compact::compact(&document, (&inner.backlog, &inner.readers), &self.options, |job| self.writer.work(job));
         Some((document, covered))
     }
 

@@ -18,6 +18,9 @@ use crate::support::{Model, commit, eager};
 /// Names the directory to the process that lives in it.
 const CHILD: &str = "SYNCLINE_STORE_LIFE";
 
+/// Tells that process at how many pages in the write-ahead log the checkpoint thread gets work.
+const PAGES: &str = "SYNCLINE_STORE_LIFE_PAGES";
+
 /// What is committed one after the other: the document, its changes, their filler, and whether as one chunk.
 const FIRST: [(usize, usize, usize, bool); 6] = [
     (0, 2, 30, false),
@@ -41,6 +44,8 @@ pub(crate) struct Life {
     pub(crate) documents: Vec<Known>,
     /// The errors that it met: the variant's name, and the message.
     pub(crate) errors: Vec<(String, String)>,
+    /// For each store that had stopped: how often a file was touched after a failed sync, when it was gone.
+    pub(crate) touched: Vec<u64>,
 }
 
 /// A document and what was acknowledged of it.
@@ -67,10 +72,16 @@ impl Ground {
 
     /// Lets a process live on the disk: this very binary, which must have a test of this name that calls [`live`].
     pub(crate) fn live(&self, test: &str) -> Life {
+        self.live_with(test, Options::default().checkpoint_pages)
+    }
+
+    /// As [`Ground::live`], with checkpoints from so many pages on.
+    pub(crate) fn live_with(&self, test: &str, checkpoint_pages: u32) -> Life {
         let directory: PathBuf = self.mount.path().join(&self.place).join("data");
         let mut child = Command::new(std::env::current_exe().expect("a running test has a binary"))
             .args(["--exact", test, "--nocapture", "--test-threads=1"])
             .env(CHILD, directory)
+            .env(PAGES, checkpoint_pages.to_string())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -91,6 +102,10 @@ impl Ground {
                     writeln!(answers).expect("it waits");
                 }
                 ["error", name, message] => life.errors.push((name.to_owned(), message.to_owned())),
+                ["gone"] => {
+                    life.touched.push(self.disk.touched_after_failure());
+                    writeln!(answers).expect("it waits");
+                }
                 ["end"] => ended = true,
                 _ => {}
             }
@@ -126,7 +141,8 @@ fn models() -> Vec<Model> {
 
 /// One opening, if it opens: commits, reads, and a close or an end without one.
 fn stage(directory: &Path, models: &mut [Model], steps: &[(usize, usize, usize, bool)], close: bool) -> bool {
-    let opened = Store::open(directory, Options { durable: true, ..eager() });
+    let checkpoint_pages = std::env::var(PAGES).ok().and_then(|pages| pages.parse().ok()).expect("set by the parent");
+    let opened = Store::open(directory, Options { durable: true, checkpoint_pages, ..eager() });
     let Some(store) = opened.map_err(|error| report(&error)).ok() else { return false };
     let mut stopped = false;
     for &(document, changes, filler, whole) in steps {
@@ -151,7 +167,12 @@ fn stage(directory: &Path, models: &mut [Model], steps: &[(usize, usize, usize, 
         read.map_err(|error| report(&error)).ok();
     }
     if close {
-        store.close().map_err(|error| report(&error)).ok();
+        stopped |= store.close().map_err(|error| report(&error)).is_err();
+    }
+    drop(store);
+    if stopped {
+        println!("gone");
+        std::io::stdin().read_line(&mut String::new()).expect("the parent answers");
     }
     true
 }
@@ -170,7 +191,7 @@ impl Life {
             (0..changes).for_each(|n| drop(models[document].edit(n, filler)));
         }
         let documents = models.into_iter().map(|model| Known { model, acknowledged: Vec::new() }).collect();
-        Self { documents, errors: Vec::new() }
+        Self { documents, errors: Vec::new(), touched: Vec::new() }
     }
 
     /// The image opens, holds everything that had been acknowledged by then and nothing that was not made, and is clean.
