@@ -2,6 +2,7 @@
 //!
 //! Owns: the same changes for both ways. Must not: let anything be synced early. Next: `watching.rs`.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::ensure;
@@ -9,6 +10,7 @@ use automerge::{Automerge, ChangeHash, ROOT, transaction::Transactable};
 use serde_json::{Value, json};
 use syncline::{Document, Repo};
 use syncline_core::limits::Limits;
+use syncline_core::loader::InProcess;
 use syncline_server::{Config, Server};
 
 use crate::measure::round;
@@ -20,7 +22,9 @@ pub(crate) fn run(documents: usize, edits: usize) -> anyhow::Result<Value> {
 async fn meet(documents: usize, edits: usize) -> anyhow::Result<Value> {
     let (data, here, there) = (tempfile::tempdir()?, tempfile::tempdir()?, tempfile::tempdir()?);
     let listen = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
-    let server = Server::start(Config { listen, data: data.path().to_owned(), limits: Limits::default() }).await?;
+    let (data_path, loader) = (data.path().to_owned(), Arc::new(InProcess));
+    let config = Config { listen, data: data_path, limits: Limits::default(), loader };
+    let server = Server::start(config).await?;
     let address = format!("ws://{}", server.address());
     let (one, two) = (Repo::open(here.path())?, Repo::open(there.path())?);
     let (mut mine, mut theirs) = (Vec::new(), Vec::new());

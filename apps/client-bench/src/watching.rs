@@ -16,6 +16,7 @@ use futures_util::StreamExt;
 use serde_json::{Value, json};
 use syncline::{Document, Repo};
 use syncline_core::limits::Limits;
+use syncline_core::loader::InProcess;
 use syncline_server::{Config, Server};
 
 use crate::Side;
@@ -34,7 +35,9 @@ pub(crate) fn run(documents: usize, rate: u64, seconds: u64) -> anyhow::Result<V
 async fn side(side: Side, documents: usize, rate: u64, seconds: u64) -> anyhow::Result<Value> {
     let data = tempfile::tempdir()?;
     let listen = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
-    let server = Server::start(Config { listen, data: data.path().to_owned(), limits: Limits::default() }).await?;
+    let (data_path, loader) = (data.path().to_owned(), Arc::new(InProcess));
+    let config = Config { listen, data: data_path, limits: Limits::default(), loader };
+    let server = Server::start(config).await?;
     let address = format!("ws://{}", server.address());
     let author = Repo::memory()?;
     let _link = author.connect(&address)?;

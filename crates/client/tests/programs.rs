@@ -36,10 +36,9 @@ enum Act {
         document: usize,
         saved: bool,
     },
-    /// Calls whose outcome the model does not foretell: it follows them in documents of their own.
-    Undo(usize),
-    Redo(usize),
-    Restore {
+    /// Undo, redo or restore: what comes of it the model does not foretell, only that all agree on it.
+    Wild {
+        order: &'static str,
         document: usize,
         version: usize,
     },
@@ -55,9 +54,8 @@ fn act() -> impl Strategy<Value = Act> {
     prop_oneof![
         2 => Just(Act::Create),
         8 => (0..8usize, any::<bool>()).prop_map(|(document, saved)| Act::Put { document, saved }),
-        2 => (0..8usize).prop_map(Act::Undo),
-        1 => (0..8usize).prop_map(Act::Redo),
-        1 => (0..8usize, 0..20usize).prop_map(|(document, version)| Act::Restore { document, version }),
+        4 => (prop::sample::select(vec!["undo", "undo", "redo", "restore"]), 0..8usize, 0..20usize)
+            .prop_map(|(order, document, version)| Act::Wild { order, document, version }),
         1 => (0..8usize).prop_map(Act::Branch),
         1 => (0..8usize).prop_map(Act::MergeBack),
         2 => Just(Act::Offline),
@@ -150,14 +148,9 @@ fn perform(replica: &mut Replica, model: &mut Model, act: &Act, server: &str) {
                 model.put.entry(url).or_default().insert(key);
             }
         }
-        Act::Undo(document) | Act::Redo(document) | Act::Restore { document, .. } => {
+        Act::Wild { order, document, version } => {
             let url = on(model, *document);
-            let order = match act {
-                Act::Undo(_) => format!("undo {url}"),
-                Act::Redo(_) => format!("redo {url}"),
-                _ => format!("restore {url} {}", if let Act::Restore { version, .. } = act { *version } else { 0 }),
-            };
-            if !url.is_empty() && replica.call(&order).is_ok() {
+            if !url.is_empty() && replica.call(&format!("{order} {url} {version}")).is_ok() {
                 model.wild.insert(url);
             }
         }
@@ -293,8 +286,8 @@ impl Served {
                     block_on(document.saved())?;
                 }
             }
-            ["undo", url] => drop(self.document(url)?.undo()?),
-            ["redo", url] => drop(self.document(url)?.redo()?),
+            ["undo", url, _] => drop(self.document(url)?.undo()?),
+            ["redo", url, _] => drop(self.document(url)?.redo()?),
             ["restore", url, version] => {
                 let document = self.document(url)?;
                 let history = document.history()?;
