@@ -156,6 +156,7 @@ impl Repo {
             engine.check_open()?;
             match live.arrival(&engine.servers.sessions()) {
                 Arrival::Here => return Ok(document),
+                Arrival::Deleted => return Err(Error::Deleted { document: missing }),
                 Arrival::Denied => return Err(Error::Unavailable { document: missing }),
                 Arrival::Expected if !engine.servers.are_dialled() => {
                     return Err(Error::NoServer { document: missing });
@@ -181,6 +182,7 @@ impl Repo {
         document.read(|_| ())?;
         match document.live().arrival(&[]) {
             Arrival::Here => Ok(document),
+            Arrival::Deleted => Err(Error::Deleted { document: url.id().clone() }),
             Arrival::Expected | Arrival::Denied => Err(Error::NotHere { document: url.id().clone() }),
         }
     }
@@ -261,7 +263,7 @@ impl Repo {
         closing.await.unwrap_or(Err(Error::Closed))
     }
 
-    async fn open_on_own_threads(&self, id: DocumentId) -> Result<Document, Error> {
+    pub(crate) async fn open_on_own_threads(&self, id: DocumentId) -> Result<Document, Error> {
         self.engine().check_open()?;
         let repo = self.clone();
         let opening = self.engine().runtime.spawn_blocking(move || {

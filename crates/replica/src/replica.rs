@@ -159,6 +159,12 @@ impl Replica {
                 inner.shard_of(&document).send_from_store(Input::Compacted { document, changes });
             }
         });
+        let weak = Arc::downgrade(&inner);
+        inner.store.on_purged(move |document| {
+            if let Some(inner) = weak.upgrade() {
+                inner.shard_of(&document).send_from_store(Input::Purged { document });
+            }
+        });
         let metrics = inner.metrics.clone();
         inner.store.on_quarantined(move |_, kind| metrics.quarantine(kind));
         (Self { inner }, receiver)
@@ -188,6 +194,14 @@ impl Replica {
     pub fn change(&self, document: DocumentId, changes: Vec<Change>) -> u64 {
         let ticket = self.inner.next_ticket.fetch_add(1, Ordering::Relaxed);
         self.inner.route(Input::Local { document: document.clone(), changes, ticket }, &document);
+        ticket
+    }
+
+    /// Deletes or restores a document, also one that is not here. The ticket comes back in the news once that is durable.
+    #[must_use]
+    pub fn set_life(&self, document: &DocumentId, deleted: bool) -> u64 {
+        let ticket = self.inner.next_ticket.fetch_add(1, Ordering::Relaxed);
+        self.inner.route(Input::SetLife { document: document.clone(), deleted, ticket }, document);
         ticket
     }
 
@@ -299,6 +313,7 @@ impl Inner {
         let receipt = Receipt::new(Arc::new(allowance));
         let document = match &message {
             PeerMessage::Sync(message) => message.document.clone(),
+            PeerMessage::Native(message) => message.document().clone(),
             PeerMessage::DocUnavailable { document }
             | PeerMessage::Ephemeral { document, .. }
             | PeerMessage::RemoteHeads { document, .. } => document.clone(),

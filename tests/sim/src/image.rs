@@ -110,7 +110,7 @@ impl Image {
     pub(crate) fn load(&self, document: &DocumentId, what: &Load, hash_key: u64) -> Result<Loaded, StoreFailure> {
         let stored = self.documents.get(document);
         Ok(match what {
-            Load::Summary => Loaded::Summary(stored.map(Stored::summary)),
+            Load::Summary => Loaded::Summary(stored.map(Stored::summary).into()),
             Load::Graph => {
                 let graph = stored.map(|stored| Graph::from_stored(&stored.graph(), hash_key)).transpose();
                 let graph = graph.map_err(|error| StoreFailure { message: error.to_string() })?;
