@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Waker;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use syncline_core::ChangeHash;
 use syncline_core::graph::Graph;
@@ -16,6 +16,7 @@ use syncline_core::life::{Life, LifeUpdate};
 use syncline_core::storage::Commit;
 use syncline_store::{Store, StoreError};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 use crate::metrics::Shard as ShardLabel;
 use crate::outbox::Queued;
@@ -137,7 +138,7 @@ impl ShardTask {
         loop {
             let wake = self.hub.poll_timeout().map(|(at, _)| replica.started + at);
             if let Some(at) = wake {
-                timer.as_mut().reset(tokio::time::Instant::from_std(at));
+                timer.as_mut().reset(at);
             }
             let room = self.commits < COMMITS_MAX;
             tokio::select! {

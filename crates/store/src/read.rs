@@ -222,6 +222,8 @@ pub(crate) fn documents_after(
         if deleted { "" } else { living }
     );
     let mut statement = read.prepare_cached(&sql)?;
+    // SQLite counts with a sign.
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let mut rows = statement.query((after.map(DocumentId::as_bytes), limit))?;
     let mut documents = Vec::new();
     while let Some(row) = rows.next()? {

@@ -508,6 +508,8 @@ impl Writer {
         if failure.ends_writing() {
             tracing::error!(error = %failure, "the store stops writing");
             self.failed.get_or_insert(failure.clone());
+            // A checkpoint syncs the log again, and that would succeed without anything of it being on the disk.
+            self.checkpointer.end();
             self.round = None;
         }
         failure

@@ -107,6 +107,8 @@ pub(super) struct Persisting {
     pub(super) length: u32,
     /// Where the changes came from.
     pub(super) origin: Origin,
+    /// Local tickets whose changes were already under way, in this commit or an earlier one.
+    pub(super) also: Vec<u64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

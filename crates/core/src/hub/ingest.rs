@@ -69,7 +69,10 @@ impl Hub {
         let refused = self.admit_all(key, Origin::Local { ticket }, changes);
         let Some(document) = self.document(key) else { return };
         let under_way = document.persisting.back().is_some_and(|last| last.origin == Origin::Local { ticket });
-        if !under_way {
+        if let (false, None, Some(last)) = (under_way, &refused, document.persisting.back_mut()) {
+            // They have come back from a peer, and are saved when what is under way is.
+            last.also.push(ticket);
+        } else if !under_way {
             let document = document.id.clone();
             let event = match refused {
                 Some(remark) => Event::NotSaved { document, ticket, message: remark.to_string() },
@@ -122,7 +125,7 @@ impl Hub {
         let ticket = self.next_ticket;
         self.next_ticket += 1;
         if let Some(document) = self.document(key) {
-            document.persisting.push_back(Persisting { ticket, length, origin });
+            document.persisting.push_back(Persisting { ticket, length, origin, also: Vec::new() });
         }
         self.outputs.push_back(Output::Persist { ticket, commit });
     }
@@ -162,7 +165,7 @@ impl Hub {
         if document.persisting.front().is_none_or(|front| front.ticket != ticket) {
             return;
         }
-        let Some(Persisting { length, origin, .. }) = document.persisting.pop_front() else { return };
+        let Some(Persisting { length, origin, also, .. }) = document.persisting.pop_front() else { return };
         let before = document.durable;
         document.encoded.clear();
         if let Some(graph) = &mut document.graph {
@@ -173,6 +176,9 @@ impl Hub {
         }
         document.presence = Presence::Stored;
         self.notify_durable(key, before, length, origin);
+        for ticket in also {
+            self.outputs.push_back(Output::Notify(Event::Saved { document: id.clone(), ticket }));
+        }
         self.take_awaiting(now, key);
         self.respond_to_all(now, key);
     }
@@ -240,7 +246,8 @@ impl Hub {
         document.graph = (document.presence == Presence::Absent).then(|| Box::new(Graph::new(hash_key)));
         document.orphans = None;
         self.weigh(key);
-        for Persisting { origin, .. } in failed {
+        for Persisting { origin, also, .. } in failed {
+            also.into_iter().for_each(|ticket| self.not_saved(id, ticket, failure));
             match origin {
                 Origin::Peer(session) => drop(senders.insert(session)),
                 Origin::Local { ticket } => self.not_saved(id, ticket, failure),
