@@ -396,6 +396,7 @@ impl Live {
     }
 
     /// Puts what is in the inbox into the document, until it is empty. Blocks while a closure runs.
+    #[tracing::instrument(name = "apply remote changes", level = "debug", skip_all, fields(document = %self.id))]
     pub(crate) fn work(&self, engine: &Engine) {
         // In a statement of its own, so that `state` is free again before the document is waited for.
         let take = || self.state().inbox.take();

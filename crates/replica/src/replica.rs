@@ -22,7 +22,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::Instant;
 
 use crate::connection;
-use crate::dial::{Dialling, ServerUrl};
+use crate::dial::{Credentials, Dialling, ServerUrl};
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
 use crate::shard::{self, Occupied, ShardHandle};
@@ -106,6 +106,8 @@ pub(crate) struct Inner {
     pub(crate) stop: watch::Sender<bool>,
     /// Turns true when connections are to read no more.
     pub(crate) quiet: watch::Sender<bool>,
+    /// Counts the application's hints that the network is another one.
+    pub(crate) network: watch::Sender<u64>,
     stop_timeout: Duration,
     shards: OnceLock<Vec<ShardHandle>>,
     routing: RandomState,
@@ -134,6 +136,7 @@ impl Replica {
             heavy: Semaphore::new(HEAVY_DECODES_MAX),
             stop: watch::Sender::new(false),
             quiet: watch::Sender::new(false),
+            network: watch::Sender::new(0),
             stop_timeout: options.stop_timeout,
             shards: OnceLock::new(),
             routing: RandomState::new(),
@@ -177,10 +180,15 @@ impl Replica {
         connection::accept(Arc::clone(&self.inner), stream).await;
     }
 
-    /// Keeps a connection to a server, until the returned handle is dropped.
+    /// Keeps a connection to a server, until the returned handle is dropped. Shows it these credentials, if any.
     #[must_use]
-    pub fn dial(&self, server: ServerUrl) -> Dialling {
-        Dialling::start(Arc::clone(&self.inner), server)
+    pub fn dial(&self, server: ServerUrl, credentials: Option<Credentials>) -> Dialling {
+        Dialling::start(Arc::clone(&self.inner), server, credentials)
+    }
+
+    /// Dials servers that wait for their next try at once.
+    pub fn network_changed(&self) {
+        self.inner.network.send_modify(|changes| *changes += 1);
     }
 
     /// Hands over changes that the application made. The ticket comes back in the news once they are durable.
