@@ -11,6 +11,7 @@ mod frame;
 mod full;
 mod ledger;
 mod light;
+mod local;
 mod metrics;
 mod process;
 mod relay;
@@ -30,6 +31,7 @@ use clap::{Parser, Subcommand};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use crate::local::{ClientArgs, Job};
 use crate::report::{Report, Usage};
 use crate::scenario::Outcome;
 use crate::scenario::{cold_fetch, fanout, fanout_cpu, hostile, idle, kill, long_text, many_docs};
@@ -77,6 +79,14 @@ enum Scenario {
     Idle(idle::IdleArgs),
     /// kill -9 under load.
     Kill(kill::KillArgs),
+    /// The client crate on its own machine, beside samod and automerge.
+    Client(ClientArgs),
+    /// Work of `client` in a process of its own.
+    #[command(hide = true)]
+    ClientJob {
+        /// The work as JSON.
+        job: String,
+    },
     /// Frames that no honest client sends, beside a pair of honest ones.
     Hostile(hostile::HostileArgs),
     /// Clients that never read, in a crowd of those who do.
@@ -103,6 +113,7 @@ fn main() -> anyhow::Result<()> {
             print!("{}", report::table(&report::read(&file)?));
             Ok(())
         }
+        Scenario::ClientJob { job } => local::do_job(serde_json::from_str::<Job>(&job)?),
         scenario @ (Scenario::Typing(_)
         | Scenario::Fanout(_)
         | Scenario::ManyDocs(_)
@@ -114,7 +125,8 @@ fn main() -> anyhow::Result<()> {
         | Scenario::Idle(_)
         | Scenario::Kill(_)
         | Scenario::Hostile(_)
-        | Scenario::NeverReading(_)) => {
+        | Scenario::NeverReading(_)
+        | Scenario::Client(_)) => {
             let report = runtime.block_on(measure(&cli, &scenario));
             runtime.shutdown_timeout(std::time::Duration::from_secs(2));
             report.publish(cli.out.as_deref())?;
@@ -132,12 +144,10 @@ async fn measure(cli: &Cli, scenario: &Scenario) -> Report {
     let (name, parameters) = describe(scenario);
     let date = report::date();
     let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
-    let outcome = match Target::open(&cli.target).await {
-        Ok(mut target) => {
-            let outcome = run(scenario, &mut target).await;
-            if target.has_crashed() { Err(anyhow::anyhow!("the server ended: {}", target.log_tail())) } else { outcome }
-        }
-        Err(error) => Err(error),
+    let outcome = if let Scenario::Client(args) = scenario {
+        local::run(args, &cli.target).await
+    } else {
+        against_server(cli, scenario).await
     };
     let label = cli.target.label.clone();
     let scenario = name.to_owned();
@@ -146,6 +156,12 @@ async fn measure(cli: &Cli, scenario: &Scenario) -> Report {
         Err(error) => (Map::new(), 0.0, None, Usage::default(), Some(format!("{error:#}"))),
     };
     Report { scenario, label, date, cores, parameters, seconds, results, server, generator, error }
+}
+
+async fn against_server(cli: &Cli, scenario: &Scenario) -> anyhow::Result<Outcome> {
+    let mut target = Target::open(&cli.target).await?;
+    let outcome = run(scenario, &mut target).await;
+    if target.has_crashed() { Err(anyhow::anyhow!("the server ended: {}", target.log_tail())) } else { outcome }
 }
 
 async fn run(scenario: &Scenario, target: &mut Target) -> anyhow::Result<Outcome> {
@@ -162,7 +178,9 @@ async fn run(scenario: &Scenario, target: &mut Target) -> anyhow::Result<Outcome
         Scenario::Kill(args) => kill::run(args, target).await,
         Scenario::Hostile(args) => hostile::run(args, target).await,
         Scenario::NeverReading(args) => never_reading::run(args, target).await,
-        Scenario::Relay { .. } | Scenario::Table { .. } => unreachable!("not measured"),
+        Scenario::Client(_) | Scenario::ClientJob { .. } | Scenario::Relay { .. } | Scenario::Table { .. } => {
+            unreachable!("not measured")
+        }
     }
 }
 
@@ -183,7 +201,8 @@ fn describe(scenario: &Scenario) -> (&'static str, Value) {
         Scenario::Kill(args) => ("kill", json(args)),
         Scenario::Hostile(args) => ("hostile", json(args)),
         Scenario::NeverReading(args) => ("never-reading", json(args)),
-        Scenario::Relay { .. } | Scenario::Table { .. } => unreachable!("not measured"),
+        Scenario::Client(args) => (args.part.name(), json(args)),
+        Scenario::ClientJob { .. } | Scenario::Relay { .. } | Scenario::Table { .. } => unreachable!("not measured"),
     }
 }
 

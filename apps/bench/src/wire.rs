@@ -47,6 +47,11 @@ impl Endpoint {
         Ok(Self { url: url.to_owned(), address })
     }
 
+    /// As it was given.
+    pub(crate) fn url(&self) -> String {
+        self.url.clone()
+    }
+
     /// Connects; `source` spreads many connections over several local addresses, each with its own ports.
     ///
     /// # Errors

@@ -29,6 +29,10 @@ impl Complaints {
         if self.standing.len() >= COMPLAINTS_MAX && !self.standing.contains_key(&key) {
             return;
         }
+        if self.standing.get(&key).is_some_and(|standing| *standing.message == *words) {
+            // Said again on another try: it stands since the first.
+            return;
+        }
         let document = document.map(DocumentUrl::from);
         let complaint = Complaint { server: server.to_string(), document, message: Arc::from(words), at };
         self.standing.insert(key, complaint);

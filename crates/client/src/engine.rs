@@ -18,6 +18,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::Error;
+use crate::deletion::Decisions;
 use crate::document::Lease;
 use crate::feed::Feeds;
 use crate::live::Live;
@@ -50,6 +51,9 @@ pub(crate) struct Engine {
     /// The unit of positions in text.
     pub(crate) text_encoding: TextEncoding,
     pub(crate) servers: Servers,
+    pub(crate) decisions: Decisions,
+    /// How long deleted documents can be restored.
+    pub(crate) deleted_keep: Duration,
     pub(crate) feeds: Arc<Feeds>,
     documents: Mutex<HashMap<DocumentId, Open>>,
     last_time_s: AtomicI64,
@@ -87,6 +91,8 @@ impl Engine {
             author: options.author.clone(),
             text_encoding: options.text_encoding,
             servers: Servers::new(),
+            decisions: Decisions::default(),
+            deleted_keep: options.store.deleted_keep,
             feeds,
             documents: Mutex::default(),
             last_time_s: AtomicI64::new(0),
@@ -186,6 +192,9 @@ impl Engine {
     }
 
     fn dispatch_event(self: &Arc<Self>, event: Event) {
+        if self.dispatch_life(&event) {
+            return;
+        }
         match event {
             Event::Saved { document, ticket } => {
                 let Some(live) = self.live(&document) else { return };
@@ -231,6 +240,7 @@ impl Engine {
                     live.heard(sender, data);
                 }
             }
+            Event::LifeChanged { .. } | Event::LifeFailed { .. } | Event::Refused { .. } => {}
         }
     }
 
@@ -260,6 +270,7 @@ impl Engine {
         for live in self.all_live() {
             self.replica.initiate(session, &live.id);
         }
+        self.offer_deleted(session).await;
         let mut after: Option<DocumentId> = None;
         loop {
             let (engine, from) = (Arc::clone(&self), after.take());
@@ -302,6 +313,7 @@ impl Engine {
         self.replica.stop().await;
         self.servers.end();
         self.stopped.send_replace(true);
+        self.decisions.end();
         self.feeds.end();
         let mut unsaved = Ok(());
         for live in self.all_live() {
@@ -321,7 +333,7 @@ impl Engine {
         }
     }
 
-    fn live(&self, id: &DocumentId) -> Option<Arc<Live>> {
+    pub(crate) fn live(&self, id: &DocumentId) -> Option<Arc<Live>> {
         self.documents().get(id).map(|open| Arc::clone(&open.live))
     }
 

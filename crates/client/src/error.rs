@@ -173,6 +173,29 @@ pub enum Error {
         /// The document.
         document: DocumentId,
     },
+    /// The document is deleted. **State:** nothing was changed. **Do:** [`Repo::restore`](crate::Repo::restore) it, while
+    /// that can be done.
+    #[error("document {document} is deleted")]
+    Deleted {
+        /// The document.
+        document: DocumentId,
+    },
+    /// The grace period of a deleted document is over. **State:** its content is not on this disk any more.
+    /// **Do:** restore it on a replica that still has it.
+    #[error("document {document} was deleted too long ago: its content is gone from this disk")]
+    Purged {
+        /// The document.
+        document: DocumentId,
+    },
+    /// A deletion or restoration could not be written. **State:** the document is as it was. **Do:** free space or mend the
+    /// disk, and call again.
+    #[error("document {document} was neither deleted nor restored: {reason}")]
+    NotDeleted {
+        /// The document.
+        document: DocumentId,
+        /// What the store said.
+        reason: String,
+    },
     /// The repo was closed. **State:** what was saved is kept; this call did nothing. **Do:** open it again.
     #[error("the repo is closed")]
     Closed,

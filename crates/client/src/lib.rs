@@ -11,7 +11,8 @@
 //! [`Document::saved`] does, on a server's disk when [`Document::on_server`] does. [`Document::status`] says at any
 //! time which of these are true.
 //!
-//! Reading order: [`repo`] opens and finds, [`document`] reads, changes and watches, [`status`] and [`server`] name what
+//! Reading order: [`repo`] opens and finds, [`document`] reads, changes and watches, [`deletion`] deletes
+//! and restores, [`status`] and [`server`] name what
 //! is known, [`url`] is how documents are passed on, [`error`] what can go wrong; `engine` runs behind a repo, `live` is
 //! one document in memory, `journal` its changes that are not saved.
 
@@ -19,12 +20,14 @@ mod blocking;
 mod branch;
 mod cbor;
 mod complaints;
+pub mod deletion;
 pub mod document;
 mod engine;
 pub mod error;
 pub mod feed;
 pub mod history;
 mod journal;
+mod json;
 mod live;
 mod patching;
 pub mod presence;
@@ -46,6 +49,7 @@ pub mod watch;
 pub use automerge;
 pub use autosurgeon;
 pub use blocking::block_on;
+pub use deletion::Deleted;
 pub use document::{ChangeOptions, Document};
 pub use error::Error;
 pub use feed::{Feed, Position};
@@ -53,7 +57,7 @@ pub use history::ChangeInfo;
 pub use presence::{Presence, PresenceOptions};
 pub use receipt::Receipt;
 pub use repo::{Options, Repo};
-pub use server::{Connection, Server};
+pub use server::{ConnectOptions, Connection, Server};
 pub use status::{Complaint, OnOneServer, OnServer, RepoStatus, Saved, Status};
 pub use steps::Origin;
 pub use text::TextEditor;

@@ -71,6 +71,7 @@ struct State {
     opening: Option<u64>,
     /// By server address.
     announced: BTreeMap<Arc<str>, Announcement>,
+    deleted: bool,
     /// Connections whose server does not have the document.
     denied: BTreeSet<SessionId>,
     broken: Option<Arc<str>>,
@@ -90,6 +91,7 @@ struct Announcement {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Arrival {
     Here,
+    Deleted,
     Expected,
     Denied,
 }
@@ -97,13 +99,14 @@ pub(crate) enum Arrival {
 impl Live {
     /// Reads a document from the store, or begins one that the store does not have. Blocks on the disk.
     pub(crate) fn load(engine: &Engine, id: &DocumentId) -> Result<Self, Error> {
+        let deleted = engine.replica.store().life(id)?.is_some_and(|entry| entry.life.deleted);
         let mut document = load(engine, id)?;
         engine.sign(id, &mut document);
         let latest = Latest { heads: document.get_heads(), ..Latest::default() };
         Ok(Self {
             id: id.clone(),
             document: RwLock::new(document),
-            state: Mutex::default(),
+            state: Mutex::new(State { deleted, ..State::default() }),
             undo: Mutex::default(),
             watchers: AtomicUsize::new(0),
             ephemerals: OnceLock::new(),
@@ -146,6 +149,9 @@ impl Live {
         let mut document = self.document_mut();
         self.check_not_broken()?;
         engine.check_open()?;
+        if self.is_deleted() {
+            return Err(Error::Deleted { document: self.id.clone() });
+        }
         let change = plan(&document)?;
         let begins = document.get_heads().is_empty();
         let watched = self.is_watched();
@@ -293,11 +299,26 @@ impl Live {
     /// Whether the document has come, will come, or is denied by all of these connections.
     pub(crate) fn arrival(&self, sessions: &[SessionId]) -> Arrival {
         let state = self.state();
+        if state.deleted {
+            return Arrival::Deleted;
+        }
         if !self.latest.borrow().heads.is_empty() || state.broken.is_some() {
             return Arrival::Here;
         }
         let denied = !sessions.is_empty() && sessions.iter().all(|session| state.denied.contains(session));
         if denied { Arrival::Denied } else { Arrival::Expected }
+    }
+
+    pub(crate) fn is_deleted(&self) -> bool {
+        self.state().deleted
+    }
+
+    /// Takes in that the document was deleted or restored.
+    pub(crate) fn set_deleted(&self, deleted: bool) {
+        let changed = std::mem::replace(&mut self.state().deleted, deleted) != deleted;
+        if changed {
+            self.tick();
+        }
     }
 
     /// Whether it can leave memory without a loss.
@@ -375,6 +396,7 @@ impl Live {
     }
 
     /// Puts what is in the inbox into the document, until it is empty. Blocks while a closure runs.
+    #[tracing::instrument(name = "apply remote changes", level = "debug", skip_all, fields(document = %self.id))]
     pub(crate) fn work(&self, engine: &Engine) {
         // In a statement of its own, so that `state` is free again before the document is waited for.
         let take = || self.state().inbox.take();

@@ -18,7 +18,7 @@ use tokio::runtime::Runtime;
 use crate::document::{ChangeOptions, Document, Lease};
 use crate::engine::Engine;
 use crate::live::{Arrival, Live};
-use crate::server::Server;
+use crate::server::{ConnectOptions, Server};
 use crate::status::RepoStatus;
 use crate::timer::Timer;
 use crate::{DocumentUrl, Error};
@@ -81,6 +81,7 @@ impl Repo {
     ///
     /// # Errors
     /// As [`Repo::open`].
+    #[tracing::instrument(name = "open repo", skip_all, fields(directory = %directory.as_ref().display()))]
     pub fn open_with(directory: impl AsRef<Path>, options: Options) -> Result<Self, Error> {
         let store = Store::open(directory.as_ref(), options.store.clone())?;
         Self::start(store, options)
@@ -137,6 +138,7 @@ impl Repo {
     /// # Errors
     /// [`Error::NoServer`], [`Error::Unavailable`] when every connected server says that it has not got it,
     /// [`Error::FindTimeout`] after [`Options::find_timeout`]; [`Error::Broken`], [`Error::Store`], [`Error::Closed`].
+    #[tracing::instrument(name = "find document", level = "debug", skip_all, fields(document = %url.id()))]
     pub async fn find(&self, url: &DocumentUrl) -> Result<Document, Error> {
         let document = self.open_on_own_threads(url.id().clone()).await?;
         let live = document.live();
@@ -154,6 +156,7 @@ impl Repo {
             engine.check_open()?;
             match live.arrival(&engine.servers.sessions()) {
                 Arrival::Here => return Ok(document),
+                Arrival::Deleted => return Err(Error::Deleted { document: missing }),
                 Arrival::Denied => return Err(Error::Unavailable { document: missing }),
                 Arrival::Expected if !engine.servers.are_dialled() => {
                     return Err(Error::NoServer { document: missing });
@@ -179,6 +182,7 @@ impl Repo {
         document.read(|_| ())?;
         match document.live().arrival(&[]) {
             Arrival::Here => Ok(document),
+            Arrival::Deleted => Err(Error::Deleted { document: url.id().clone() }),
             Arrival::Expected | Arrival::Denied => Err(Error::NotHere { document: url.id().clone() }),
         }
     }
@@ -216,25 +220,50 @@ impl Repo {
     /// # Errors
     /// [`Error::Address`] when the text is not `ws://host:port`, [`Error::Closed`].
     pub fn connect(&self, address: &str) -> Result<Server, Error> {
+        self.connect_with(address, ConnectOptions::default())
+    }
+
+    /// As [`Repo::connect`], with options. They do not count where the address is connected to already.
+    ///
+    /// ```
+    /// # use syncline::{ConnectOptions, Repo};
+    /// # async fn fresh_token() -> Result<String, std::io::Error> { Ok("secret".to_owned()) }
+    /// let repo = Repo::memory()?;
+    /// let options = ConnectOptions::default().token(|| async { Ok(fresh_token().await?) });
+    /// let server = repo.connect_with("ws://127.0.0.1:3030", options)?;
+    /// # Ok::<(), syncline::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Repo::connect`].
+    pub fn connect_with(&self, address: &str, options: ConnectOptions) -> Result<Server, Error> {
         let address: ServerUrl = address.parse()?;
         let engine = self.engine();
         engine.check_open()?;
         let _runtime = engine.runtime.enter();
-        let link = engine.servers.link(address, |address| engine.replica.dial(address));
+        let dial = |address| engine.replica.dial(address, options.into_credentials());
+        let link = engine.servers.link(address, dial);
         Ok(Server::new(link, Arc::clone(&self.background)))
+    }
+
+    /// Says that the machine's network has changed: servers that cannot be reached are dialled at once, not after their
+    /// wait. For an application that hears of it from the system.
+    pub fn network_changed(&self) {
+        self.engine().replica.network_changed();
     }
 
     /// Takes no more changes, makes durable those that there are, leaves the servers and releases the directory.
     ///
     /// # Errors
     /// [`Error::NotSaved`] with a document of which something could not be saved and is lost.
+    #[tracing::instrument(name = "close repo", skip_all)]
     pub async fn close(self) -> Result<(), Error> {
         let engine = Arc::clone(self.engine());
         let closing = engine.runtime.spawn(Arc::clone(&engine).shut_down());
         closing.await.unwrap_or(Err(Error::Closed))
     }
 
-    async fn open_on_own_threads(&self, id: DocumentId) -> Result<Document, Error> {
+    pub(crate) async fn open_on_own_threads(&self, id: DocumentId) -> Result<Document, Error> {
         self.engine().check_open()?;
         let repo = self.clone();
         let opening = self.engine().runtime.spawn_blocking(move || {

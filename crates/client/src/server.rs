@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::SystemTime;
 
 use syncline_core::id::{DocumentId, SessionId, StorageId};
-use syncline_replica::{Dialling, ServerUrl};
+use syncline_replica::{Credentials, Dialling, ServerUrl};
 use tokio::sync::watch;
 
 use crate::Error;
@@ -22,6 +22,29 @@ pub struct Server {
     link: Arc<Link>,
     // The link's tasks run on the repo's threads.
     _background: Arc<Background>,
+}
+
+/// How a server is connected to.
+#[derive(Debug, Default)]
+pub struct ConnectOptions {
+    credentials: Option<Credentials>,
+}
+
+impl ConnectOptions {
+    /// Asks for a token before each try to connect, and shows it to the server as `Authorization: Bearer …`. So a token
+    /// that has expired is renewed. Where it fails, the server counts as one that cannot be reached, with the error as
+    /// the reason.
+    #[must_use]
+    pub fn token<F>(self, token: impl Fn() -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Result<String, Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
+    {
+        Self { credentials: Some(Credentials::new(token)) }
+    }
+
+    pub(crate) fn into_credentials(self) -> Option<Credentials> {
+        self.credentials
+    }
 }
 
 /// Whether a server can be reached.

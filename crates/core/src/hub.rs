@@ -11,6 +11,7 @@ mod connection;
 mod document;
 mod ingest;
 mod input;
+mod life;
 mod memory;
 mod relay;
 mod respond;
@@ -20,6 +21,7 @@ use std::time::Duration;
 
 use crate::id::{DocumentId, SessionId, StorageId};
 use crate::limits::Limits;
+use crate::native::NativeMessage;
 use connection::Session;
 use document::{Document, Item, Presence};
 use memory::KeyedState;
@@ -101,6 +103,12 @@ impl Hub {
             Input::Loaded { document, loaded } => self.loaded(now, &document, loaded),
             Input::LoadFailed { document, what, failure } => self.load_failed(now, &document, &what, &failure),
             Input::Compacted { document, changes } => self.compacted(&document, changes),
+            Input::SetLife { document, deleted, ticket } => {
+                self.enqueue(now, &document, Item::SetLife { deleted, ticket });
+            }
+            Input::LifeSet { document, ticket, life } => self.life_set(now, &document, ticket, life),
+            Input::LifeNotSet { document, ticket, failure } => self.life_not_set(now, &document, ticket, &failure),
+            Input::Purged { document } => self.purged(now, &document),
             Input::Drained { session } => self.drained(now, session),
             Input::Disconnected { session } => self.disconnect(now, session),
             Input::Timeout => self.timeout(now),
@@ -171,6 +179,22 @@ impl Hub {
                     self.note_remote_heads(&document, session, entry);
                 }
             }
+            PeerMessage::Native(message) => self.receive_native(now, session, message, receipt),
+        }
+    }
+
+    fn receive_native(&mut self, now: Now, session: SessionId, message: NativeMessage, receipt: Receipt) {
+        match message {
+            NativeMessage::Life { document, life } => {
+                if self.may_open(session, &document) {
+                    self.enqueue(now, &document, Item::Life { session, life, _receipt: receipt });
+                }
+            }
+            // Only those whom we offer our changes have a say in what becomes of them.
+            NativeMessage::Refused { document, hash, reason, words } if self.upstreams.contains(&session) => {
+                self.outputs.push_back(Output::Notify(Event::Refused { document, session, hash, reason, words }));
+            }
+            NativeMessage::Refused { .. } => {}
         }
     }
 
@@ -204,6 +228,10 @@ impl Hub {
     fn drive(&mut self, now: Now, key: u32) {
         loop {
             let Some(document) = self.document(key) else { return };
+            // What a peer says after a record is said of the document as it is then.
+            if document.deciding.is_some() {
+                return;
+            }
             let Some(item) = document.inbox.front() else { return };
             if document.presence == Presence::Unknown {
                 return self.load_once(key, Load::Summary);
@@ -222,6 +250,8 @@ impl Hub {
             Item::Local { changes, ticket } => self.handle_local(now, key, changes, ticket),
             Item::Watch => self.watch(now, key),
             Item::Initiate { session } => self.initiate(now, key, session),
+            Item::SetLife { deleted, ticket } => self.decide(key, deleted, ticket),
+            Item::Life { session, life, .. } => self.hear_life(now, key, session, life),
         }
     }
 
@@ -229,6 +259,7 @@ impl Hub {
         if let Some(document) = self.document(key) {
             document.watched = true;
         }
+        self.tell_life(key);
         self.tell_what_peers_said(key);
         self.initiate_upstreams(now, key);
     }

@@ -6,7 +6,8 @@
 //! Reading order: [`id`] and [`clock`] name things, [`chunk`] and [`change`] turn hostile bytes into validated changes,
 //! [`graph`] is what a replica knows of a document, [`sync`] agrees on one document with one peer, [`hub`] does so
 //! for all documents and peers, [`session`] speaks with one socket, [`wire`] is the byte format of that speech,
-//! [`storage`] is the seam to a store, [`loader`] to whoever builds whole documents, and [`limits`] bounds all of it.
+//! [`native`] what Syncline replicas add to it, [`life`] says which documents are deleted, [`storage`] is the seam to a
+//! store, [`loader`] to whoever builds whole documents, and [`limits`] bounds all of it.
 
 // A test's helper panics on whatever it did not expect.
 #![cfg_attr(test, allow(clippy::wildcard_enum_match_arm))]
@@ -18,8 +19,10 @@ pub mod document;
 pub mod graph;
 pub mod hub;
 pub mod id;
+pub mod life;
 pub mod limits;
 pub mod loader;
+pub mod native;
 pub mod session;
 pub mod storage;
 pub mod sync;

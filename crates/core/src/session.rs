@@ -15,6 +15,7 @@ use crate::hub::{Now, Outgoing, PeerInfo, PeerMessage, Role};
 use crate::id::{DocumentId, PeerId, StorageId};
 use crate::limits::Limits;
 use crate::loader::{InProcess, Loader};
+use crate::native::{self, NativeMessage};
 use crate::wire::{self, Body, Envelope, PeerMetadata};
 
 pub use decode::{Offence, is_heavy};
@@ -163,6 +164,7 @@ impl Session {
                 let body = Body::RemoteHeadsChanged { document: document.clone(), heads: heads.clone() };
                 wire::encode(local, target, &body, out);
             }
+            Outgoing::Native(message) => wire::encode(local, target, &Body::Native { data: message.encode() }, out),
             Outgoing::Error { message } => wire::encode(local, target, &Body::Error { message }, out),
         }
     }
@@ -195,7 +197,7 @@ impl Session {
         let body = Body::Peer { metadata: metadata(&self.local), selected_version: Some(VERSION) };
         let mut frame = Vec::new();
         wire::encode(self.local.peer.as_str(), Some(peer.as_str()), &body, &mut frame);
-        let info = PeerInfo { peer, storage: lasting_storage(&theirs), role: Role::Downstream };
+        let info = info(peer, &theirs, Role::Downstream);
         self.phase = Phase::Syncing(info.clone());
         vec![Step::Send(frame), Step::Joined(info)]
     }
@@ -215,10 +217,11 @@ impl Session {
             | Body::Ephemeral { .. }
             | Body::RemoteSubscriptionChange { .. }
             | Body::RemoteHeadsChanged { .. }
+            | Body::Native { .. }
             | Body::Unknown { .. } => return self.close(Offence::ExpectedPeer),
         };
         let Ok(peer) = PeerId::new(envelope.sender) else { return self.close(Offence::BadPeerId) };
-        let info = PeerInfo { peer, storage: lasting_storage(&theirs), role: Role::Upstream };
+        let info = info(peer, &theirs, Role::Upstream);
         self.phase = Phase::Syncing(info.clone());
         vec![Step::Joined(info)]
     }
@@ -253,6 +256,7 @@ impl Session {
             Body::Error { message } => vec![Step::Refused(Offence::PeerError(message.to_owned()))],
             Body::Leave => self.close(Offence::Left),
             Body::Join { .. } | Body::Peer { .. } => self.close(Offence::JoinedTwice),
+            Body::Native { data } => self.native(data),
             // Other implementations add kinds; they do not need an answer.
             Body::Unknown { .. } => Vec::new(),
         }
@@ -263,6 +267,17 @@ impl Session {
         let mut steps: Vec<Step> = offences.into_iter().flat_map(|offence| self.refuse(offence)).collect();
         steps.extend(message.map(|message| Step::Forward(PeerMessage::Sync(Box::new(message)))));
         steps
+    }
+
+    /// For a peer that has not announced it, the extension does not exist.
+    fn native(&self, data: Bytes) -> Vec<Step> {
+        if self.peer().is_none_or(|peer| peer.native == 0) {
+            return Vec::new();
+        }
+        match NativeMessage::decode(data) {
+            Ok(message) => message.map(|message| Step::Forward(PeerMessage::Native(message))).into_iter().collect(),
+            Err(error) => self.refuse(Offence::Native(error)),
+        }
     }
 
     /// Tells the peer what was not taken and goes on.
@@ -287,7 +302,13 @@ impl Session {
 }
 
 fn metadata(local: &LocalPeer) -> PeerMetadata {
-    PeerMetadata { storage_id: Some(local.storage.clone()), is_ephemeral: false, native: None }
+    PeerMetadata { storage_id: Some(local.storage.clone()), is_ephemeral: false, native: Some(native::VERSION) }
+}
+
+/// The peer as it presents itself. Both speak the older of the two versions of the native extension.
+fn info(peer: PeerId, metadata: &PeerMetadata, role: Role) -> PeerInfo {
+    let native = metadata.native.unwrap_or(0).min(native::VERSION);
+    PeerInfo { peer, storage: lasting_storage(metadata), role, native }
 }
 
 /// The store whose heads are worth remembering: an ephemeral peer's is gone with it.

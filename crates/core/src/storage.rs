@@ -8,6 +8,7 @@ use bytes::Bytes;
 use crate::ChangeHash;
 use crate::clock::Stamp;
 use crate::id::DocumentId;
+use crate::life::Life;
 
 /// New changes of one document, to be made durable together.
 ///
@@ -35,6 +36,21 @@ pub struct StoredChange {
     pub stamp: Stamp,
     /// The raw, uncompressed change chunk.
     pub bytes: Bytes,
+}
+
+/// What a store knows of a document, whether it has changes of it or not.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// Its changes in short; `None` if there are none.
+    pub summary: Option<Summary>,
+    /// Who said last whether it is deleted; `None` if nobody did.
+    pub life: Option<Life>,
+}
+
+impl From<Option<Summary>> for Standing {
+    fn from(summary: Option<Summary>) -> Self {
+        Self { summary, life: None }
+    }
 }
 
 /// What is known of a stored document without reading its changes: enough to answer a peer that is in sync.

@@ -97,6 +97,11 @@ pub enum Body<'a> {
         /// One element for each store.
         heads: Vec<RemoteHeads>,
     },
+    /// A message of the native extension, between peers that both announced it.
+    Native {
+        /// What [`crate::native`] reads.
+        data: Bytes,
+    },
     /// A message of a kind that this version does not know; to be ignored.
     Unknown {
         /// The value of its `type` field, at most [`PEER_ID_BYTES_MAX`] bytes.
@@ -119,6 +124,7 @@ impl Body<'_> {
             Self::Ephemeral { .. } => "ephemeral",
             Self::RemoteSubscriptionChange { .. } => "remote-subscription-change",
             Self::RemoteHeadsChanged { .. } => "remote-heads-changed",
+            Self::Native { .. } => "syncline",
             Self::Unknown { kind } => kind,
         }
     }

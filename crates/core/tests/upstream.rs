@@ -38,7 +38,8 @@ impl Client {
         let hub = Hub::new(Limits::default(), [3; 32]);
         let mut client =
             Self { hub, document, holds_commits: false, held: Vec::new(), sent: Vec::new(), told: Vec::new() };
-        let peer = PeerInfo { peer: PeerId::new("server").expect("a name"), storage: None, role: Role::Upstream };
+        let peer =
+            PeerInfo { peer: PeerId::new("server").expect("a name"), storage: None, role: Role::Upstream, native: 0 };
         client.input(Input::Connected { session: SERVER, peer, opened: OpenedDocuments::default() });
         client
     }
@@ -53,10 +54,11 @@ impl Client {
                 Output::Persist { ticket, .. } => self.hub.handle(now, Input::Persisted { document, ticket }),
                 Output::Load { what, .. } => {
                     assert_eq!(what, Load::Summary, "everything else is in memory here");
-                    self.hub.handle(now, Input::Loaded { document, loaded: Loaded::Summary(None) });
+                    self.hub.handle(now, Input::Loaded { document, loaded: Loaded::Summary(None.into()) });
                 }
                 Output::Send { message, .. } => self.sent.push(message),
                 Output::Notify(event) => self.told.push(event),
+                Output::SetLife { .. } => unreachable!("nobody deletes here"),
                 Output::AwaitDrain { .. } | Output::Refused { .. } | Output::Close { .. } => {}
             }
         }
@@ -102,6 +104,7 @@ impl Client {
                 other @ (Outgoing::DocUnavailable { .. }
                 | Outgoing::Ephemeral { .. }
                 | Outgoing::RemoteHeads { .. }
+                | Outgoing::Native(_)
                 | Outgoing::Error { .. }) => panic!("unexpected: {other:?}"),
             }
         }
@@ -202,7 +205,8 @@ fn a_stored_document_is_announced_without_reading_its_changes() {
     let mut hub = Hub::new(Limits::default(), [3; 32]);
     let now = Now { mono: Duration::from_secs(1), wall_ms: 1_000 };
     let document = DocumentId::from_bytes(&[7; 16]).expect("16 bytes");
-    let peer = PeerInfo { peer: PeerId::new("server").expect("a name"), storage: None, role: Role::Upstream };
+    let peer =
+        PeerInfo { peer: PeerId::new("server").expect("a name"), storage: None, role: Role::Upstream, native: 0 };
     hub.handle(now, Input::Connected { session: SERVER, peer, opened: OpenedDocuments::default() });
     hub.handle(now, Input::Initiate { session: SERVER, document: document.clone() });
     assert!(matches!(hub.poll_output(), Some(Output::Load { what: Load::Summary, .. })));
@@ -214,7 +218,7 @@ fn a_stored_document_is_announced_without_reading_its_changes() {
         snapshot_changes: 0,
         snapshot_bytes: 0,
     };
-    hub.handle(now, Input::Loaded { document, loaded: Loaded::Summary(Some(summary)) });
+    hub.handle(now, Input::Loaded { document, loaded: Loaded::Summary(Some(summary).into()) });
     assert!(matches!(hub.poll_output(), Some(Output::Send { message: Outgoing::Sync { .. }, .. })));
     assert!(hub.poll_output().is_none());
 }

@@ -10,7 +10,7 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_core::Stream;
@@ -20,7 +20,7 @@ use syncline_core::id::SessionId;
 use syncline_core::limits::Limits;
 use syncline_core::session::{Offence, Session, Step, is_heavy};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::{Interval, MissedTickBehavior};
+use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig, frame::coding::CloseCode};
 use tokio_tungstenite::tungstenite::{Error as WsError, Message};
@@ -142,7 +142,7 @@ where
         let (id, outbox) = replica.open_session();
         let now = Instant::now();
         let first = (replica.limits.join_timeout).min(TICK);
-        let mut tick = tokio::time::interval_at(tokio::time::Instant::from_std(now + first), TICK);
+        let mut tick = tokio::time::interval_at(now + first, TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
             replica,

@@ -4,6 +4,7 @@
 //! Next: `connection.rs`.
 
 use std::fmt;
+use std::pin::Pin;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +12,10 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio_tungstenite::client_async_with_config;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::http::HeaderValue;
+use tokio_tungstenite::tungstenite::http::header::AUTHORIZATION;
+use tracing::Instrument;
 
 use crate::connection::{self, websocket_config};
 use crate::replica::{Inner, News};
@@ -74,6 +79,44 @@ impl fmt::Display for ServerUrl {
     }
 }
 
+/// What a server is shown when it is dialled: a token that is asked for before each try.
+#[derive(Clone)]
+pub struct Credentials {
+    token: Arc<dyn Fn() -> TokenFuture + Send + Sync>,
+}
+
+type TokenFuture = Pin<Box<dyn Future<Output = Result<String, String>> + Send>>;
+
+impl Credentials {
+    /// Credentials from whatever makes a token.
+    pub fn new<F, E>(token: impl Fn() -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Result<String, E>> + Send + 'static,
+        E: fmt::Display,
+    {
+        let token = move || -> TokenFuture {
+            let made = token();
+            Box::pin(async move { made.await.map_err(|error| error.to_string()) })
+        };
+        Self { token: Arc::new(token) }
+    }
+
+    /// The header's value.
+    async fn bearer(&self) -> Result<HeaderValue, String> {
+        let token = (self.token)().await.map_err(|error| format!("there is no token for it: {error}"))?;
+        let mut value = HeaderValue::from_str(&format!("Bearer {token}"))
+            .map_err(|_| "the token for it has characters that a header cannot have".to_owned())?;
+        value.set_sensitive(true);
+        Ok(value)
+    }
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials").finish_non_exhaustive()
+    }
+}
+
 /// A connection that is kept alive until this is dropped.
 #[derive(Debug)]
 pub struct Dialling {
@@ -81,8 +124,9 @@ pub struct Dialling {
 }
 
 impl Dialling {
-    pub(crate) fn start(replica: Arc<Inner>, server: ServerUrl) -> Self {
-        Self { task: tokio::spawn(keep_dialling(replica, server)) }
+    pub(crate) fn start(replica: Arc<Inner>, server: ServerUrl, credentials: Option<Credentials>) -> Self {
+        let span = tracing::info_span!("server", address = %server);
+        Self { task: tokio::spawn(keep_dialling(replica, server, credentials).instrument(span)) }
     }
 }
 
@@ -92,10 +136,12 @@ impl Drop for Dialling {
     }
 }
 
-async fn keep_dialling(replica: Arc<Inner>, server: ServerUrl) {
+async fn keep_dialling(replica: Arc<Inner>, server: ServerUrl, credentials: Option<Credentials>) {
+    let mut network = replica.network.subscribe();
     let mut wait = WAIT_MIN;
     while !*replica.quiet.borrow() {
-        match dial_once(&replica, &server).await {
+        network.mark_unchanged();
+        match dial_once(&replica, &server, credentials.as_ref()).await {
             Ok(Some(joined)) if joined >= STABLE => wait = WAIT_MIN,
             Ok(Some(_)) => {}
             Ok(None) => {
@@ -105,19 +151,30 @@ async fn keep_dialling(replica: Arc<Inner>, server: ServerUrl) {
             Err(reason) => replica.tell(News::Unreachable { server: server.clone(), reason }),
         }
         // Half the wait for certain, half by chance: clients that lost one server do not come back all at once.
-        tokio::time::sleep(wait.mul_f64(rand::random_range(0.5..1.0))).await;
-        wait = (wait * 2).min(WAIT_MAX);
+        let pause = wait.mul_f64(rand::random_range(0.5..1.0));
+        wait = match tokio::time::timeout(pause, network.changed()).await {
+            Ok(_) => WAIT_MIN,
+            Err(_) => (wait * 2).min(WAIT_MAX),
+        };
     }
 }
 
 /// One connection from start to end. Returns how long the server's handshake lasted, if it came to that.
-async fn dial_once(replica: &Arc<Inner>, server: &ServerUrl) -> Result<Option<Duration>, String> {
+async fn dial_once(
+    replica: &Arc<Inner>,
+    server: &ServerUrl,
+    credentials: Option<&Credentials>,
+) -> Result<Option<Duration>, String> {
     let connect = async {
+        let mut request = server.text.as_str().into_client_request().map_err(|error| error.to_string())?;
+        if let Some(credentials) = credentials {
+            request.headers_mut().insert(AUTHORIZATION, credentials.bearer().await?);
+        }
         let stream = TcpStream::connect(&server.authority).await.map_err(|error| error.to_string())?;
         stream.set_nodelay(true).map_err(|error| error.to_string())?;
         let stream = Counted::new(stream, u64::MAX);
         let config = websocket_config(&replica.limits);
-        let upgraded = client_async_with_config(&server.text, stream, Some(config)).await;
+        let upgraded = client_async_with_config(request, stream, Some(config)).await;
         upgraded.map_err(|error| error.to_string())
     };
     let connected = tokio::time::timeout(CONNECT_TIMEOUT, connect).await;

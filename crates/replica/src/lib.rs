@@ -15,5 +15,5 @@ mod shard;
 mod stream;
 
 pub use connection::websocket_config;
-pub use dial::{DialError, Dialling, ServerUrl};
+pub use dial::{Credentials, DialError, Dialling, ServerUrl};
 pub use replica::{News, Options, Replica};

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use syncline_core::change::Change;
@@ -18,9 +18,10 @@ use syncline_core::session::{LocalPeer, Offence, Roster};
 use syncline_store::Store;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::time::Instant;
 
 use crate::connection;
-use crate::dial::{Dialling, ServerUrl};
+use crate::dial::{Credentials, Dialling, ServerUrl};
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
 use crate::shard::{self, Occupied, ShardHandle};
@@ -104,6 +105,8 @@ pub(crate) struct Inner {
     pub(crate) stop: watch::Sender<bool>,
     /// Turns true when connections are to read no more.
     pub(crate) quiet: watch::Sender<bool>,
+    /// Counts the application's hints that the network is another one.
+    pub(crate) network: watch::Sender<u64>,
     stop_timeout: Duration,
     shards: OnceLock<Vec<ShardHandle>>,
     routing: RandomState,
@@ -132,6 +135,7 @@ impl Replica {
             heavy: Semaphore::new(HEAVY_DECODES_MAX),
             stop: watch::Sender::new(false),
             quiet: watch::Sender::new(false),
+            network: watch::Sender::new(0),
             stop_timeout: options.stop_timeout,
             shards: OnceLock::new(),
             routing: RandomState::new(),
@@ -156,6 +160,12 @@ impl Replica {
                 inner.shard_of(&document).send_from_store(Input::Compacted { document, changes });
             }
         });
+        let weak = Arc::downgrade(&inner);
+        inner.store.on_purged(move |document| {
+            if let Some(inner) = weak.upgrade() {
+                inner.shard_of(&document).send_from_store(Input::Purged { document });
+            }
+        });
         let metrics = inner.metrics.clone();
         inner.store.on_quarantined(move |_, kind| metrics.quarantine(kind));
         (Self { inner }, receiver)
@@ -169,10 +179,15 @@ impl Replica {
         connection::accept(Arc::clone(&self.inner), stream).await;
     }
 
-    /// Keeps a connection to a server, until the returned handle is dropped.
+    /// Keeps a connection to a server, until the returned handle is dropped. Shows it these credentials, if any.
     #[must_use]
-    pub fn dial(&self, server: ServerUrl) -> Dialling {
-        Dialling::start(Arc::clone(&self.inner), server)
+    pub fn dial(&self, server: ServerUrl, credentials: Option<Credentials>) -> Dialling {
+        Dialling::start(Arc::clone(&self.inner), server, credentials)
+    }
+
+    /// Dials servers that wait for their next try at once.
+    pub fn network_changed(&self) {
+        self.inner.network.send_modify(|changes| *changes += 1);
     }
 
     /// Hands over changes that the application made. The ticket comes back in the news once they are durable.
@@ -180,6 +195,14 @@ impl Replica {
     pub fn change(&self, document: DocumentId, changes: Vec<Change>) -> u64 {
         let ticket = self.inner.next_ticket.fetch_add(1, Ordering::Relaxed);
         self.inner.route(Input::Local { document: document.clone(), changes, ticket }, &document);
+        ticket
+    }
+
+    /// Deletes or restores a document, also one that is not here. The ticket comes back in the news once that is durable.
+    #[must_use]
+    pub fn set_life(&self, document: &DocumentId, deleted: bool) -> u64 {
+        let ticket = self.inner.next_ticket.fetch_add(1, Ordering::Relaxed);
+        self.inner.route(Input::SetLife { document: document.clone(), deleted, ticket }, document);
         ticket
     }
 
@@ -291,6 +314,7 @@ impl Inner {
         let receipt = Receipt::new(Arc::new(allowance));
         let document = match &message {
             PeerMessage::Sync(message) => message.document.clone(),
+            PeerMessage::Native(message) => message.document().clone(),
             PeerMessage::DocUnavailable { document }
             | PeerMessage::Ephemeral { document, .. }
             | PeerMessage::RemoteHeads { document, .. } => document.clone(),

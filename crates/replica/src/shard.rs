@@ -6,15 +6,17 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Waker;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use syncline_core::ChangeHash;
 use syncline_core::graph::Graph;
 use syncline_core::hub::{Hub, Input, Load, Loaded, Output, StoreFailure};
 use syncline_core::id::DocumentId;
+use syncline_core::life::{Life, LifeUpdate};
 use syncline_core::storage::Commit;
 use syncline_store::{Store, StoreError};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 use crate::metrics::Shard as ShardLabel;
 use crate::outbox::Queued;
@@ -136,7 +138,7 @@ impl ShardTask {
         loop {
             let wake = self.hub.poll_timeout().map(|(at, _)| replica.started + at);
             if let Some(at) = wake {
-                timer.as_mut().reset(tokio::time::Instant::from_std(at));
+                timer.as_mut().reset(at);
             }
             let room = self.commits < COMMITS_MAX;
             tokio::select! {
@@ -175,6 +177,7 @@ impl ShardTask {
             match output {
                 Output::Persist { ticket, commit } => turn.commits.push((ticket, commit)),
                 Output::Load { document, what } => turn.loads.push((document, what)),
+                Output::SetLife { ticket, document, update } => turn.lives.push((ticket, document, update)),
                 Output::Send { session, message } => {
                     if let Some(outbox) = replica.outbox(session) {
                         outbox.push(Queued::Message(message));
@@ -207,6 +210,9 @@ impl ShardTask {
         replica.metrics.graph_bytes.get_or_create(&label).set(bytes as i64);
         if !turn.commits.is_empty() {
             self.commit(replica, turn.commits);
+        }
+        for (ticket, document, update) in turn.lives {
+            self.set_life(replica, ticket, document, update);
         }
         if !turn.loads.is_empty() {
             let (store, hash_key) = (replica.store.clone(), self.hub.hash_key());
@@ -250,6 +256,23 @@ impl ShardTask {
         );
     }
 
+    fn set_life(&mut self, replica: &Arc<Inner>, ticket: u64, document: DocumentId, update: LifeUpdate) {
+        self.commits += 1;
+        let handle = replica.shards()[self.number].clone();
+        let id = document.clone();
+        let done = move |result: Result<Life, StoreError>| {
+            handle.send_from_store(match result {
+                Ok(life) => Input::LifeSet { document: id, ticket, life },
+                Err(error) => {
+                    tracing::error!(document = %id, "whether it is deleted could not be stored: {error}");
+                    Input::LifeNotSet { document: id, ticket, failure: failure_of(&error) }
+                }
+            });
+            let _ = handle.store.send(FromStore::Committed(1));
+        };
+        replica.store.set_life(document, update, Box::new(done));
+    }
+
     fn release_barriers(&mut self) {
         if self.commits == 0 && self.from_peers.is_empty() && self.from_store.is_empty() {
             for barrier in self.barriers.drain(..) {
@@ -263,6 +286,7 @@ impl ShardTask {
 #[derive(Debug, Default)]
 struct Turn {
     commits: Vec<(u64, Commit)>,
+    lives: Vec<(u64, DocumentId, LifeUpdate)>,
     loads: Vec<(DocumentId, Load)>,
 }
 
@@ -282,7 +306,7 @@ fn load_all(store: &Store, handle: &ShardHandle, hash_key: u64, loads: Vec<(Docu
 fn load(store: &Store, hash_key: u64, document: &DocumentId, what: &Load) -> Result<Loaded, StoreFailure> {
     let failed = |error: StoreError| failure_of(&error);
     Ok(match what {
-        Load::Summary => Loaded::Summary(store.summary(document).map_err(failed)?),
+        Load::Summary => Loaded::Summary(store.standing(document).map_err(failed)?),
         Load::Graph => {
             let stored = store.graph(document).map_err(failed)?;
             let graph = stored.map(|stored| Graph::from_stored(&stored, hash_key)).transpose();

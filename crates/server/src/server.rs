@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::serve::Listener;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use prometheus_client::registry::Registry;
@@ -16,6 +17,7 @@ use syncline_core::limits::Limits;
 use syncline_core::loader::Loader;
 use syncline_replica::{Options, Replica};
 use syncline_store::{Store, StoreError};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 
@@ -82,8 +84,20 @@ impl Server {
     /// [`ServerError`] if either cannot be done.
     pub async fn start(config: Config) -> Result<Self, ServerError> {
         let Config { listen, data, limits, loader } = config;
-        let listener = bind(listen).map_err(|source| ServerError::Listen { address: listen, source })?;
-        let address = listener.local_addr().map_err(|source| ServerError::Listen { address: listen, source })?;
+        let listener = bind(listen).and_then(|listener| Ok((listener.local_addr()?, listener)));
+        let (address, listener) = listener.map_err(|source| ServerError::Listen { address: listen, source })?;
+        Self::start_on(Tcp(listener), Config { listen: address, data, limits, loader }).await
+    }
+
+    /// Opens the store and accepts from a listener that is there already, of whatever kind of connections.
+    ///
+    /// # Errors
+    /// [`ServerError::Store`].
+    pub async fn start_on<L>(listener: L, config: Config) -> Result<Self, ServerError>
+    where
+        L: Listener<Addr = SocketAddr>,
+    {
+        let Config { listen: address, data, limits, loader } = config;
         let store = open_store(data.clone(), loader).await?;
         let (replica, _) = Replica::start(store, Options { limits, ..Options::default() });
         let mut registry = Registry::with_prefix("syncline");
@@ -130,26 +144,51 @@ async fn open_store(data: PathBuf, loader: Arc<dyn Loader>) -> Result<Store, Sto
     }
 }
 
-async fn accept(listener: TcpListener, shared: Arc<Shared>) {
-    let header_timeout = shared.replica.limits().join_timeout;
-    let router = routes::router(shared);
-    loop {
-        match listener.accept().await {
-            Ok((stream, peer)) => {
-                // The kernel's delay would hold back every small message.
-                let _ = stream.set_nodelay(true);
-                tokio::spawn(serve(stream, peer, router.clone(), header_timeout));
-            }
-            Err(error) => {
-                // Out of descriptors, most likely: connections that end make room.
-                tracing::error!("cannot accept a connection: {error}");
-                tokio::time::sleep(Duration::from_millis(100)).await;
+/// The kernel's listener.
+struct Tcp(TcpListener);
+
+impl Listener for Tcp {
+    type Io = TcpStream;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (TcpStream, SocketAddr) {
+        loop {
+            match self.0.accept().await {
+                Ok((stream, peer)) => {
+                    // The kernel's delay would hold back every small message.
+                    let _ = stream.set_nodelay(true);
+                    return (stream, peer);
+                }
+                Err(error) => {
+                    // Out of descriptors, most likely: connections that end make room.
+                    tracing::error!("cannot accept a connection: {error}");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
             }
         }
     }
+
+    fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        self.0.local_addr()
+    }
 }
 
-async fn serve(stream: TcpStream, peer: SocketAddr, router: Router, header_timeout: Duration) {
+async fn accept<L>(mut listener: L, shared: Arc<Shared>)
+where
+    L: Listener<Addr = SocketAddr>,
+{
+    let header_timeout = shared.replica.limits().join_timeout;
+    let router = routes::router(shared);
+    loop {
+        let (stream, peer) = listener.accept().await;
+        tokio::spawn(serve(stream, peer, router.clone(), header_timeout));
+    }
+}
+
+async fn serve<S>(stream: S, peer: SocketAddr, router: Router, header_timeout: Duration)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let service = TowerToHyperService::new(router);
     let served = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())

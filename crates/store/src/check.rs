@@ -20,6 +20,7 @@ use crate::compact;
 use crate::cover::Cover;
 use crate::error::StoreError;
 use crate::ground::{Ground, System};
+use crate::life;
 use crate::read;
 use crate::record::{self, Content, LogRow};
 use crate::reindex;
@@ -157,15 +158,15 @@ pub fn check(directory: &Path) -> Result<CheckReport, StoreError> {
 /// # Errors
 /// As [`check()`].
 pub fn check_on(directory: &Path, ground: Arc<dyn Ground>) -> Result<CheckReport, StoreError> {
-    let Checked { connection, log: log_rows, old_index } = schema::open_for_check(directory, ground)?;
+    let Checked { connection, log: log_rows, old_index, has_life } = schema::open_for_check(directory, ground)?;
     let read = connection.unchecked_transaction()?;
     let mut report = CheckReport::default();
     check_structure(&read, &mut report)?;
     let mut log = read_log(&read, log_rows, &mut report)?;
-    let mut keys = BTreeSet::new();
+    let mut keys = if has_life { check_life(&read, &mut report)? } else { BTreeSet::new() };
     let mut after = None;
     loop {
-        let page = read::documents_after(&read, after.as_ref(), 256)?;
+        let page = read::documents_after(&read, after.as_ref(), 256, true)?;
         let Some((last, _)) = page.last() else { break };
         after = Some(last.clone());
         for (id, row) in page {
@@ -192,6 +193,26 @@ fn check_log_numbers(read: &Connection, report: &mut CheckReport) -> Result<(), 
         report.add(id.as_ref(), FaultKind::Undecodable("the number of a row of the log"));
     }
     Ok(())
+}
+
+/// Records of deletions, and the keys of documents of which only pieces are left, to be removed.
+fn check_life(read: &Connection, report: &mut CheckReport) -> Result<BTreeSet<DocumentKey>, StoreError> {
+    let mut statement = read.prepare("SELECT document, stamp, length(replica) = 16 FROM life")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let id = DocumentId::from_bytes(row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?).ok();
+        if id.is_none() || row.get::<_, i64>(1)? < 0 || !row.get::<_, bool>(2)? {
+            report.add(id.as_ref(), FaultKind::Undecodable("a life record"));
+        }
+    }
+    if life::floors(read)?.is_none() {
+        report.add(None, FaultKind::Undecodable("which rows of the log count"));
+    }
+    let (keys, damaged) = life::purging(read)?;
+    if damaged {
+        report.add(None, FaultKind::Undecodable("which documents are being removed"));
+    }
+    Ok(keys.into_iter().collect())
 }
 
 /// What the file says of itself: nothing opens it without.

@@ -83,6 +83,7 @@ impl Checkpointer {
         self.lock().failed.take().map_or(Ok(()), Err)
     }
 
+    /// Nothing is moved from here on, except what is being moved.
     pub(crate) fn end(&self) {
         self.lock().ended = true;
         self.wake.notify_all();
@@ -106,7 +107,8 @@ impl Checkpointer {
 
     /// Whether the writer has asked for a checkpoint.
     pub(crate) fn is_asked(&self) -> bool {
-        self.lock().asked
+        let state = self.lock();
+        state.asked && !state.ended
     }
 
     /// Does what was asked for.

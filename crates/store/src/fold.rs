@@ -12,6 +12,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 use syncline_core::clock::Stamp;
 use syncline_core::id::DocumentId;
 
+use crate::life;
 use crate::overlay::{Overlay, State, Unfolded};
 use crate::record::{self, Content};
 use crate::schema::{self, DocumentKey, DocumentRow};
@@ -125,6 +126,9 @@ impl Round {
         // The stamps in these rows are no longer found by the next start, so the highest one is kept beside.
         schema::write_highest_stamp(&transaction, highest)?;
         let deleted = transaction.prepare_cached(DELETE)?.execute((self.last_seq, SLICE_DELETED_ROWS))?;
+        if deleted < SLICE_DELETED_ROWS {
+            life::drop_floors(&transaction, self.last_seq)?;
+        }
         transaction.commit()?;
         if deleted == SLICE_DELETED_ROWS {
             return Ok(Step { rest: Some(self), ..Step::default() });
@@ -182,8 +186,9 @@ fn insert_document(
     state: &State,
     tail_bytes: u64,
 ) -> rusqlite::Result<DocumentRow> {
-    const SQL: &str = "INSERT INTO document (id, heads, changes, bytes, last_stamp, snapshot_changes, snapshot_bytes, \
-                       tail_bytes) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) RETURNING key, heads, changes, bytes, \
+    const SQL: &str = "INSERT INTO document (key, id, heads, changes, bytes, last_stamp, snapshot_changes, \
+                       snapshot_bytes, tail_bytes) VALUES (1 + max(coalesce((SELECT max(key) FROM document), 0), \
+                       coalesce((SELECT max(key) FROM purge WHERE length(proof) = 8), 0)), ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) RETURNING key, heads, changes, bytes, \
                        last_stamp, snapshot_changes, snapshot_bytes, tail_bytes, refused_changes";
     let heads = record::encode_heads(&state.heads);
     let stamp = state.last_stamp.as_u64().cast_signed();

@@ -7,7 +7,8 @@
 //!
 //! Reading order: [`store`] is the interface, `schema` the tables and how a file is opened, `record` the byte forms in
 //! them, `ground` what is under them, `cover` documents that come and stay as one chunk, `overlay` the part of the log that is not folded yet,
-//! `writer` and `fold` the one thread that writes, `recover` what a start makes of the log, `read` the readers, `checkpoint` and
+//! `writer`, `group` and `fold` the one thread that writes, [`life`]
+//! which documents are deleted, `recover` what a start makes of the log, `read` the readers, `checkpoint` and
 //! `compact` the threads in the background, `store/driven.rs` a store without threads, [`check()`] the verification of a
 //! whole file.
 //! docs/store.md says what is durable when.
@@ -19,6 +20,8 @@ mod cover;
 mod error;
 mod fold;
 pub mod ground;
+mod group;
+pub mod life;
 mod overlay;
 mod read;
 mod record;
@@ -30,4 +33,5 @@ mod writer;
 
 pub use check::{CheckReport, check, check_on};
 pub use error::StoreError;
+pub use life::LifeEntry;
 pub use store::{Driven, Options, Store};

@@ -208,15 +208,22 @@ pub(crate) fn changes(
         .collect()
 }
 
-/// Documents after this id in the order of ids, from the database alone.
+/// Documents after this id in the order of ids, from the database alone; `deleted`: those too.
 pub(crate) fn documents_after(
     read: &Connection,
     after: Option<&DocumentId>,
     limit: usize,
+    deleted: bool,
 ) -> Result<Vec<(DocumentId, DocumentRow)>, StoreError> {
-    let sql =
-        format!("SELECT {}, id FROM document WHERE ?1 IS NULL OR id > ?1 ORDER BY id LIMIT ?2", DocumentRow::COLUMNS);
+    let living = "AND NOT EXISTS (SELECT 1 FROM life WHERE life.document = id AND deleted = 1)";
+    let sql = format!(
+        "SELECT {}, id FROM document WHERE (?1 IS NULL OR id > ?1) {} ORDER BY id LIMIT ?2",
+        DocumentRow::COLUMNS,
+        if deleted { "" } else { living }
+    );
     let mut statement = read.prepare_cached(&sql)?;
+    // SQLite counts with a sign.
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let mut rows = statement.query((after.map(DocumentId::as_bytes), limit))?;
     let mut documents = Vec::new();
     while let Some(row) = rows.next()? {

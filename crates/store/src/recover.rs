@@ -4,7 +4,8 @@
 //! Must not: drop a row, or let one document's damage keep the others from being served.
 //! Next: `overlay.rs`, `fold.rs`; docs/store.md, "Failures".
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
@@ -13,6 +14,7 @@ use syncline_core::id::DocumentId;
 
 use crate::error::StoreError;
 use crate::fold::Log;
+use crate::life;
 use crate::overlay::{Overlay, State};
 use crate::record::LogRow;
 use crate::schema::{self, DocumentRow, LOG_SEQ_MAX};
@@ -69,6 +71,8 @@ struct Pass {
     overlay: Overlay,
     log: Log,
     highest: Stamp,
+    /// Rows that are of a document that is gone.
+    floors: HashMap<Vec<u8>, i64>,
     /// The document column of every document with a row that cannot be used.
     damaged: BTreeSet<Vec<u8>>,
 }
@@ -76,7 +80,10 @@ struct Pass {
 impl Pass {
     fn over(read: &Connection) -> Result<Self, StoreError> {
         let log = Log { next_seq: 1, ..Log::default() };
-        let mut pass = Self { overlay: Overlay::default(), log, highest: Stamp::ZERO, damaged: BTreeSet::new() };
+        let damaged = BTreeSet::new();
+        let floors = life::floors(read)?
+            .ok_or_else(|| StoreError::Corrupt { source: Arc::new(rusqlite::Error::InvalidQuery) })?;
+        let mut pass = Self { overlay: Overlay::default(), log, highest: Stamp::ZERO, floors, damaged };
         let mut statement = read.prepare("SELECT seq, document, kind, data FROM log ORDER BY seq")?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
@@ -84,6 +91,9 @@ impl Pass {
             let document = row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?;
             let data = Bytes::copy_from_slice(row.get_ref(3)?.as_blob().map_err(rusqlite::Error::from)?);
             pass.count(seq, data.len());
+            if pass.floors.get(document).is_some_and(|floor| seq <= *floor) {
+                continue;
+            }
             let taken = pass.take(read, document, row.get(2)?, &data)?;
             if taken.is_none() || seq > LOG_SEQ_MAX {
                 pass.damaged.insert(document.to_vec());

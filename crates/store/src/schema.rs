@@ -27,7 +27,7 @@ pub(crate) const APPLICATION_ID: u32 = 0x5379_6e4c;
 pub(crate) const FORMAT: u32 = MIGRATIONS.len() as u32;
 
 /// Migration n leads from format n to format n + 1. A released one is never edited.
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     "
     CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID;
     CREATE TABLE log (seq INTEGER PRIMARY KEY, document BLOB NOT NULL, data BLOB NOT NULL) STRICT;
@@ -61,6 +61,19 @@ const MIGRATIONS: [&str; 3] = [
 ",
     // The records of an index tell what operations are: `reindex` writes them anew.
     "",
+    "
+    CREATE TABLE life (
+        document BLOB PRIMARY KEY,
+        stamp INTEGER NOT NULL,
+        replica BLOB NOT NULL,
+        deleted INTEGER NOT NULL,
+        noted_ms INTEGER NOT NULL,
+        purged INTEGER NOT NULL DEFAULT 0
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX life_due ON life (noted_ms) WHERE deleted = 1 AND purged = 0;
+    CREATE TABLE purge (key INTEGER PRIMARY KEY, proof BLOB NOT NULL) STRICT;
+    CREATE TABLE floor (document BLOB PRIMARY KEY, seq INTEGER NOT NULL, proof BLOB NOT NULL) STRICT, WITHOUT ROWID;
+",
 ];
 
 /// The first format in which a log row has a kind, and damaged rows a table of their own.
@@ -68,6 +81,9 @@ const FORMAT_WITH_KINDS: u32 = 2;
 
 /// The first format whose index records tell what operations are.
 const FORMAT_WITH_OPERATIONS: u32 = 3;
+
+/// The first format in which documents can be deleted.
+const FORMAT_WITH_LIFE: u32 = 4;
 
 /// The oldest SQLite whose write-ahead log cannot be reset while another connection still needs it.
 const SQLITE_OLDEST: i32 = 3_051_003;
@@ -264,6 +280,8 @@ pub(crate) struct Checked {
     pub log: &'static str,
     /// The records of indexes do not tell what operations are.
     pub old_index: bool,
+    /// Documents can be deleted in it.
+    pub has_life: bool,
 }
 
 /// Opens a store's file for the check: refuses what is not ours, writes nothing.
@@ -281,12 +299,18 @@ pub(crate) fn open_for_check(directory: &Path, ground: Arc<dyn Ground>) -> Resul
     let log = match format {
         0 => return Err(StoreError::NotAStore { path: path.clone(), reason: "the database is empty" }),
         1..FORMAT_WITH_KINDS => "SELECT document, 0, data, 0 FROM log ORDER BY seq",
-        _ => {
+        FORMAT_WITH_KINDS..FORMAT_WITH_LIFE => {
             "SELECT document, kind, data, 1 FROM damaged \
              UNION ALL SELECT * FROM (SELECT document, kind, data, 0 FROM log ORDER BY seq)"
         }
+        _ => {
+            "SELECT document, kind, data, 1 FROM damaged \
+             UNION ALL SELECT * FROM (SELECT document, kind, data, 0 FROM log WHERE NOT EXISTS \
+             (SELECT 1 FROM floor WHERE floor.document = log.document AND log.seq <= floor.seq) ORDER BY seq)"
+        }
     };
-    Ok(Checked { connection, log, old_index: format < FORMAT_WITH_OPERATIONS })
+    let (old_index, has_life) = (format < FORMAT_WITH_OPERATIONS, format >= FORMAT_WITH_LIFE);
+    Ok(Checked { connection, log, old_index, has_life })
 }
 
 /// The replica id that was drawn when the file was created.

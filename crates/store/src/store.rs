@@ -7,6 +7,7 @@ mod driven;
 
 pub use driven::Driven;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,19 +19,22 @@ use rusqlite::Connection;
 use syncline_core::ChangeHash;
 use syncline_core::clock::{Clock, DriftError, Stamp};
 use syncline_core::id::{DocumentId, ReplicaId};
+use syncline_core::life::{Life, LifeUpdate};
 use syncline_core::loader::{InProcess, Loader};
-use syncline_core::storage::{Commit, Payload, StoredChange, StoredGraph, Summary};
+use syncline_core::storage::{Commit, Payload, Standing, StoredChange, StoredGraph, Summary};
 
 use crate::checkpoint::Checkpointer;
 use crate::compact::{self, Backlog};
 use crate::error::StoreError;
 use crate::fold::Log;
 use crate::ground::{Ground, System};
+use crate::group::Done;
+use crate::life::{self, LifeEntry};
 use crate::overlay::Unfolded;
 use crate::read::{self, Readers};
 use crate::recover::{self, Recovered};
 use crate::schema::{self, DocumentRow, Home};
-use crate::writer::{Done, End, Shared, Writer};
+use crate::writer::{End, Shared, Writer};
 
 /// How a store behaves. The defaults suit a server and a laptop alike.
 #[derive(Debug, Clone)]
@@ -61,6 +65,8 @@ pub struct Options {
     pub pages_max: Option<u32>,
     /// Furthest that a remote stamp may be ahead of this machine's clock and still be merged. Default 60 s.
     pub drift_max: Duration,
+    /// How long a deleted document can be restored, from when this store noted the deletion. Default 30 days.
+    pub deleted_keep: Duration,
     /// Whether a commit waits for the disk. `false` is for tests: a power cut then loses acknowledged changes.
     pub durable: bool,
     /// Who builds automerge documents, for compaction and for changes under a snapshot. Default: this process.
@@ -83,6 +89,7 @@ impl Default for Options {
             keep_bytes: 128 * 1024,
             pages_max: None,
             drift_max: Duration::from_secs(60),
+            deleted_keep: Duration::from_secs(30 * 24 * 3600),
             durable: true,
             loader: Arc::new(InProcess),
         }
@@ -108,6 +115,9 @@ impl Options {
         tail.iter().rev().take(self.keep_changes).take_while(fits).count()
     }
 }
+
+/// Documents in the order of their ids, and the id beyond which there may be more that were not looked at.
+type Page = (Vec<(DocumentId, Summary)>, Option<DocumentId>);
 
 /// An open store. Clones share it; its threads end when the last clone is dropped or [`Store::close`] is called.
 ///
@@ -208,6 +218,49 @@ impl Store {
         })
     }
 
+    /// What is known of a document, whether it is deleted or not.
+    ///
+    /// # Errors
+    /// As [`Store::summary`].
+    pub fn standing(&self, id: &DocumentId) -> Result<Standing, StoreError> {
+        let summary = self.summary(id)?;
+        Ok(Standing { summary, life: self.life(id)?.map(|entry| entry.life) })
+    }
+
+    /// Who said last whether a document is deleted; `None` if nobody did.
+    ///
+    /// # Errors
+    /// As [`Store::documents`].
+    pub fn life(&self, id: &DocumentId) -> Result<Option<LifeEntry>, StoreError> {
+        self.inner.readers.read(|read| Ok(LifeEntry::find(read, id)?))
+    }
+
+    /// At most `limit` life records in the order of their documents' ids, those after the one given.
+    ///
+    /// # Errors
+    /// As [`Store::documents`].
+    pub fn lives(&self, after: Option<&DocumentId>, limit: usize) -> Result<Vec<(DocumentId, LifeEntry)>, StoreError> {
+        self.inner.readers.read(|read| LifeEntry::after(read, after, limit))
+    }
+
+    /// Makes a life record durable and then calls `done` from the writer thread, with the record that stands. In the
+    /// same queue as commits, and acknowledged in the same way.
+    ///
+    /// A document that stays deleted for [`Options::deleted_keep`] is then purged: nothing of it but the record is left.
+    pub fn set_life(
+        &self,
+        document: DocumentId,
+        update: LifeUpdate,
+        done: Box<dyn FnOnce(Result<Life, StoreError>) + Send>,
+    ) {
+        self.inner.shared.set_life(document, update, done);
+    }
+
+    /// Calls back after each purge, from the writer thread. A later call replaces the callback. It must not block.
+    pub fn on_purged(&self, callback: impl Fn(DocumentId) + Send + Sync + 'static) {
+        *self.inner.shared.purged.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(callback));
+    }
+
     /// A document's change graph: encoded nodes under its snapshot, raw changes after it.
     ///
     /// # Errors
@@ -235,8 +288,8 @@ impl Store {
         self.inner.readers.read(|read| read::changes(read, id, unfolded.as_ref(), (hashes, &*self.inner.loader)))
     }
 
-    /// At most `limit` documents in the order of their ids, those after the one given. Those whose log was damaged are
-    /// left out.
+    /// At most `limit` documents in the order of their ids, those after the one given. Those that are deleted and those
+    /// whose log was damaged are left out.
     ///
     /// # Errors
     /// As [`Store::summary`], without [`StoreError::Damaged`].
@@ -245,18 +298,42 @@ impl Store {
         after: Option<&DocumentId>,
         limit: usize,
     ) -> Result<Vec<(DocumentId, Summary)>, StoreError> {
-        let overlay = self.inner.shared.overlay.read().unwrap_or_else(PoisonError::into_inner);
-        let unfolded: Vec<_> = overlay.after(after).take(limit).map(|(id, u)| (id.clone(), u.state.clone())).collect();
-        drop(overlay);
-        let damaged = &self.inner.shared.damaged;
-        let enough = limit.saturating_add(damaged.len());
-        let mut rows = self.inner.readers.read(|read| read::documents_after(read, after, enough))?;
-        rows.retain(|(id, _)| !damaged.contains(id));
-        rows.truncate(limit);
-        Ok(read::merge_documents(rows, unfolded, limit))
+        let mut after = after.cloned();
+        loop {
+            let (page, horizon) = self.documents_up_to(after.as_ref(), limit)?;
+            if page.is_empty() && horizon.is_some() {
+                after = horizon;
+                continue;
+            }
+            return Ok(page);
+        }
     }
 
-    /// Number of documents, without those whose log was damaged.
+    /// As [`Store::documents`], but no further than the id returned, if one is: beyond it not everything was looked at.
+    fn documents_up_to(&self, after: Option<&DocumentId>, limit: usize) -> Result<Page, StoreError> {
+        let overlay = self.inner.shared.overlay.read().unwrap_or_else(PoisonError::into_inner);
+        let mut unfolded: Vec<_> =
+            overlay.after(after).take(limit).map(|(id, u)| (id.clone(), u.state.clone())).collect();
+        drop(overlay);
+        let horizon = unfolded.last().filter(|_| unfolded.len() == limit).map(|(id, _)| id.clone());
+        let damaged = &self.inner.shared.damaged;
+        let enough = limit.saturating_add(damaged.len());
+        let mut rows = self.inner.readers.read(|read| {
+            let mut deleted = BTreeSet::new();
+            for (id, _) in &unfolded {
+                if life::is_deleted(read, id)? {
+                    deleted.insert(id.clone());
+                }
+            }
+            unfolded.retain(|(id, _)| !deleted.contains(id));
+            read::documents_after(read, after, enough, false)
+        })?;
+        rows.retain(|(id, _)| !damaged.contains(id) && horizon.as_ref().is_none_or(|horizon| id <= horizon));
+        rows.truncate(limit);
+        Ok((read::merge_documents(rows, unfolded, limit), horizon))
+    }
+
+    /// Number of documents, with those that are deleted and not purged, without those whose log was damaged.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.inner.shared.documents.load(Ordering::Relaxed)
@@ -368,7 +445,7 @@ impl Inner {
         let folded: u64 = connection.query_row(SOUND, [], |row| row.get(0))?;
         let unfolded = overlay.after(None).filter(|(_, unfolded)| unfolded.key.is_none()).count() as u64;
         let clock = Clock::new(highest, options.drift_max);
-        let shared = Arc::new(Shared::new(overlay, clock, folded + unfolded, damaged, ground));
+        let shared = Arc::new(Shared::new(replica, overlay, clock, folded + unfolded, damaged, ground));
         let readers = Arc::new(Readers::new(home.database(), options.readers_max));
         let checkpointer = Arc::new(Checkpointer::new(options.checkpoint_pages));
         checkpointer.follow(&mut connection)?;

@@ -4,17 +4,16 @@
 //! Must not: acknowledge before SQLite has synced, or retry after a failed sync.
 //! Next: `fold.rs`, `overlay.rs`; docs/store.md, "What is durable when".
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use syncline_core::clock::{Clock, Stamp};
-use syncline_core::id::DocumentId;
+use syncline_core::id::{DocumentId, ReplicaId};
+use syncline_core::life::LifeUpdate;
 use syncline_core::storage::Commit;
 
 use crate::checkpoint::Checkpointer;
@@ -23,34 +22,37 @@ use crate::cover::Incoming;
 use crate::error::StoreError;
 use crate::fold::{Log, Round};
 use crate::ground::Ground;
-use crate::overlay::{Overlay, State};
-use crate::record::LogRow;
-use crate::schema::{self, CHANGES_MAX, DocumentRow};
+use crate::group::{Done, Group, LifeDone, Unit, Verdict, take_group, tell};
+use crate::life::{self, Purged};
+use crate::overlay::Overlay;
+use crate::schema;
 use crate::store::Options;
 
-/// Called once per commit, from the writer thread, in the order of commits.
-pub(crate) type Done = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
+/// Called after each purge of a document, from the writer thread.
+pub(crate) type OnPurged = Arc<dyn Fn(DocumentId) + Send + Sync>;
 
 /// Told which documents were committed, and the stamp of the last change of each.
 pub(crate) type Committed = Arc<dyn Fn(&[(DocumentId, Stamp)]) + Send + Sync>;
 
-/// Changes after which a transaction takes no further commit in.
-const GROUP_CHANGES_MAX: usize = 16 * 1024;
+/// Longest wait before another look at the wall clock, which may have been set meanwhile.
+const PURGE_WAIT_MAX: Duration = Duration::from_secs(3600);
 
-/// Bytes of changes after which a transaction takes no further commit in.
-const GROUP_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Wait for a fold without which a document cannot be purged.
+const PURGE_FOLD_WAIT: Duration = Duration::from_secs(1);
 
 /// The log may grow to so many times the size at which folding starts before commits have to wait for it.
 const LOG_FACTOR_MAX: usize = 4;
 
 /// What the writer shares with the threads that call and read.
 pub(crate) struct Shared {
+    pub replica: ReplicaId,
     pub overlay: RwLock<Overlay>,
     pub clock: Mutex<Clock>,
     /// Documents in the store, folded or not.
     pub documents: AtomicU64,
     /// Documents that are neither read nor written, because rows of theirs in the log were damaged.
     pub damaged: BTreeSet<DocumentId>,
+    pub purged: Mutex<Option<OnPurged>>,
     /// Hears of each group of commits once readers see it.
     pub committed: Mutex<Option<Committed>>,
     pub ground: Arc<dyn Ground>,
@@ -63,12 +65,6 @@ struct Queue {
     units: VecDeque<Unit>,
     jobs: VecDeque<Job>,
     end: Option<End>,
-}
-
-/// Commits that succeed or fail together.
-struct Unit {
-    commits: Vec<Incoming>,
-    done: Done,
 }
 
 /// Work for the compaction thread that only the writer may do.
@@ -90,6 +86,7 @@ pub(crate) enum End {
 
 impl Shared {
     pub(crate) fn new(
+        replica: ReplicaId,
         overlay: Overlay,
         clock: Clock,
         documents: u64,
@@ -97,11 +94,13 @@ impl Shared {
         ground: Arc<dyn Ground>,
     ) -> Self {
         Self {
+            replica,
             ground,
             overlay: RwLock::new(overlay),
             clock: Mutex::new(clock),
             documents: AtomicU64::new(documents),
             damaged,
+            purged: Mutex::default(),
             committed: Mutex::default(),
             queue: Mutex::default(),
             wake: Condvar::new(),
@@ -110,12 +109,20 @@ impl Shared {
 
     pub(crate) fn commit(&self, commits: Vec<Commit>, done: Done) {
         let commits = commits.into_iter().map(Incoming::new).collect();
+        self.enqueue(Unit::Commits { commits, done });
+    }
+
+    pub(crate) fn set_life(&self, document: DocumentId, update: LifeUpdate, done: LifeDone) {
+        self.enqueue(Unit::Life { document, update, done });
+    }
+
+    fn enqueue(&self, unit: Unit) {
         let mut queue = self.lock_queue();
         if queue.end.is_some() {
             drop(queue);
-            return done(Err(StoreError::Closed));
+            return unit.fail(StoreError::Closed);
         }
-        queue.units.push_back(Unit { commits, done });
+        queue.units.push_back(unit);
         self.wake.notify_one();
     }
 
@@ -159,6 +166,10 @@ pub(crate) struct Writer {
     round: Option<Round>,
     /// After a full disk: folding waits until then.
     fold_again: Option<Instant>,
+    /// When the last commit was done.
+    idle_since: Instant,
+    /// When to look for documents to purge; `None` while nothing is deleted.
+    purge_at: Option<Instant>,
     /// The failure after which nothing is written any more.
     failed: Option<StoreError>,
 }
@@ -167,6 +178,7 @@ enum Turn {
     Commits(Vec<Unit>),
     Job(Job),
     Fold,
+    Purge,
     End(End),
 }
 
@@ -178,7 +190,22 @@ impl Writer {
         (connection, log): (Connection, Log),
         options: Options,
     ) -> Self {
-        Self { shared, backlog, checkpointer, connection, options, log, round: None, fold_again: None, failed: None }
+        // A start looks once for what fell due meanwhile.
+        let (idle_since, purge_at) = (Instant::now(), Some(Instant::now()));
+        let (round, fold_again, failed) = (None, None, None);
+        Self {
+            shared,
+            backlog,
+            checkpointer,
+            connection,
+            options,
+            log,
+            round,
+            fold_again,
+            idle_since,
+            purge_at,
+            failed,
+        }
     }
 
     /// Works until told to end, and says whether the end was clean.
@@ -189,6 +216,10 @@ impl Writer {
                 Turn::Commits(units) => self.take_turn(units),
                 Turn::Job(job) => self.work(job),
                 Turn::Fold => self.fold_slice(),
+                Turn::Purge => {
+                    self.purge();
+                    self.watch_checkpoint();
+                }
                 Turn::End(End::Stop) => return self.failed.map_or(Ok(()), Err),
                 Turn::End(End::Close) => return self.finish(),
             }
@@ -214,8 +245,14 @@ impl Writer {
         any
     }
 
+    /// Purges one slice of what is due by the wall clock; false if nothing is.
+    pub(crate) fn purge_waiting(&mut self) -> bool {
+        self.failed.is_none() && self.purge()
+    }
+
     fn take_turn(&mut self, units: Vec<Unit>) {
         self.commit(units);
+        self.idle_since = Instant::now();
         self.work_beside_commits();
         self.watch_checkpoint();
     }
@@ -245,16 +282,19 @@ impl Writer {
             if self.fold_is_due() {
                 return Turn::Fold;
             }
-            if self.log.is_empty() || self.failed.is_some() {
-                queue = shared.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
-            } else {
-                let waited = shared.wake.wait_timeout(queue, self.options.fold_idle);
-                let (woken, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
-                queue = woken;
-                if timeout.timed_out() && queue.units.is_empty() && self.may_fold() {
-                    return Turn::Fold;
-                }
+            if self.purge_is_due() {
+                return Turn::Purge;
             }
+            let fold_at = self.idle_fold_at();
+            let now = Instant::now();
+            if fold_at.is_some_and(|at| at <= now) {
+                return Turn::Fold;
+            }
+            let purge_at = self.purge_at.filter(|_| self.failed.is_none());
+            queue = match fold_at.into_iter().chain(purge_at).min() {
+                None => shared.wake.wait(queue).unwrap_or_else(PoisonError::into_inner),
+                Some(at) => shared.wake.wait_timeout(queue, at - now).unwrap_or_else(PoisonError::into_inner).0,
+            };
         }
     }
 
@@ -264,7 +304,51 @@ impl Writer {
             self.fold();
         } else if let Some(job) = { self.shared.lock_queue().jobs.pop_front() } {
             self.work(job);
+        } else if self.purge_is_due() {
+            self.purge();
         }
+    }
+
+    fn purge_is_due(&self) -> bool {
+        self.failed.is_none() && self.purge_at.is_some_and(|at| at <= Instant::now())
+    }
+
+    /// Removes a slice of what is deleted for good; false if there is none.
+    fn purge(&mut self) -> bool {
+        let (shared, keep) = (Arc::clone(&self.shared), self.options.deleted_keep);
+        let now_ms = shared.ground.wall_ms();
+        let step =
+            self.relaxed(|writer| life::purge_step(&writer.connection, &shared.overlay, &writer.log, keep, now_ms));
+        let now = Instant::now();
+        let any = matches!(step, Ok(Purged::Document(..) | Purged::Pieces));
+        match step {
+            Ok(Purged::Document(document, existed)) => {
+                shared.documents.fetch_sub(u64::from(existed), Ordering::Relaxed);
+                let callback = shared.purged.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                if let Some(callback) = callback {
+                    tell(|| callback(document));
+                }
+            }
+            Ok(Purged::Pieces) => {}
+            Ok(Purged::Unfolded) => self.purge_at = Some(now + PURGE_FOLD_WAIT.min(self.options.fold_idle)),
+            Ok(Purged::Nothing(due_ms)) => {
+                let wait = |due_ms: u64| Duration::from_millis(due_ms.saturating_sub(now_ms)).min(PURGE_WAIT_MAX);
+                self.purge_at = due_ms.map(|due_ms| now + wait(due_ms));
+            }
+            Err(error) => {
+                let error = self.note_failure(error);
+                self.purge_at = Some(now + self.options.fold_retry);
+                tracing::warn!(%error, "deleted documents could not be purged; it is tried again");
+            }
+        }
+        any
+    }
+
+    /// When to fold because nothing is committed.
+    fn idle_fold_at(&self) -> Option<Instant> {
+        let idle = self.idle_since + self.options.fold_idle;
+        let at = self.fold_again.map_or(idle, |again| again.max(idle));
+        (!self.log.is_empty() && self.failed.is_none()).then_some(at)
     }
 
     fn log_exceeds(&self, factor: usize) -> bool {
@@ -290,24 +374,31 @@ impl Writer {
             Ok((verdicts, group)) => {
                 self.publish(group);
                 for (unit, verdict) in units.into_iter().zip(verdicts) {
-                    tell(unit.done, verdict);
+                    unit.succeed(verdict);
                 }
             }
-            Err(error) => units.into_iter().for_each(|unit| tell(unit.done, Err(error.clone()))),
+            Err(error) => units.into_iter().for_each(|unit| unit.fail(error.clone())),
         }
     }
 
-    fn write(&mut self, units: &[Unit]) -> rusqlite::Result<(Vec<Result<(), StoreError>>, Group)> {
+    fn write(&mut self, units: &[Unit]) -> rusqlite::Result<(Vec<Verdict>, Group)> {
         let transaction = Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate)?;
         let mut group =
             Group { wall_ms: self.shared.ground.wall_ms(), next_seq: self.log.next_seq, ..Group::default() };
         let mut verdicts = Vec::with_capacity(units.len());
         for unit in units {
-            let verdict = group.check(&transaction, &self.shared, unit)?;
-            if verdict.is_ok() {
-                group.append(&transaction, &self.shared, unit)?;
-            }
-            verdicts.push(verdict);
+            verdicts.push(match unit {
+                Unit::Commits { commits, .. } => {
+                    let verdict = group.check(&transaction, &self.shared, commits)?;
+                    if verdict.is_ok() {
+                        group.append(&transaction, &self.shared, commits)?;
+                    }
+                    Verdict::Commits(verdict)
+                }
+                Unit::Life { document, update, .. } => {
+                    group.set_life(&transaction, &self.shared, document, *update).map(Verdict::Life)?
+                }
+            });
         }
         transaction.commit()?;
         // Whoever shares the file and met a failed sync meanwhile may have lost what this commit's pages stand on.
@@ -329,6 +420,10 @@ impl Writer {
             overlay.add(id, &pending.base, pending.rows);
         }
         drop(overlay);
+        if group.deleted {
+            let keep = Instant::now() + self.options.deleted_keep.min(PURGE_WAIT_MAX);
+            self.purge_at = Some(self.purge_at.map_or(keep, |at| at.min(keep)));
+        }
         self.shared.documents.fetch_add(created, Ordering::Relaxed);
         self.log.grow(group.next_seq, group.rows, group.bytes);
         let listener = self.shared.committed.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -413,6 +508,8 @@ impl Writer {
         if failure.ends_writing() {
             tracing::error!(error = %failure, "the store stops writing");
             self.failed.get_or_insert(failure.clone());
+            // A checkpoint syncs the log again, and that would succeed without anything of it being on the disk.
+            self.checkpointer.end();
             self.round = None;
         }
         failure
@@ -444,107 +541,6 @@ impl Drop for Exit {
         let units = std::mem::take(&mut queue.units);
         queue.jobs.clear();
         drop(queue);
-        units.into_iter().for_each(|unit| tell(unit.done, Err(StoreError::Closed)));
-    }
-}
-
-/// One transaction in the making.
-#[derive(Default)]
-struct Group {
-    documents: HashMap<DocumentId, Pending>,
-    wall_ms: u64,
-    next_seq: i64,
-    rows: usize,
-    bytes: usize,
-}
-
-/// A document in this transaction.
-struct Pending {
-    /// The document before the transaction.
-    base: State,
-    rows: Vec<LogRow>,
-    /// Changes with those of this transaction.
-    changes: u32,
-}
-
-impl Group {
-    /// Whether every commit of the unit continues its document as it will be then.
-    fn check(&mut self, read: &Connection, shared: &Shared, unit: &Unit) -> rusqlite::Result<Result<(), StoreError>> {
-        let mut ahead: HashMap<&DocumentId, u32> = HashMap::new();
-        for Incoming { commit, .. } in &unit.commits {
-            if let Err(damaged) = shared.expect_sound(&commit.document) {
-                return Ok(Err(damaged));
-            }
-            let found = match ahead.get(&commit.document) {
-                Some(changes) => *changes,
-                None => self.pending(read, shared, &commit.document)?.changes,
-            };
-            if found != commit.changes_before {
-                let (document, expected) = (commit.document.clone(), commit.changes_before);
-                return Ok(Err(StoreError::Stale { document, found, expected }));
-            }
-            let after = u32::try_from(commit.changes.len()).ok().and_then(|count| found.checked_add(count));
-            let Some(after) = after.filter(|after| *after <= CHANGES_MAX) else {
-                return Ok(Err(StoreError::TooManyChanges { document: commit.document.clone() }));
-            };
-            ahead.insert(&commit.document, after);
-        }
-        Ok(Ok(()))
-    }
-
-    /// Stamps the unit's changes and appends them to the log.
-    fn append(&mut self, write: &Connection, shared: &Shared, unit: &Unit) -> rusqlite::Result<()> {
-        let mut statement =
-            write.prepare_cached("INSERT INTO log (seq, document, kind, data) VALUES (?1, ?2, ?3, ?4)")?;
-        let mut clock = shared.clock.lock().unwrap_or_else(PoisonError::into_inner);
-        for incoming in unit.commits.iter().filter(|incoming| !incoming.commit.changes.is_empty()) {
-            let commit = &incoming.commit;
-            let stamps: Vec<Stamp> = commit.changes.iter().map(|_| clock.tick(self.wall_ms)).collect();
-            let (kind, data, row) = incoming.encode(&stamps);
-            statement.execute((self.next_seq, commit.document.as_bytes(), kind, &data[..]))?;
-            self.next_seq += 1;
-            self.rows += 1;
-            self.bytes += data.len();
-            if let Some(pending) = self.documents.get_mut(&commit.document) {
-                pending.changes = row.after();
-                pending.rows.push(row);
-            }
-        }
-        Ok(())
-    }
-
-    fn pending(&mut self, read: &Connection, shared: &Shared, id: &DocumentId) -> rusqlite::Result<&Pending> {
-        if !self.documents.contains_key(id) {
-            let overlay = shared.overlay.read().unwrap_or_else(PoisonError::into_inner);
-            let unfolded = overlay.find(id).map(|unfolded| unfolded.state.clone());
-            drop(overlay);
-            let base = match unfolded {
-                Some(state) => state,
-                None => DocumentRow::find(read, id.as_bytes())?.map_or_else(State::empty, State::from),
-            };
-            let changes = base.changes;
-            self.documents.insert(id.clone(), Pending { base, rows: Vec::new(), changes });
-        }
-        Ok(&self.documents[id])
-    }
-}
-
-/// Takes commits from the front until a transaction is full; at least one.
-fn take_group(units: &mut VecDeque<Unit>) -> Vec<Unit> {
-    let (mut changes, mut bytes) = (0, 0);
-    let mut group = Vec::new();
-    while changes < GROUP_CHANGES_MAX && bytes < GROUP_BYTES_MAX {
-        let Some(unit) = units.pop_front() else { break };
-        changes += unit.commits.iter().map(|incoming| incoming.commit.changes.len()).sum::<usize>().max(1);
-        bytes += unit.commits.iter().flat_map(|incoming| &incoming.commit.changes).map(Bytes::len).sum::<usize>();
-        group.push(unit);
-    }
-    group
-}
-
-/// A panic in a caller's callback must not take the store down with it.
-fn tell(done: Done, verdict: Result<(), StoreError>) {
-    if catch_unwind(AssertUnwindSafe(|| done(verdict))).is_err() {
-        tracing::error!("a commit's callback panicked");
+        units.into_iter().for_each(|unit| unit.fail(StoreError::Closed));
     }
 }

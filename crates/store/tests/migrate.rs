@@ -1,6 +1,6 @@
 //! Files that earlier formats wrote, led forward.
 //!
-//! Owns: what the first two formats looked like, written without the store's code. Must not: be edited for a format that
+//! Owns: what earlier formats looked like, written without the store's code. Must not: be edited for a format that
 //! is released. Next: `faults.rs`; docs/store.md, "Migrations".
 
 mod support;
@@ -69,7 +69,13 @@ fn as_second_format(directory: &Path, models: &[&Model]) {
         fold_back(&file, model, &records);
         log_back(&file, model, &records);
     }
-    file.pragma_update(None, "user_version", 2).expect("an older file");
+    without_lives(&file, 2);
+}
+
+/// Takes away what the fourth format added.
+fn without_lives(file: &Connection, format: u32) {
+    file.execute_batch("DROP TABLE life; DROP TABLE purge; DROP TABLE floor").expect("the tables");
+    file.pragma_update(None, "user_version", format).expect("an older file");
 }
 
 /// The pieces beside the document's snapshot.
@@ -169,4 +175,31 @@ fn an_index_that_cannot_be_written_anew_costs_its_document_only() {
     let report = syncline_store::check(directory.path()).expect("readable");
     assert!(report.listed.iter().all(|fault| fault.document.as_ref() == Some(&lost.id)), "{:?}", report.listed);
     assert!(!report.is_clean());
+}
+
+#[test]
+fn documents_of_the_third_format_can_be_deleted_after_the_migration() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (mut grown, mut logged) = (Model::new(1, 2), Model::new(2, 1));
+    let store = open(directory.path(), eager());
+    grown.grow(&store, 60, 30);
+    store.close().expect("a clean end");
+    drop(store);
+    let store = open(directory.path(), lazy());
+    logged.grow(&store, 3, 10);
+    drop(store);
+    without_lives(&Connection::open(directory.path().join("syncline.db")).expect("nobody has it open"), 3);
+    assert_clean(directory.path(), 63);
+
+    let store = open(directory.path(), lazy());
+    grown.assert_stored(&store);
+    logged.assert_stored(&store);
+    assert_eq!(store.lives(None, 10).expect("readable"), []);
+    let (tell, told) = std::sync::mpsc::channel();
+    let update = syncline_core::life::LifeUpdate::Own { deleted: true };
+    store.set_life(grown.id.clone(), update, Box::new(move |result| tell.send(result).expect("somebody waits")));
+    told.recv().expect("answered").expect("room on the disk");
+    assert_eq!(store.documents(None, 10).expect("readable").len(), 1);
+    drop(store);
+    assert_clean(directory.path(), 63);
 }

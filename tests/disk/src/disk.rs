@@ -7,6 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::tree::{Cut, Image, Inode, Operation, ROOT, Tree};
 
+/// How far apart the places are to which a write can go astray.
+const PAGE_BYTES: usize = 4096;
+
 /// Where an operation can fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Site {
@@ -37,6 +40,11 @@ pub enum FaultKind {
     Short,
     /// Half of a write is done, and the caller is told EIO. Has no meaning elsewhere.
     Torn,
+    /// A write goes so many pages of 4 KiB further on, or to the beginning if the file ends before that, and the caller
+    /// is told that all is well. Has no meaning elsewhere.
+    Astray(u8),
+    /// EIO, nothing is done and nothing forgotten: the power is off, and what reached the disk before is left.
+    Off,
 }
 
 /// A fault that waits for its operation.
@@ -54,9 +62,12 @@ pub struct Fault {
 
 /// Why an operation failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Failure {
+pub enum Failure {
+    /// EIO.
     Io,
+    /// ENOSPC.
     Full,
+    /// There is no such file.
     Missing,
 }
 
@@ -137,6 +148,12 @@ impl Disk {
         self.lock().fault = Some(fault);
     }
 
+    /// Takes back the fault that waits.
+    #[must_use]
+    pub fn take_fault(&self) -> Option<Fault> {
+        self.lock().fault.take()
+    }
+
     /// Nothing fails any more, and there is room without end.
     pub fn mend(&self) {
         let mut state = self.lock();
@@ -190,12 +207,28 @@ impl Disk {
         self.lock().record.take().unwrap_or_default()
     }
 
-    pub(crate) fn new_inode(&self) -> Inode {
+    /// Damages a file: one bit of it, wherever that is stored. False if there is no such file, or it is empty.
+    pub fn rot(&self, place: &str, path: &[&str], at: u64, bit: u8) -> bool {
+        let mut state = self.lock();
+        let walk = state.tree.lookup(ROOT, place);
+        let walk = path.iter().fold(walk, |at, name| at.and_then(|directory| state.tree.lookup(directory, name)));
+        let length = walk.and_then(|inode| state.tree.contents(inode)).map_or(0, <[u8]>::len);
+        let (Some(inode), true) = (walk, length > 0) else { return false };
+        state.tree.rot(inode, (at % length as u64) as usize, bit);
+        true
+    }
+
+    /// A number that no file has.
+    #[must_use]
+    pub fn new_inode(&self) -> Inode {
         self.lock().next_inode()
     }
 
     /// Carries an operation out unless it is to fail; bytes written.
-    pub(crate) fn run(&self, operation: Operation) -> Result<usize, Failure> {
+    ///
+    /// # Errors
+    /// The fault that waited for it.
+    pub fn run(&self, operation: Operation) -> Result<usize, Failure> {
         self.lock().run(operation)
     }
 
@@ -204,19 +237,24 @@ impl Disk {
         self.lock().tree.apply(&Operation::Write { inode, at, data: data.to_vec() });
     }
 
-    pub(crate) fn read(&self, inode: Inode, at: usize, length: usize) -> Result<Vec<u8>, Failure> {
+    /// Reads from a file unless that is to fail: fewer bytes where it ends.
+    ///
+    /// # Errors
+    /// The fault that waited for it.
+    pub fn read(&self, inode: Inode, at: usize, length: usize) -> Result<Vec<u8>, Failure> {
         let mut state = self.lock();
         let fault = if state.mapped.contains(&inode) { None } else { state.meets_fault(Site::Read) };
         match fault {
-            Some(FaultKind::Io) => return Err(Failure::Io),
-            Some(FaultKind::Full | FaultKind::Short | FaultKind::Torn) | None => {}
+            Some(FaultKind::Io | FaultKind::Off) => return Err(Failure::Io),
+            Some(FaultKind::Full | FaultKind::Short | FaultKind::Torn | FaultKind::Astray(_)) | None => {}
         }
         let contents = state.tree.contents(inode).ok_or(Failure::Missing)?;
         let end = contents.len().min(at.saturating_add(length));
         Ok(contents.get(at..end).unwrap_or_default().to_vec())
     }
 
-    pub(crate) fn look<T>(&self, look: impl FnOnce(&Tree) -> T) -> T {
+    /// Looks at what is there; nothing counts and nothing fails.
+    pub fn look<T>(&self, look: impl FnOnce(&Tree) -> T) -> T {
         look(&self.lock().tree)
     }
 
@@ -259,7 +297,12 @@ impl State {
                 }
                 return Err(Failure::Io);
             }
+            Some(FaultKind::Off) => return Err(Failure::Io),
             Some(FaultKind::Full) => return Err(Failure::Full),
+            Some(FaultKind::Astray(pages)) => {
+                self.carry_out(self.led_astray(operation, pages));
+                return Ok(asked);
+            }
             Some(kind) => {
                 let half = operation.halved();
                 let written = half.as_ref().map_or(0, Operation::bytes);
@@ -274,6 +317,15 @@ impl State {
         }
         self.carry_out(operation);
         Ok(asked)
+    }
+
+    fn led_astray(&self, mut operation: Operation, pages: u8) -> Operation {
+        if let Operation::Write { inode, at, .. } = &mut operation {
+            let length = self.tree.contents(*inode).map_or(0, <[u8]>::len);
+            let there = *at + PAGE_BYTES * (1 + usize::from(pages));
+            *at = if there < length { there } else { *at % PAGE_BYTES };
+        }
+        operation
     }
 
     fn carry_out(&mut self, operation: Operation) {
@@ -323,9 +375,9 @@ impl State {
             self.fault = None;
         }
         let applies = match kind {
-            FaultKind::Io => true,
+            FaultKind::Io | FaultKind::Off => true,
             FaultKind::Full => !matches!(site, Site::Read | Site::Unlink),
-            FaultKind::Short | FaultKind::Torn => site == Site::Write,
+            FaultKind::Short | FaultKind::Torn | FaultKind::Astray(_) => site == Site::Write,
         };
         self.fired += u64::from(applies);
         applies.then_some(kind)

@@ -10,7 +10,7 @@ pub mod disk;
 mod mount;
 pub mod tree;
 
-pub use disk::{Disk, Fault, FaultKind, Site};
+pub use disk::{Disk, Failure, Fault, FaultKind, Site};
 #[cfg(target_os = "linux")]
 pub use mount::{Mount, mounted_or_skipped, unavailable};
 pub use tree::{Cut, Image, Operation, Tree};

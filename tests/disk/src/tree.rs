@@ -18,8 +18,8 @@ pub type Inode = u64;
 /// The directory that holds everything.
 pub const ROOT: Inode = 1;
 
-/// What a disk writes as a whole.
-const SECTOR_BYTES: usize = 512;
+/// What a disk writes as a whole: one of these.
+const SECTOR_BYTES: [usize; 2] = [512, 4096];
 
 /// Contents of files by path, relative to some directory.
 pub type Image = BTreeMap<String, Vec<u8>>;
@@ -199,6 +199,14 @@ impl Tree {
         }
     }
 
+    /// Damages a file where it lies: one bit, for every reader and after a power cut.
+    pub fn rot(&mut self, inode: Inode, at: usize, bit: u8) {
+        let Some(file) = self.files.get_mut(&inode) else { return };
+        for contents in [&mut file.current, &mut file.durable] {
+            contents.iter_mut().skip(at).take(1).for_each(|byte| *byte ^= 1 << (bit % 8));
+        }
+    }
+
     /// The number behind a name.
     #[must_use]
     pub fn lookup(&self, parent: Inode, name: &str) -> Option<Inode> {
@@ -315,11 +323,12 @@ impl Pending {
     /// Some of a write's sectors; a change of length is one sector and comes whole or not.
     fn tear(self, contents: &mut Vec<u8>, random: &mut StdRng) {
         let Self::Write { at, data } = self else { return };
+        let sector_bytes = SECTOR_BYTES[usize::from(random.random_bool(0.5))];
         let mut place = at;
         let mut rest = &data[..];
         while !rest.is_empty() {
             // Sectors lie at multiples of their size in the file.
-            let (sector, after) = rest.split_at(rest.len().min(SECTOR_BYTES - place % SECTOR_BYTES));
+            let (sector, after) = rest.split_at(rest.len().min(sector_bytes - place % sector_bytes));
             if random.random_bool(0.5) {
                 Self::Write { at: place, data: sector.to_vec() }.apply(contents);
             }

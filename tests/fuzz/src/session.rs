@@ -10,8 +10,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use syncline_core::ChangeHash;
+use syncline_core::clock::Stamp;
 use syncline_core::hub::Input;
+use syncline_core::id::{DocumentId, ReplicaId};
+use syncline_core::life::Life;
 use syncline_core::limits::Limits;
+use syncline_core::native::NativeMessage;
 use syncline_core::sync::bloom::Bloom;
 use syncline_core::sync::message::{Flags, Have, Message, Version};
 use syncline_core::wire::{Body, encode};
@@ -105,7 +109,17 @@ fn act(world: &mut World, script: &mut Script<'_>) {
 /// What the application does.
 fn local(world: &mut World, script: &mut Script<'_>) {
     let document = world::id(DOCUMENTS[script.below(DOCUMENTS.len())]);
-    match script.byte() % 4 {
+    match script.byte() {
+        choice @ 224.. => {
+            let (deleted, ticket) = (choice % 2 == 0, u64::from(choice));
+            world.input(Input::SetLife { document, deleted, ticket });
+        }
+        choice => local_change(world, script, document, choice),
+    }
+}
+
+fn local_change(world: &mut World, script: &mut Script<'_>, document: DocumentId, choice: u8) {
+    match choice % 4 {
         0 => world.input(Input::Watch { document }),
         1 => world.input(Input::Unwatch { document }),
         2 => {
@@ -195,10 +209,22 @@ fn brought(pool: &Pool, script: &mut Script<'_>) -> Vec<Bytes> {
     elements
 }
 
+/// A message of the native extension, and now and then something like one.
+fn native(script: &mut Script<'_>, document: DocumentId) -> Bytes {
+    let (choice, stamp) = (script.byte(), script.number(8));
+    if choice >= 192 {
+        return Bytes::copy_from_slice(script.block());
+    }
+    let life = Life { stamp: Stamp::from_u64(stamp), replica: ReplicaId([choice % 3; 16]), deleted: choice % 2 == 0 };
+    NativeMessage::Life { document, life }.encode()
+}
+
 fn other_frame(world: &World, who: u8, script: &mut Script<'_>) -> Bytes {
     let document = world::id(DOCUMENTS[script.below(DOCUMENTS.len())]);
     let store = |script: &mut Script<'_>| world::storage(script.byte() % 4);
-    let body = match script.byte() % 8 {
+    let choice = script.byte();
+    let body = match choice % 8 {
+        _ if choice >= 224 => Body::Native { data: native(script, document) },
         0 => Body::DocUnavailable { document },
         1 => Body::Leave,
         2 => {

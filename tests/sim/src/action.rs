@@ -6,6 +6,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::scenario::Tier;
+
 /// One step of a scenario. `who` and `value` are taken modulo what there is, so that every action means something in
 /// every world, also after others were cut out of the scenario.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +36,11 @@ macro_rules! kinds {
 
         impl Kind {
             pub(crate) const ALL: &[Self] = &[$(Self::$kind,)*];
+
+            /// Whether it comes in this tier: some mean something only to a store on a disk.
+            pub(crate) fn is_of(self, tier: Tier) -> bool {
+                tier == Tier::T2 || self < Self::SyncFails
+            }
 
             pub(crate) fn name(self) -> &'static str {
                 match self { $(Self::$kind => stringify!($kind),)* }
@@ -114,6 +121,16 @@ kinds! {
     ClientLoss, Crash, true;
     /// A hostile peer does something.
     HostileAct, Hostile, true;
+    /// A sync of the next few operations on the disk fails, and what it should have synced is forgotten.
+    SyncFails, Disk, true;
+    /// A write fails after half of it is on the disk.
+    TornWrite, Disk, true;
+    /// A write takes half, and says so.
+    ShortWrite, Disk, true;
+    /// A write goes to another place in the file, and says that all is well.
+    Astray, Disk, true;
+    /// A bit of the database changes by itself.
+    BitRot, Disk, true;
 }
 
 impl fmt::Display for Action {

@@ -53,6 +53,7 @@ pub struct Summary {
     /// Seeds that failed, and why.
     pub failures: Vec<(u64, Violation)>,
     coverage: Coverage,
+    tier: Option<Tier>,
 }
 
 impl Summary {
@@ -62,13 +63,14 @@ impl Summary {
         if self.seeds < FAULTS_DUE {
             return Vec::new();
         }
-        self.coverage.never().into_iter().map(Kind::name).collect()
+        let never = self.tier.map(|tier| self.coverage.never(tier));
+        never.unwrap_or_default().into_iter().map(Kind::name).collect()
     }
 
     /// Which fault met which state how often, as a table in Markdown.
     #[must_use]
     pub fn coverage(&self) -> String {
-        self.coverage.table()
+        self.tier.map(|tier| self.coverage.table(tier)).unwrap_or_default()
     }
 
     /// Whether nothing failed and nothing was missed.
@@ -98,6 +100,7 @@ impl Campaign {
         });
         let mut summary = summary.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
         summary.elapsed = started.elapsed();
+        summary.tier = Some(self.tier);
         summary.failures.sort_by_key(|(seed, _)| *seed);
         summary
     }

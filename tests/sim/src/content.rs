@@ -44,7 +44,7 @@ impl SyncState {
     pub(crate) fn new(tier: Tier) -> Self {
         match tier {
             Tier::T0 => Self::Dag(Box::default()),
-            Tier::T1 => Self::Real(Box::new(sync::State::new())),
+            Tier::T1 | Tier::T2 => Self::Real(Box::new(sync::State::new())),
         }
     }
 
@@ -62,7 +62,7 @@ impl Content {
     pub(crate) fn new(tier: Tier, actor: &[u8]) -> Self {
         match tier {
             Tier::T0 => Self::Dag(Box::new(Dag::new(actor))),
-            Tier::T1 => Self::Real(Box::new(AutoCommit::new().with_actor(ActorId::from(actor)))),
+            Tier::T1 | Tier::T2 => Self::Real(Box::new(AutoCommit::new().with_actor(ActorId::from(actor)))),
         }
     }
 

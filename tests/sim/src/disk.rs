@@ -14,13 +14,14 @@ use syncline_core::storage::Commit;
 
 use crate::image::Image;
 use crate::oracle::{Checked, Oracle, require};
+use crate::real::Real;
 
 /// Commits that were handed over together: they stand or fall together.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Call(pub(crate) Vec<(u64, Commit)>);
 
 impl Call {
-    fn tickets(&self) -> Vec<(DocumentId, u64)> {
+    pub(crate) fn tickets(&self) -> Vec<(DocumentId, u64)> {
         self.0.iter().map(|(ticket, commit)| (commit.document.clone(), *ticket)).collect()
     }
 }
@@ -57,8 +58,10 @@ pub(crate) struct Disk {
     /// Some commit or read has failed since the machine started: those concerned may be cut off.
     pub(crate) has_failed: bool,
     /// Failed without anybody knowing whether they are on the disk.
-    uncertain: VecDeque<Call>,
+    pub(crate) uncertain: VecDeque<Call>,
     clock: Clock,
+    /// The store that ships, where one runs: then the image is what that must hold.
+    pub(crate) real: Option<Box<Real>>,
 }
 
 impl Disk {
@@ -74,6 +77,7 @@ impl Disk {
             has_failed: false,
             uncertain: VecDeque::new(),
             clock,
+            real: None,
         }
     }
 
@@ -83,6 +87,10 @@ impl Disk {
 
     /// Syncs the first `count` calls as one group.
     pub(crate) fn sync(&mut self, count: usize, wall_ms: u64, oracle: &Oracle) -> Checked {
+        if let Some(real) = &mut self.real {
+            real.set_wall_ms(wall_ms);
+            return self.sync_real(count, oracle);
+        }
         let count = count.min(self.calls.len());
         let group: Vec<Call> = self.calls.drain(..count).collect();
         let failure = if self.poisoned {
@@ -143,8 +151,8 @@ impl Disk {
 
     /// Opens the store anew, on this image or on the one that is there.
     pub(crate) fn restart(&mut self, image: Option<Image>) {
-        let backup = self.backup.take();
+        let (backup, real) = (self.backup.take(), self.real.take());
         let image = image.unwrap_or_else(|| std::mem::take(&mut self.image));
-        *self = Self { backup, ..Self::new(image) };
+        *self = Self { backup, real, ..Self::new(image) };
     }
 }

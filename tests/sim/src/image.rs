@@ -106,11 +106,28 @@ impl Image {
         Ok(())
     }
 
+    /// The first so many changes of each document.
+    pub(crate) fn prefix(&self, lengths: &BTreeMap<DocumentId, usize>, oracle: &Oracle) -> Checked<Self> {
+        let mut prefix = Self::default();
+        for (document, stored) in &self.documents {
+            let length = lengths.get(document).copied().unwrap_or(0);
+            for change in stored.changes.iter().take(length) {
+                prefix.append(document, change.bytes.clone(), change.stamp, oracle)?;
+            }
+            if let Some(begun) = prefix.documents.get_mut(document) {
+                begun.history.push(begun.heads.iter().copied().collect());
+                begun.snapshots.clone_from(&stored.snapshots);
+            }
+        }
+        prefix.highest = self.highest;
+        Ok(prefix)
+    }
+
     /// Reads what a hub asks for.
     pub(crate) fn load(&self, document: &DocumentId, what: &Load, hash_key: u64) -> Result<Loaded, StoreFailure> {
         let stored = self.documents.get(document);
         Ok(match what {
-            Load::Summary => Loaded::Summary(stored.map(Stored::summary)),
+            Load::Summary => Loaded::Summary(stored.map(Stored::summary).into()),
             Load::Graph => {
                 let graph = stored.map(|stored| Graph::from_stored(&stored.graph(), hash_key)).transpose();
                 let graph = graph.map_err(|error| StoreFailure { message: error.to_string() })?;
@@ -157,7 +174,17 @@ impl Stored {
         self.changes[self.covered() as usize..].to_vec()
     }
 
-    fn find(&self, hash: &ChangeHash) -> Option<Bytes> {
+    /// The changes in journal order.
+    pub(crate) fn hash_order(&self) -> &[ChangeHash] {
+        &self.hash_order
+    }
+
+    /// Bytes of all changes.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    pub(crate) fn find(&self, hash: &ChangeHash) -> Option<Bytes> {
         let at = self.hash_order.iter().position(|other| other == hash)?;
         Some(self.changes[at].bytes.clone())
     }

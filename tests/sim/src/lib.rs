@@ -7,7 +7,8 @@
 //! Authors of applications want [`Simulation`]: it plays their own document code in the same world.
 //!
 //! Reading order: [`Scenario`] is what happens, `action` its parts; `world` plays it with `machine`, `client`, `disk`
-//! and `image`; `oracle` knows what is true; `world/quiet.rs` says what must hold in the end; [`mod@run`] plays one
+//! and `image`; `real` is the store that ships, on a disk
+//! that fails; `oracle` knows what is true; `world/quiet.rs` says what must hold in the end; [`mod@run`] plays one
 //! scenario, [`campaign`] many, [`shrink()`] makes a failing one small, [`small`] tries all of a small world.
 
 mod action;
@@ -23,6 +24,7 @@ mod machine;
 mod oracle;
 pub mod planted;
 mod random;
+mod real;
 pub mod run;
 mod scenario;
 pub mod shrink;

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hasher};
 
 use crate::action::Kind;
+use crate::scenario::Tier;
 
 /// What a machine was in the middle of when a fault met it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -59,16 +60,16 @@ impl Coverage {
     }
 
     /// Faults that never came.
-    pub(crate) fn never(&self) -> Vec<Kind> {
-        let faults = Kind::ALL.iter().copied().filter(|kind| kind.is_fault());
+    pub(crate) fn never(&self, tier: Tier) -> Vec<Kind> {
+        let faults = Kind::ALL.iter().copied().filter(|kind| kind.is_fault() && kind.is_of(tier));
         faults.filter(|kind| !State::ALL.iter().any(|state| self.0.contains_key(&(*kind, *state)))).collect()
     }
 
     /// A table in Markdown.
-    pub(crate) fn table(&self) -> String {
+    pub(crate) fn table(&self, tier: Tier) -> String {
         let names: Vec<&str> = State::ALL.iter().map(|state| state.name()).collect();
         let mut table = format!("| fault | {} |\n|---|{}\n", names.join(" | "), "---|".repeat(names.len()));
-        for kind in Kind::ALL.iter().filter(|kind| kind.is_fault()) {
+        for kind in Kind::ALL.iter().filter(|kind| kind.is_fault() && kind.is_of(tier)) {
             let counts = State::ALL.iter().map(|state| self.0.get(&(*kind, *state)).copied().unwrap_or(0).to_string());
             table += &format!("| {} | {} |\n", kind.name(), counts.collect::<Vec<_>>().join(" | "));
         }
@@ -125,8 +126,8 @@ mod tests {
         let mut coverage = Coverage::default();
         let faults = Kind::ALL.iter().filter(|kind| kind.is_fault());
         faults.for_each(|kind| *coverage.0.entry((*kind, State::Idle)).or_default() += 1);
-        assert_eq!(coverage.never(), []);
+        assert_eq!(coverage.never(Tier::T2), []);
         coverage.0.remove(&(Kind::PowerCut, State::Idle));
-        assert_eq!(coverage.never(), [Kind::PowerCut]);
+        assert_eq!(coverage.never(Tier::T0), [Kind::PowerCut]);
     }
 }

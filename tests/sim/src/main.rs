@@ -28,7 +28,7 @@ struct Arguments {
 enum Command {
     /// Play many seeds. The exit code is 1 if one fails, or a fault never came.
     Run {
-        /// t0 (small forged changes) or t1 (real automerge documents).
+        /// t0 (small forged changes), t1 (real automerge documents) or t2 (these, and the store that ships on a disk).
         #[arg(long, default_value = "t1")]
         tier: Tier,
         /// How many seeds.
@@ -57,7 +57,7 @@ enum Command {
     Replay {
         /// The seed.
         seed: u64,
-        /// t0 or t1.
+        /// t0, t1 or t2.
         #[arg(long, default_value = "t1")]
         tier: Tier,
     },
@@ -84,7 +84,7 @@ enum Command {
     Shrink {
         /// The seed.
         seed: u64,
-        /// t0 or t1.
+        /// t0, t1 or t2.
         #[arg(long, default_value = "t1")]
         tier: Tier,
         /// Most runs.

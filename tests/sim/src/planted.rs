@@ -39,7 +39,7 @@ pub(crate) fn planted(bug: u32) -> bool {
 "#;
 
 /// What is copied.
-const PARTS: [&str; 3] = ["crates/core", "crates/client/src/journal.rs", "tests/sim"];
+const PARTS: [&str; 5] = ["crates/core", "crates/store", "crates/client/src/journal.rs", "tests/disk", "tests/sim"];
 
 /// The name of the copy's package and binary.
 pub const COPY: &str = "syncline-sim-planted";
@@ -78,9 +78,14 @@ pub fn plant(workspace: &Path, into: &Path) -> anyhow::Result<()> {
     edit(&tree.join("tests/sim/Cargo.toml"), rename)?;
     let manifest = std::fs::read_to_string(workspace.join("Cargo.toml"))?;
     let lines = manifest.lines().map(|line| match line.split_once(" = ") {
-        Some(("members", _)) => "members = [\"tree/crates/core\", \"tree/tests/sim\"]".to_owned(),
+        Some(("members", _)) => {
+            "members = [\"tree/crates/core\", \"tree/crates/store\", \"tree/tests/disk\", \"tree/tests/sim\"]"
+                .to_owned()
+        }
         Some(("default-members", _)) => "default-members = [\"tree/tests/sim\"]".to_owned(),
-        _ => line.replace("path = \"crates/", "path = \"tree/crates/"),
+        _ => {
+            line.replace("path = \"crates/", "path = \"tree/crates/").replace("path = \"tests/", "path = \"tree/tests/")
+        }
     });
     std::fs::write(into.join("Cargo.toml"), lines.collect::<Vec<_>>().join("\n"))?;
     for bug in PLANTED {

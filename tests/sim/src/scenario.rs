@@ -19,6 +19,8 @@ pub enum Tier {
     T0,
     /// Real automerge documents.
     T1,
+    /// The same, and the store that ships on disks that fail.
+    T2,
 }
 
 /// Who there is, how they are set up, and what happens.
@@ -73,9 +75,9 @@ struct Swarm(Vec<(Kind, u64)>);
 
 impl Swarm {
     /// Each fault is in half of all scenarios, there with a rate of its own.
-    fn draw(seed: u64) -> Self {
+    fn draw(seed: u64, tier: Tier) -> Self {
         let mut stream = Stream::new(seed, "swarm");
-        let faults = Kind::ALL.iter().copied().filter(|kind| kind.is_fault());
+        let faults = Kind::ALL.iter().copied().filter(|kind| kind.is_fault() && kind.is_of(tier));
         let drawn = faults.map(|kind| (kind, stream.chance(5_000), stream.one_of(&[60, 150, 400, 900])));
         Self(drawn.filter(|(_, on, _)| *on).map(|(kind, _, rate)| (kind, rate)).collect())
     }
@@ -98,7 +100,7 @@ impl Scenario {
     #[must_use]
     pub fn draw(seed: u64, tier: Tier) -> Self {
         let topology = Topology::draw(seed);
-        let swarm = Swarm::draw(seed);
+        let swarm = Swarm::draw(seed, tier);
         let mut streams = Streams::new(seed);
         let mut actions = Vec::new();
         let dialling = topology.machines() + topology.clients.len();
@@ -108,7 +110,7 @@ impl Scenario {
         // The cheap tier plays more worlds instead of longer lives.
         let steps = match tier {
             Tier::T0 => streams.workload.one_of(&[20, 40, 60, 100]),
-            Tier::T1 => streams.workload.one_of(&[40, 80, 100, 140]),
+            Tier::T1 | Tier::T2 => streams.workload.one_of(&[40, 80, 100, 140]),
         };
         for _ in 0..steps {
             streams.step(&swarm, edits, deliveries, &mut actions);
@@ -174,6 +176,7 @@ impl fmt::Display for Tier {
         f.write_str(match self {
             Self::T0 => "t0",
             Self::T1 => "t1",
+            Self::T2 => "t2",
         })
     }
 }
@@ -185,7 +188,8 @@ impl FromStr for Tier {
         match text {
             "t0" => Ok(Self::T0),
             "t1" => Ok(Self::T1),
-            other => bail!("no such tier: {other}; there are t0 and t1"),
+            "t2" => Ok(Self::T2),
+            other => bail!("no such tier: {other}; there are t0, t1 and t2"),
         }
     }
 }

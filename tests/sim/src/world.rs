@@ -12,6 +12,7 @@ mod hub;
 mod link;
 mod local;
 mod quiet;
+mod real;
 mod subject;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -111,6 +112,7 @@ impl World {
             subject: None,
             log: Log::new(traced),
         };
+        world.insert_disks();
         let only_v1 = topology.has(Topology::ONLY_V1);
         let clients = topology.clients.iter().enumerate();
         world.clients =

@@ -26,9 +26,15 @@ fn seeds_with_real_documents_are_clean() {
 }
 
 #[test]
+fn seeds_with_the_store_on_a_failing_disk_are_clean() {
+    check(Tier::T2, 20, false);
+}
+
+#[test]
 fn equal_seeds_give_equal_runs() {
     check(Tier::T0, 40, true);
     check(Tier::T1, 10, true);
+    check(Tier::T2, 5, true);
 }
 
 #[test]

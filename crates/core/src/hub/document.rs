@@ -15,6 +15,7 @@ use crate::ChangeHash;
 use crate::change::Change;
 use crate::graph::{Graph, Orphans};
 use crate::id::{DocumentId, PeerId, SessionId, StorageId};
+use crate::life::{Life, LifeUpdate};
 use crate::sync::{PeerSync, Statement, View};
 
 #[derive(Debug)]
@@ -22,6 +23,8 @@ pub(super) struct Document {
     pub(super) id: DocumentId,
     pub(super) text: Arc<str>,
     pub(super) presence: Presence,
+    /// Who said last, durably, whether it is deleted.
+    pub(super) life: Option<Life>,
     /// Heads of the durable changes, sorted.
     pub(super) heads: Vec<ChangeHash>,
     /// Number of durable changes.
@@ -40,6 +43,8 @@ pub(super) struct Document {
     pub(super) peers: Vec<Peer>,
     /// Commits on their way, oldest first.
     pub(super) persisting: VecDeque<Persisting>,
+    /// A life record on its way; the inbox waits for it.
+    pub(super) deciding: Option<Deciding>,
     /// Statements that wait for the changes that came with them.
     pub(super) awaiting: VecDeque<Awaiting>,
     pub(super) orphans: Option<Box<Orphans>>,
@@ -70,6 +75,8 @@ pub(super) enum Item {
     Local { changes: Vec<Change>, ticket: u64 },
     Watch,
     Initiate { session: SessionId },
+    SetLife { deleted: bool, ticket: u64 },
+    Life { session: SessionId, life: Life, _receipt: Receipt },
 }
 
 #[derive(Debug)]
@@ -78,6 +85,18 @@ pub(super) struct Peer {
     pub(super) sync: PeerSync,
     /// It asked for a document that nobody had.
     pub(super) unanswered_request: bool,
+    /// The life record that it knows of.
+    pub(super) told_life: Option<Life>,
+    /// It offered something while the document was deleted.
+    pub(super) offered_in_vain: bool,
+}
+
+/// A life record on its way to the disk.
+#[derive(Debug)]
+pub(super) struct Deciding {
+    pub(super) ticket: u64,
+    pub(super) origin: Origin,
+    pub(super) update: LifeUpdate,
 }
 
 /// A commit on its way to the disk.
@@ -88,6 +107,8 @@ pub(super) struct Persisting {
     pub(super) length: u32,
     /// Where the changes came from.
     pub(super) origin: Origin,
+    /// Local tickets whose changes were already under way, in this commit or an earlier one.
+    pub(super) also: Vec<u64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -131,8 +152,8 @@ impl Item {
     /// The peer that speaks.
     pub(super) fn session(&self) -> Option<SessionId> {
         match self {
-            Self::Message { session, .. } => Some(*session),
-            Self::Local { .. } | Self::Watch | Self::Initiate { .. } => None,
+            Self::Message { session, .. } | Self::Life { session, .. } => Some(*session),
+            Self::Local { .. } | Self::Watch | Self::Initiate { .. } | Self::SetLife { .. } => None,
         }
     }
 
@@ -141,8 +162,14 @@ impl Item {
         match self {
             Self::Message { session: from, message, .. } => *from == session && !message.statement.with_changes,
             Self::Initiate { session: with } => *with == session,
-            Self::Local { .. } | Self::Watch => false,
+            Self::Local { .. } | Self::Watch | Self::SetLife { .. } | Self::Life { .. } => false,
         }
+    }
+}
+
+impl Peer {
+    fn new(session: SessionId, sync: PeerSync) -> Self {
+        Self { session, sync, unanswered_request: false, told_life: None, offered_in_vain: false }
     }
 }
 
@@ -153,6 +180,7 @@ impl Document {
             id,
             text,
             presence: Presence::Unknown,
+            life: None,
             heads: Vec::new(),
             durable: 0,
             payload_bytes: 0,
@@ -163,6 +191,7 @@ impl Document {
             inbox: VecDeque::new(),
             peers: Vec::new(),
             persisting: VecDeque::new(),
+            deciding: None,
             awaiting: VecDeque::new(),
             orphans: None,
             encoded: Vec::new(),
@@ -178,6 +207,10 @@ impl Document {
         View { heads: &self.heads, durable: self.durable, graph: self.graph.as_deref() }
     }
 
+    pub(super) fn is_deleted(&self) -> bool {
+        self.life.is_some_and(|life| life.deleted)
+    }
+
     /// Whether the graph must be loaded before this item can be handled.
     pub(super) fn needs_graph_for(&self, item: &Item) -> bool {
         if self.graph.is_some() || self.presence != Presence::Stored {
@@ -185,10 +218,11 @@ impl Document {
         }
         match item {
             Item::Message { message, .. } => {
-                !message.changes.is_empty() || !PeerSync::is_light(&message.statement, self.view())
+                !self.is_deleted() && !message.changes.is_empty()
+                    || !PeerSync::is_light(&message.statement, self.view())
             }
             Item::Local { .. } => true,
-            Item::Watch | Item::Initiate { .. } => false,
+            Item::Watch | Item::Initiate { .. } | Item::SetLife { .. } | Item::Life { .. } => false,
         }
     }
 
@@ -202,7 +236,7 @@ impl Document {
         let at = match self.peers.binary_search_by_key(&session, |peer| peer.session) {
             Ok(at) => at,
             Err(at) => {
-                self.peers.insert(at, Peer { session, sync: PeerSync::default(), unanswered_request: false });
+                self.peers.insert(at, Peer::new(session, PeerSync::default()));
                 at
             }
         };
@@ -215,8 +249,7 @@ impl Document {
         let absent = self.presence == Presence::Absent && self.persisting.is_empty();
         match self.peers.binary_search_by_key(&session, |peer| peer.session) {
             Err(at) => {
-                let peer = Peer { session, sync: PeerSync::initiate(), unanswered_request: false };
-                self.peers.insert(at, peer);
+                self.peers.insert(at, Peer::new(session, PeerSync::initiate()));
             }
             Ok(at) if absent && self.peers[at].sync.said_it_has_nothing() => self.peers[at].sync = PeerSync::initiate(),
             Ok(_) => {}
@@ -239,6 +272,7 @@ impl Document {
     pub(super) fn is_quiet(&self) -> bool {
         self.inbox.is_empty()
             && self.persisting.is_empty()
+            && self.deciding.is_none()
             && self.awaiting.is_empty()
             && self.loading.is_none()
             && self.fetching.is_none()

@@ -7,12 +7,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::document::{Awaiting, Item, Origin, Persisting, Presence};
-use super::{Event, Hub, Load, Loaded, Now, Output, Receipt, Remark, StoreFailure, SyncMessage};
+use super::{Event, Hub, Load, Loaded, Now, Outgoing, Output, Receipt, Remark, StoreFailure, SyncMessage};
 use crate::ChangeHash;
 use crate::change::Change;
 use crate::graph::{Admission, Graph, Orphans};
 use crate::id::{DocumentId, SessionId};
-use crate::storage::{Commit, Summary};
+use crate::native::{NativeMessage, RefusalReason};
+use crate::storage::{Commit, Standing, Summary};
 
 /// Between a read that failed and the next for what was asked; twice as long after each that fails too.
 const READ_RETRY: Duration = Duration::from_secs(1);
@@ -20,6 +21,8 @@ const READ_RETRY: Duration = Duration::from_secs(1);
 /// How often that wait doubles: to 64 s.
 const READ_RETRY_DOUBLINGS: u8 = 6;
 
+/// What is said of a change that did not get past its bytes; the error that goes with it has the details.
+const NOT_READ: &str = "the change is malformed or above a limit";
 /// Messages of one peer, without changes, that wait for a document that cannot be read. The latest says all that earlier
 /// ones did, save for a reset among them.
 const QUESTIONS_KEPT: usize = 4;
@@ -33,6 +36,9 @@ impl Hub {
         message: SyncMessage,
         receipt: Receipt,
     ) {
+        if self.document(key).is_some_and(|document| document.is_deleted()) {
+            return self.refuse_deleted(now, key, session);
+        }
         let SyncMessage { request, statement, changes, refused, .. } = message;
         // The sender may be gone by now: its changes still count, its questions do not.
         let present = self.sessions.contains_key(&session);
@@ -42,9 +48,13 @@ impl Hub {
             return document.remove_peer(session);
         }
         let peer = document.peer_or_new(session);
-        for hash in refused {
-            peer.sync.refuse(hash);
+        for hash in &refused {
+            peer.sync.refuse(*hash);
         }
+        for hash in refused {
+            self.refuse_natively(key, session, hash, RefusalReason::Limit, NOT_READ);
+        }
+        let Some(document) = self.document(key) else { return };
         let length = document.graph.as_ref().map_or(document.durable, |graph| graph.len());
         let after_own = document.awaiting.iter().any(|awaiting| awaiting.session == session);
         if length > document.durable && (statement.with_changes || after_own) {
@@ -59,7 +69,10 @@ impl Hub {
         let refused = self.admit_all(key, Origin::Local { ticket }, changes);
         let Some(document) = self.document(key) else { return };
         let under_way = document.persisting.back().is_some_and(|last| last.origin == Origin::Local { ticket });
-        if !under_way {
+        if let (false, None, Some(last)) = (under_way, &refused, document.persisting.back_mut()) {
+            // They have come back from a peer, and are saved when what is under way is.
+            last.also.push(ticket);
+        } else if !under_way {
             let document = document.id.clone();
             let event = match refused {
                 Some(remark) => Event::NotSaved { document, ticket, message: remark.to_string() },
@@ -112,7 +125,7 @@ impl Hub {
         let ticket = self.next_ticket;
         self.next_ticket += 1;
         if let Some(document) = self.document(key) {
-            document.persisting.push_back(Persisting { ticket, length, origin });
+            document.persisting.push_back(Persisting { ticket, length, origin, also: Vec::new() });
         }
         self.outputs.push_back(Output::Persist { ticket, commit });
     }
@@ -126,12 +139,22 @@ impl Hub {
                     if let Some(peer) = document.peer(session) {
                         peer.sync.refuse(hash);
                     }
+                    self.refuse_natively(key, session, hash, remark.reason(), &remark.to_string());
                     self.remark(session, Some(&id), remark);
                 }
                 Origin::Local { .. } => {
                     self.outputs.push_back(Output::Refused { session: None, document: Some(id), remark });
                 }
             }
+        }
+    }
+
+    /// A Syncline peer can do something about it.
+    fn refuse_natively(&mut self, key: u32, session: SessionId, hash: ChangeHash, reason: RefusalReason, words: &str) {
+        let Some(document) = self.document(key).map(|document| document.id.clone()) else { return };
+        if self.sessions.get(&session).is_some_and(|entry| entry.peer.native > 0) {
+            let words = words.to_owned();
+            self.send(session, Outgoing::Native(NativeMessage::Refused { document, hash, reason, words }));
         }
     }
 
@@ -142,7 +165,7 @@ impl Hub {
         if document.persisting.front().is_none_or(|front| front.ticket != ticket) {
             return;
         }
-        let Some(Persisting { length, origin, .. }) = document.persisting.pop_front() else { return };
+        let Some(Persisting { length, origin, also, .. }) = document.persisting.pop_front() else { return };
         let before = document.durable;
         document.encoded.clear();
         if let Some(graph) = &mut document.graph {
@@ -153,6 +176,9 @@ impl Hub {
         }
         document.presence = Presence::Stored;
         self.notify_durable(key, before, length, origin);
+        for ticket in also {
+            self.outputs.push_back(Output::Notify(Event::Saved { document: id.clone(), ticket }));
+        }
         self.take_awaiting(now, key);
         self.respond_to_all(now, key);
     }
@@ -220,7 +246,8 @@ impl Hub {
         document.graph = (document.presence == Presence::Absent).then(|| Box::new(Graph::new(hash_key)));
         document.orphans = None;
         self.weigh(key);
-        for Persisting { origin, .. } in failed {
+        for Persisting { origin, also, .. } in failed {
+            also.into_iter().for_each(|ticket| self.not_saved(id, ticket, failure));
             match origin {
                 Origin::Peer(session) => drop(senders.insert(session)),
                 Origin::Local { ticket } => self.not_saved(id, ticket, failure),
@@ -231,7 +258,7 @@ impl Hub {
         }
     }
 
-    fn cut_off(&mut self, session: SessionId, id: &DocumentId, failure: &StoreFailure) {
+    pub(super) fn cut_off(&mut self, session: SessionId, id: &DocumentId, failure: &StoreFailure) {
         if self.sessions.contains_key(&session) {
             self.remark(session, Some(id), Remark::Store(failure.clone()));
             self.outputs.push_back(Output::Close { session, reason: failure.message.clone() });
@@ -248,7 +275,7 @@ impl Hub {
         self.touch(now, key);
         self.document(key).into_iter().for_each(|document| document.reads_failed = 0);
         match loaded {
-            Loaded::Summary(summary) => self.summary_loaded(key, summary),
+            Loaded::Summary(standing) => self.summary_loaded(key, standing),
             Loaded::Graph(graph) => self.graph_loaded(key, graph),
             Loaded::Payload(payload) => return self.payload_loaded(now, key, payload),
             Loaded::Changes { session, changes } => return self.changes_loaded(now, key, session, changes),
@@ -257,14 +284,15 @@ impl Hub {
         self.respond_to_all(now, key);
     }
 
-    fn summary_loaded(&mut self, key: u32, summary: Option<Summary>) {
+    fn summary_loaded(&mut self, key: u32, standing: Standing) {
         let hash_key = self.hash_key;
         let Some(document) = self.document(key) else { return };
         document.loading = None;
         if document.presence != Presence::Unknown {
             return;
         }
-        match summary {
+        document.life = standing.life;
+        match standing.summary {
             None => {
                 document.presence = Presence::Absent;
                 document.graph = Some(Box::new(Graph::new(hash_key)));
@@ -324,7 +352,7 @@ impl Hub {
         let Some(document) = self.document(key) else { return BTreeSet::new() };
         let (id, mut waiting) = (document.id.clone(), std::mem::take(&mut document.inbox));
         let mut questions: BTreeMap<SessionId, usize> = BTreeMap::new();
-        let (mut senders, mut unsaved) = (BTreeSet::new(), Vec::new());
+        let (mut senders, mut unsaved, mut undecided) = (BTreeSet::new(), Vec::new(), Vec::new());
         // From the latest to the first, so that the latest are kept.
         while let Some(item) = waiting.pop_back() {
             let kept = match item {
@@ -342,6 +370,15 @@ impl Hub {
                     unsaved.push(ticket);
                     None
                 }
+                Item::SetLife { ticket, .. } => {
+                    undecided.push(ticket);
+                    None
+                }
+                // It comes again with the next connection.
+                Item::Life { session, .. } => {
+                    senders.insert(session);
+                    None
+                }
                 Item::Watch | Item::Initiate { .. } => Some(item),
             };
             if let (Some(kept), Some(document)) = (kept, self.document(key)) {
@@ -349,6 +386,7 @@ impl Hub {
             }
         }
         unsaved.into_iter().rev().for_each(|ticket| self.not_saved(&id, ticket, failure));
+        undecided.into_iter().rev().for_each(|ticket| self.not_decided(&id, ticket, failure));
         for session in &senders {
             self.cut_off(*session, &id, failure);
         }

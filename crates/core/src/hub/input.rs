@@ -13,7 +13,9 @@ use crate::ChangeHash;
 use crate::change::Change;
 use crate::graph::{Graph, OrphanError, Refusal};
 use crate::id::{DocumentId, PeerId, SessionId, StorageId};
-use crate::storage::{Commit, Payload, Summary};
+use crate::life::{Life, LifeUpdate};
+use crate::native::{NativeMessage, RefusalReason};
+use crate::storage::{Commit, Payload, Standing};
 use crate::sync::Statement;
 use crate::wire::RemoteHeads;
 
@@ -44,6 +46,8 @@ pub struct PeerInfo {
     pub storage: Option<StorageId>,
     /// Who speaks first.
     pub role: Role,
+    /// The version of the native extension that both speak; 0 for a peer that does not know it.
+    pub native: u16,
 }
 
 /// A sync message whose changes have each been checked.
@@ -98,6 +102,8 @@ pub enum PeerMessage {
         /// By store.
         heads: Vec<RemoteHeads>,
     },
+    /// Of the native extension, from a peer that announced it.
+    Native(NativeMessage),
 }
 
 /// What a hub takes in.
@@ -199,6 +205,38 @@ pub enum Input {
         /// The first so many changes are in the snapshot.
         changes: u32,
     },
+    /// The application deletes or restores a document.
+    SetLife {
+        /// The document.
+        document: DocumentId,
+        /// Deleted, or restored.
+        deleted: bool,
+        /// Comes back in [`Event::LifeChanged`] or [`Event::LifeFailed`].
+        ticket: u64,
+    },
+    /// The record that stands is durable. For one document they come back in the order in which they went out.
+    LifeSet {
+        /// The document.
+        document: DocumentId,
+        /// From [`Output::SetLife`].
+        ticket: u64,
+        /// The greater of what was there and what was to be.
+        life: Life,
+    },
+    /// A record was not written.
+    LifeNotSet {
+        /// The document.
+        document: DocumentId,
+        /// From [`Output::SetLife`].
+        ticket: u64,
+        /// Why.
+        failure: StoreFailure,
+    },
+    /// The grace period of a deleted document is over: the store has none of its changes any more.
+    Purged {
+        /// The document.
+        document: DocumentId,
+    },
     /// The connection's queue, for which [`Output::AwaitDrain`] asked, is empty.
     Drained {
         /// The connection.
@@ -223,7 +261,7 @@ pub struct StoreFailure {
 /// What a hub asks the store for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Load {
-    /// Heads and counts.
+    /// Heads and counts, and whether it is deleted.
     Summary,
     /// The change graph.
     Graph,
@@ -242,7 +280,7 @@ pub enum Load {
 #[derive(Debug)]
 pub enum Loaded {
     /// For [`Load::Summary`].
-    Summary(Option<Summary>),
+    Summary(Standing),
     /// For [`Load::Graph`].
     Graph(Option<Box<Graph>>),
     /// For [`Load::Payload`].
@@ -265,6 +303,15 @@ pub enum Output {
         ticket: u64,
         /// What to commit.
         commit: Commit,
+    },
+    /// Make a life record durable, then answer with [`Input::LifeSet`] or [`Input::LifeNotSet`].
+    SetLife {
+        /// Names the call.
+        ticket: u64,
+        /// The document.
+        document: DocumentId,
+        /// What is to become of its record.
+        update: LifeUpdate,
     },
     /// Read from the store, then answer with [`Input::Loaded`] or [`Input::LoadFailed`].
     Load {
@@ -347,6 +394,8 @@ pub enum Outgoing {
         /// By store.
         heads: Vec<RemoteHeads>,
     },
+    /// Of the native extension, to a peer that announced it.
+    Native(NativeMessage),
     /// Something of this peer was not taken.
     Error {
         /// What and why.
@@ -361,7 +410,7 @@ impl Outgoing {
         const FRAME_BYTES: usize = 128;
         let payload = match self {
             Self::Sync { data, .. } | Self::Request { data, .. } | Self::Ephemeral { data, .. } => data.len(),
-            Self::DocUnavailable { .. } => 0,
+            Self::DocUnavailable { .. } | Self::Native(_) => 0,
             Self::RemoteHeads { heads, .. } => heads.iter().map(|entry| 64 + entry.heads.len() * 48).sum(),
             Self::Error { message } => message.len(),
         };
@@ -410,6 +459,37 @@ pub enum Event {
         /// Whether they include everything that is durable here.
         has_all: bool,
     },
+    /// A document was deleted or restored, here or elsewhere, or turned out to have been.
+    LifeChanged {
+        /// The document.
+        document: DocumentId,
+        /// The record that stands.
+        life: Life,
+        /// From [`Input::SetLife`], if it came from there.
+        ticket: Option<u64>,
+    },
+    /// A document could not be deleted or restored.
+    LifeFailed {
+        /// The document.
+        document: DocumentId,
+        /// From [`Input::SetLife`].
+        ticket: u64,
+        /// Why.
+        message: String,
+    },
+    /// A peer did not take a change of ours.
+    Refused {
+        /// The document.
+        document: DocumentId,
+        /// The connection.
+        session: SessionId,
+        /// The change.
+        hash: ChangeHash,
+        /// Why.
+        reason: RefusalReason,
+        /// Why, in words for a person.
+        words: String,
+    },
     /// A peer does not have the document.
     Unavailable {
         /// The document.
@@ -455,6 +535,8 @@ pub enum Remark {
         /// The limit.
         documents_max: usize,
     },
+    /// The document is deleted.
+    Deleted,
     /// The store could not commit or read.
     Store(StoreFailure),
     /// The document is larger than a message may be.
@@ -475,8 +557,26 @@ impl Remark {
             Self::Orphan(_) => "change_orphans_full",
             Self::LocalOrphan { .. } => "local_orphan",
             Self::TooManyDocuments { .. } => "session_documents",
+            Self::Deleted => "document_deleted",
             Self::Store(_) => "store",
             Self::TooLargeToSend { .. } => "document_too_large",
+        }
+    }
+
+    /// The same for the change's author, as far as it can do something about it.
+    pub(super) fn reason(&self) -> RefusalReason {
+        match self {
+            Self::Change(Refusal::DuplicateSequence { .. } | Refusal::PreviousNotAncestor { .. }) => {
+                RefusalReason::ActorInUse
+            }
+            Self::Change(Refusal::ImplausibleStart { .. }) => RefusalReason::Limit,
+            Self::Orphan(_) => RefusalReason::NoRoomToWait,
+            Self::Change(_)
+            | Self::LocalOrphan { .. }
+            | Self::TooManyDocuments { .. }
+            | Self::Deleted
+            | Self::Store(_)
+            | Self::TooLargeToSend { .. } => RefusalReason::Other,
         }
     }
 
@@ -499,6 +599,7 @@ impl std::fmt::Display for Remark {
             Self::TooManyDocuments { documents_max } => {
                 write!(f, "this connection already has {documents_max} documents open, the most allowed")
             }
+            Self::Deleted => f.write_str("the document is deleted"),
             Self::Store(failure) => f.write_str(&failure.message),
             Self::TooLargeToSend { bytes, bytes_max } => {
                 write!(f, "the document takes {bytes} bytes; a message may have {bytes_max}")

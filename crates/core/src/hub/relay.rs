@@ -40,7 +40,7 @@ impl Hub {
         // Speaking at a document is being there: the sender hears what others say.
         self.join_document(from, key);
         let Some(document) = self.document(key) else { return };
-        if !document.relayed.get_or_insert_default().is_new(&sender, &session, count) {
+        if document.is_deleted() || !document.relayed.get_or_insert_default().is_new(&sender, &session, count) {
             return;
         }
         let watched = document.watched;

@@ -36,11 +36,12 @@ impl Hub {
             entry.dirty.insert(key);
             return;
         }
-        let limits = &self.limits;
         let Some(document) = self.documents.get_mut(key as usize).and_then(Option::as_mut) else { return };
-        if document.presence == Presence::Unknown {
+        if document.presence == Presence::Unknown || document.deciding.is_some() || self.respond_life(key, session) {
             return;
         }
+        let limits = &self.limits;
+        let Some(document) = self.documents.get_mut(key as usize).and_then(Option::as_mut) else { return };
         let Ok(at) = document.peers.binary_search_by_key(&session, |peer| peer.session) else { return };
         if std::mem::take(&mut document.peers[at].unanswered_request) && document.durable == 0 {
             document.peers[at].sync.sent(0, Vec::new(), false, now.mono);
@@ -154,7 +155,7 @@ impl Hub {
     pub(super) fn payload_loaded(&mut self, now: Now, key: u32, payload: Option<Payload>) {
         self.end_fetch(key, &Load::Payload);
         let Some(document) = self.documents.get_mut(key as usize).and_then(Option::as_mut) else { return };
-        let Some(payload) = payload else { return };
+        let Some(payload) = payload.filter(|_| !document.is_deleted()) else { return };
         let element = element_of(&payload);
         document.payload_bytes = element.len();
         let mut waiting = Vec::new();
@@ -197,7 +198,8 @@ impl Hub {
         document.loading = None;
         let stored: BTreeMap<_, _> = changes.into_iter().collect();
         let view = document.view();
-        let peer = document.peers.iter().find(|peer| peer.session == session);
+        let deleted = document.is_deleted();
+        let peer = document.peers.iter().find(|peer| peer.session == session && !deleted);
         let draft = peer.zip(view.graph).map(|(peer, graph)| {
             let draft = peer.sync.draft(view, graph, document.orphans.as_deref(), &self.limits);
             let complete =

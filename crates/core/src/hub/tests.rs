@@ -6,6 +6,7 @@
 mod durability;
 mod fanout;
 mod forgetting;
+mod life;
 mod opening;
 mod passing;
 mod reading;
@@ -22,7 +23,8 @@ use crate::change::Change;
 use crate::chunk::{self, ChunkKind};
 use crate::clock::Stamp;
 use crate::graph::Graph;
-use crate::id::PeerId;
+use crate::id::{PeerId, ReplicaId};
+use crate::life::Life;
 use crate::loader::InProcess;
 use crate::storage::{Commit, Payload, StoredChange, StoredGraph, Summary};
 use crate::sync::Statement;
@@ -38,6 +40,7 @@ struct Stage {
     hub: Hub,
     now: Duration,
     store: BTreeMap<DocumentId, Stored>,
+    lives: BTreeMap<DocumentId, Life>,
     /// Store calls are kept in `held` instead of being answered.
     holds: bool,
     held: VecDeque<Output>,
@@ -69,6 +72,7 @@ enum Said {
     Unavailable,
     Ephemeral(u64),
     RemoteHeads(Vec<ChangeHash>),
+    Native(NativeMessage),
     Error(String),
 }
 
@@ -82,6 +86,7 @@ impl Stage {
             hub: Hub::new(limits, [3; 32]),
             now: Duration::from_secs(1),
             store: BTreeMap::new(),
+            lives: BTreeMap::new(),
             holds: false,
             held: VecDeque::new(),
             sent: BTreeMap::new(),
@@ -110,6 +115,12 @@ impl Stage {
         self.connect_sharing(session, role, storage, &OpenedDocuments::default());
     }
 
+    /// Connects a peer that announced the native extension.
+    fn connect_native(&mut self, session: SessionId, role: Role) {
+        let peer = PeerInfo { peer: peer(session), storage: None, role, native: 1 };
+        self.input(Input::Connected { session, peer, opened: OpenedDocuments::default() });
+    }
+
     /// Connects a peer whose connection other hubs serve too.
     fn connect_sharing(
         &mut self,
@@ -118,7 +129,7 @@ impl Stage {
         storage: Option<StorageId>,
         opened: &OpenedDocuments,
     ) {
-        let peer = PeerInfo { peer: peer(session), storage, role };
+        let peer = PeerInfo { peer: peer(session), storage, role, native: 0 };
         self.input(Input::Connected { session, peer, opened: opened.clone() });
     }
 
@@ -136,6 +147,7 @@ impl Stage {
                     self.loads.push(what.clone());
                     self.held.push_back(output);
                 }
+                Output::SetLife { .. } => self.held.push_back(output),
                 Output::Send { session, message } => self.sent.entry(session).or_default().push(message),
                 Output::Notify(event) => self.told.push(event),
                 Output::Refused { session, remark, .. } => self.refused.push((session, remark)),
@@ -162,8 +174,18 @@ impl Stage {
                 Input::Persisted { document, ticket }
             }
             Output::Load { document, what } => {
-                let loaded = self.store.get(&document).map_or_else(|| absent(&what), |stored| stored.load(&what));
+                let mut loaded = self.store.get(&document).map_or_else(|| absent(&what), |stored| stored.load(&what));
+                if let Loaded::Summary(standing) = &mut loaded {
+                    standing.life = self.lives.get(&document).copied();
+                }
                 Input::Loaded { document, loaded }
+            }
+            Output::SetLife { document, ticket, update } => {
+                let before = self.lives.get(&document).copied();
+                let stamp = Stamp::new(self.now.as_millis() as u64, 0);
+                let life = Life::after(before, update, |deleted| Life::own(before, stamp, ReplicaId([7; 16]), deleted));
+                self.lives.insert(document.clone(), life);
+                Input::LifeSet { document, ticket, life }
             }
             other => panic!("no store call: {other:?}"),
         };
@@ -177,6 +199,7 @@ impl Stage {
         let input = match self.held.pop_front().expect("a store call under way") {
             Output::Persist { ticket, commit } => Input::PersistFailed { document: commit.document, ticket, failure },
             Output::Load { document, what } => Input::LoadFailed { document, what, failure },
+            Output::SetLife { document, ticket, .. } => Input::LifeNotSet { document, ticket, failure },
             other => panic!("no store call: {other:?}"),
         };
         self.input(input);
@@ -255,7 +278,7 @@ impl Stored {
 
     fn load(&self, what: &Load) -> Loaded {
         match what {
-            Load::Summary => Loaded::Summary(Some(self.summary())),
+            Load::Summary => Loaded::Summary(Some(self.summary()).into()),
             Load::Graph => Loaded::Graph(Some(Box::new(self.graph()))),
             Load::Payload => Loaded::Payload(Some(Payload {
                 snapshot: (self.covered > 0).then(|| self.snapshot()),
@@ -307,7 +330,7 @@ impl Stored {
 
 fn absent(what: &Load) -> Loaded {
     match what {
-        Load::Summary => Loaded::Summary(None),
+        Load::Summary => Loaded::Summary(None.into()),
         Load::Graph => Loaded::Graph(None),
         Load::Payload => Loaded::Payload(None),
         Load::Changes { session, .. } => Loaded::Changes { session: *session, changes: Vec::new() },
@@ -327,6 +350,7 @@ fn said(message: &Outgoing) -> Said {
         Outgoing::RemoteHeads { heads, .. } => {
             Said::RemoteHeads(heads.iter().flat_map(|entry| entry.heads.clone()).collect())
         }
+        Outgoing::Native(message) => Said::Native(message.clone()),
         Outgoing::Error { message } => Said::Error(message.clone()),
     }
 }

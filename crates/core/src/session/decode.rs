@@ -16,6 +16,7 @@ use crate::hub::SyncMessage;
 use crate::id::DocumentId;
 use crate::limits::Limits;
 use crate::loader::Loader;
+use crate::native::NativeError;
 use crate::sync::Statement;
 use crate::sync::bloom::{Bloom, BloomError};
 use crate::sync::message::{Message, MessageError};
@@ -117,6 +118,9 @@ pub enum Offence {
         /// Why.
         error: ChangeError,
     },
+    /// A message of the native extension is not well formed. **State:** dropped.
+    #[error(transparent)]
+    Native(#[from] NativeError),
     /// A whole document is not well formed. **State:** it is refused.
     #[error("document {document}: document chunk refused: {error}")]
     Document {
@@ -134,6 +138,7 @@ impl Offence {
         match self {
             Self::Wire(error) => error.kind(),
             Self::TextFrame => "frame_text",
+            Self::Native(_) => "native_malformed",
             Self::FrameTooLarge { .. } => "frame_too_large",
             Self::JoinTimeout(_) => "join_timeout",
             Self::ExpectedJoin => "expected_join",

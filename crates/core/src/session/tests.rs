@@ -6,7 +6,10 @@
 mod payload;
 
 use super::*;
+use crate::clock::Stamp;
 use crate::hub::SyncMessage;
+use crate::id::ReplicaId;
+use crate::life::Life;
 
 const FIRST_SYNC: &[u8] = &[0x42, 0, 0, 1, 0, 0, 0, 2, 2, 0x84];
 
@@ -100,12 +103,13 @@ fn a_join_is_answered_and_names_the_peer() {
     let bytes = (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).expect("digits"));
     let steps = session.receive(at(0), &bytes.collect());
     let [Step::Send(answer), Step::Joined(peer)] = &steps[..] else { panic!("{steps:?}") };
-    let metadata = PeerMetadata { storage_id: Some(local().storage), is_ephemeral: false, native: None };
+    let metadata = PeerMetadata { storage_id: Some(local().storage), is_ephemeral: false, native: Some(1) };
     let mut golden = Vec::new();
     let body = Body::Peer { metadata, selected_version: Some("1") };
     wire::encode("server", Some("cli"), &body, &mut golden);
     assert_eq!(*answer, golden);
-    let expected = PeerInfo { peer: PeerId::new("cli").expect("a name"), storage: None, role: Role::Downstream };
+    let expected =
+        PeerInfo { peer: PeerId::new("cli").expect("a name"), storage: None, role: Role::Downstream, native: 0 };
     assert_eq!((peer, session.peer()), (&expected, Some(&expected)));
 }
 
@@ -291,7 +295,10 @@ fn who_dials_joins_and_takes_the_answer() {
     let steps = session.receive(at(0), &Bytes::copy_from_slice(answer));
     let [Step::Joined(peer)] = &steps[..] else { panic!("{steps:?}") };
     let storage = Some(local().storage);
-    assert_eq!(*peer, PeerInfo { peer: PeerId::new("upstream").expect("a name"), storage, role: Role::Upstream });
+    assert_eq!(
+        *peer,
+        PeerInfo { peer: PeerId::new("upstream").expect("a name"), storage, role: Role::Upstream, native: 1 }
+    );
 }
 
 #[test]
@@ -341,4 +348,29 @@ fn every_outgoing_message_is_a_frame_to_the_peer_that_joined() {
 fn forwarded(steps: &[Step]) -> &SyncMessage {
     let Some(Step::Forward(PeerMessage::Sync(message))) = steps.last() else { panic!("nothing handed on: {steps:?}") };
     message
+}
+
+#[test]
+fn the_native_extension_exists_for_peers_that_announced_it() {
+    let life = NativeMessage::Life {
+        document: DocumentId::from_bytes(&[7; 16]).expect("16 bytes"),
+        life: Life { stamp: Stamp::new(1, 0), replica: ReplicaId([1; 16]), deleted: true },
+    };
+    let native = frame("tab", &Body::Native { data: life.encode() });
+    for (announced, spoken) in [(None, 0), (Some(0), 0), (Some(1), 1), (Some(9), 1)] {
+        let mut session = Session::accept(local(), Limits::default());
+        let metadata = PeerMetadata { storage_id: None, is_ephemeral: false, native: announced };
+        session.receive(at(0), &frame("tab", &Body::Join { metadata, versions: None }));
+        assert_eq!(session.peer().expect("joined").native, spoken);
+        let steps = session.receive(at(0), &native);
+        if spoken == 0 {
+            assert!(steps.is_empty(), "{steps:?}");
+            continue;
+        }
+        assert!(matches!(&steps[..], [Step::Forward(PeerMessage::Native(heard))] if *heard == life), "{steps:?}");
+        let unknown = frame("tab", &Body::Native { data: Bytes::from_static(&[250, 1]) });
+        assert!(session.receive(at(0), &unknown).is_empty(), "for a later version");
+        let steps = session.receive(at(0), &frame("tab", &Body::Native { data: Bytes::from_static(&[1, 1]) }));
+        check_refused(&mut session, &steps, "native_malformed");
+    }
 }

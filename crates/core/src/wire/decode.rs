@@ -50,7 +50,8 @@ pub fn decode<'a>(frame: &'a Bytes, limits: &Limits) -> Result<Envelope<'a>, Wir
         | Body::DocUnavailable { .. }
         | Body::Ephemeral { .. }
         | Body::RemoteSubscriptionChange { .. }
-        | Body::RemoteHeadsChanged { .. } => frame.name(field::SENDER)?,
+        | Body::RemoteHeadsChanged { .. }
+        | Body::Native { .. } => frame.name(field::SENDER)?,
     };
     Ok(Envelope { sender, target: frame.optional_name(field::TARGET)?, message })
 }
@@ -88,6 +89,7 @@ impl<'a> Frame<'a, '_> {
             "remote-heads-changed" => {
                 Body::RemoteHeadsChanged { document: self.document()?, heads: self.remote_heads()? }
             }
+            "syncline" => Body::Native { data: self.data()? },
             kind => Body::Unknown { kind },
         })
     }

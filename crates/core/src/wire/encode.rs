@@ -24,6 +24,11 @@ pub fn encode(sender: &str, target: Option<&str>, body: &Body<'_>, out: &mut Vec
         Body::Request { document, data } | Body::Sync { document, data } => {
             encode_data(&head, &document.to_string(), data, out);
         }
+        Body::Native { data } => {
+            head.write(out, 1);
+            write_text(out, field::DATA);
+            write_bytes(out, data);
+        }
         Body::DocUnavailable { document } => {
             head.write(out, 1);
             write_document(out, document);

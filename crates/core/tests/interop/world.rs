@@ -256,6 +256,7 @@ impl World {
                 Output::AwaitDrain { session } => self.handle_later(session),
                 Output::Refused { remark, .. } => panic!("an honest change was refused: {remark}"),
                 Output::Close { reason, .. } => panic!("an honest client was cut off: {reason}"),
+                Output::SetLife { .. } => unreachable!("nobody deletes here"),
                 Output::Notify(_) => {}
             }
         }
@@ -333,6 +334,7 @@ impl World {
                 self.handle(Input::Loaded { document, loaded });
             }
             Output::Send { .. }
+            | Output::SetLife { .. }
             | Output::AwaitDrain { .. }
             | Output::Notify(_)
             | Output::Refused { .. }
@@ -415,7 +417,7 @@ impl Store {
     fn load(&self, what: &Load) -> Loaded {
         let exists = !self.changes.is_empty();
         match what {
-            Load::Summary => Loaded::Summary(exists.then(|| self.summary())),
+            Load::Summary => Loaded::Summary(exists.then(|| self.summary()).into()),
             Load::Graph => {
                 let graph = || Box::new(Graph::from_stored(&self.graph(), HASH_KEY).expect("own graph"));
                 Loaded::Graph(exists.then(graph))

@@ -59,7 +59,7 @@ impl Joined {
     fn new(inner: &Inner, name: &str) -> Self {
         let (session, outbox) = inner.open_session();
         let peer = PeerId::new(name).expect("a name");
-        let info = PeerInfo { peer, storage: None, role: Role::Downstream };
+        let info = PeerInfo { peer, storage: None, role: Role::Downstream, native: 0 };
         inner.join(session, &info, None);
         Self { session, outbox, info, allowance: Arc::default() }
     }

@@ -55,6 +55,11 @@ impl Driven {
         self.writer.fold_waiting()
     }
 
+    /// The writer's turn when a deleted document's time has come: removes a slice of it. False if there is none.
+    pub fn purge(&mut self) -> bool {
+        self.writer.purge_waiting()
+    }
+
     /// The compactor's turn: one document that waits for it; with it, how many changes its snapshot covers, if it has a
     /// new one.
     pub fn compact(&mut self) -> Option<(DocumentId, Option<u32>)> {

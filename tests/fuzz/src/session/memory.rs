@@ -11,13 +11,15 @@ use syncline_core::change::Change;
 use syncline_core::clock::Stamp;
 use syncline_core::graph::Graph;
 use syncline_core::hub::{Load, Loaded};
-use syncline_core::id::DocumentId;
-use syncline_core::storage::{Commit, Payload, StoredChange, StoredGraph, Summary};
+use syncline_core::id::{DocumentId, ReplicaId};
+use syncline_core::life::{Life, LifeUpdate};
+use syncline_core::storage::{Commit, Payload, Standing, StoredChange, StoredGraph, Summary};
 
 /// All documents that are durable.
 #[derive(Default)]
 pub(super) struct Memory {
     documents: BTreeMap<DocumentId, Stored>,
+    lives: BTreeMap<DocumentId, Life>,
 }
 
 #[derive(Default)]
@@ -51,6 +53,19 @@ impl Memory {
         }
         stored.heads = commit.heads;
         true
+    }
+
+    /// The record that stands after the update.
+    pub(super) fn set_life(&mut self, document: &DocumentId, update: LifeUpdate) -> Life {
+        let before = self.lives.get(document).copied();
+        let own = |deleted| Life::own(before, Stamp::from_u64(1), ReplicaId([7; 16]), deleted);
+        let life = Life::after(before, update, own);
+        self.lives.insert(document.clone(), life);
+        life
+    }
+
+    pub(super) fn is_deleted(&self, document: &DocumentId) -> bool {
+        self.lives.get(document).is_some_and(|life| life.deleted)
     }
 
     pub(super) fn holds(&self, document: &DocumentId, hash: &ChangeHash) -> bool {
@@ -93,7 +108,10 @@ impl Memory {
     pub(super) fn load(&self, document: &DocumentId, what: &Load, hash_key: u64) -> Loaded {
         let stored = self.documents.get(document).filter(|stored| !stored.changes.is_empty());
         match what {
-            Load::Summary => Loaded::Summary(stored.map(Stored::summary)),
+            Load::Summary => {
+                let life = self.lives.get(document).copied();
+                Loaded::Summary(Standing { summary: stored.map(Stored::summary), life })
+            }
             Load::Graph => {
                 let load = |stored: &Stored| Graph::from_stored(&stored.graph(), hash_key).expect("a whole graph");
                 Loaded::Graph(stored.map(load).map(Box::new))

@@ -27,7 +27,7 @@ const SESSIONS_MAX: usize = 4;
 const TURNS_MAX: usize = 2_000;
 
 /// What one refusal may cost in an answer, bytes.
-const REFUSAL_BYTES_MAX: usize = 600;
+const REFUSAL_BYTES_MAX: usize = 1_200;
 
 pub(super) struct World {
     hub: Hub,
@@ -195,6 +195,15 @@ impl World {
                     Input::LoadFailed { document, what, failure }
                 });
             }
+            Output::SetLife { ticket, document, update } => {
+                let input = if well {
+                    let life = self.memory.set_life(&document, update);
+                    Input::LifeSet { document, ticket, life }
+                } else {
+                    Input::LifeNotSet { document, ticket, failure }
+                };
+                self.input(input);
+            }
             Output::Send { .. }
             | Output::AwaitDrain { .. }
             | Output::Notify(_)
@@ -240,7 +249,7 @@ impl World {
 
     fn output(&mut self, output: Output) {
         match output {
-            Output::Persist { .. } | Output::Load { .. } => self.under_way.push_back(output),
+            Output::Persist { .. } | Output::Load { .. } | Output::SetLife { .. } => self.under_way.push_back(output),
             Output::Send { session, message } => {
                 let Some(connection) = self.sessions.get(&session) else { return };
                 let mut frame = Vec::new();
@@ -268,6 +277,7 @@ impl World {
         let (Body::Sync { document, data } | Body::Request { document, data }) = envelope.message else { return };
         assert!(!self.congested.contains(&session), "a full queue is sent nothing that can be derived again");
         assert!(data.len() <= self.limits.message_bytes_max);
+        assert!(!self.memory.is_deleted(&document), "something of a deleted document is sent");
         let generous = Limits { message_hashes_max: usize::MAX, ..self.limits.clone() };
         let message = Message::decode(data, &generous).expect("what a hub sends can be read");
         for head in &message.heads {
@@ -334,7 +344,7 @@ pub(super) fn storage(number: u8) -> StorageId {
 
 pub(super) fn metadata(bits: u8) -> PeerMetadata {
     let storage_id = (bits & 1 != 0).then(|| storage(bits >> 2 & 3));
-    PeerMetadata { storage_id, is_ephemeral: bits & 2 != 0, native: None }
+    PeerMetadata { storage_id, is_ephemeral: bits & 2 != 0, native: (bits & 16 != 0).then_some(1) }
 }
 
 fn peer(name: &str) -> PeerId {

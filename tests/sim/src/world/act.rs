@@ -54,7 +54,16 @@ impl World {
                 self.unclog();
                 Ok(())
             }
-            Kind::DiskFull | Kind::DiskDies | Kind::ReadFails | Kind::DiskStalls | Kind::Compact => {
+            Kind::DiskFull
+            | Kind::DiskDies
+            | Kind::ReadFails
+            | Kind::DiskStalls
+            | Kind::Compact
+            | Kind::SyncFails
+            | Kind::TornWrite
+            | Kind::ShortWrite
+            | Kind::Astray
+            | Kind::BitRot => {
                 self.disk_fails(kind, machine, value);
                 Ok(())
             }
@@ -68,7 +77,7 @@ impl World {
                 Ok(())
             }
             Kind::Backup => {
-                self.machines[machine].disk.backup = Some(self.machines[machine].disk.image.clone());
+                self.back_up(machine);
                 let client = &mut self.clients[client];
                 client.older = client.documents.iter().map(|document| document.content.clone()).collect();
                 Ok(())
@@ -85,7 +94,7 @@ impl World {
     }
 
     /// Counts that a fault came, and what the machine was in the middle of.
-    fn met(&mut self, kind: Kind, machine: usize) {
+    pub(super) fn met(&mut self, kind: Kind, machine: usize) {
         let state = self.machines[machine].state();
         let under_way = self.links.values().any(|link| !link.up.is_empty() || !link.down.is_empty());
         let state = if state == State::Idle && under_way { State::UnderWay } else { state };
@@ -153,6 +162,9 @@ impl World {
     }
 
     fn disk_fails(&mut self, kind: Kind, machine: usize, value: u64) {
+        if self.machines[machine].disk.real.is_some() && kind != Kind::DiskStalls {
+            return self.real_disk_fails(kind, machine, value);
+        }
         self.met(kind, machine);
         let now_ms = self.now_ms;
         let document = self.documents[value as usize % self.documents.len()].clone();
@@ -195,6 +207,9 @@ impl World {
 
     fn machine_fails(&mut self, kind: Kind, machine: usize, value: u64) -> Checked {
         let other = (machine + 1 + value as usize) % self.machines.len();
+        if self.machines[machine].disk.real.is_some() && kind != Kind::PowerCut {
+            return self.real_disk_changes(kind, machine, other);
+        }
         let image = if kind == Kind::RestoreBackup {
             self.machines[machine].disk.backup.clone()
         } else if kind == Kind::CloneDisk {
@@ -223,13 +238,19 @@ impl World {
     pub(crate) fn power_cut(&mut self, machine: usize, survive: usize) -> Checked {
         let machine_ = &mut self.machines[machine];
         let wall_ms = machine_.clocks.wall_ms;
+        if let Some(real) = &mut machine_.disk.real {
+            real.set_wall_ms(wall_ms);
+            machine_.disk.power_cut_real(survive as u64, &self.oracle)?;
+            return self.restart(machine);
+        }
         let survive = survive % (machine_.disk.calls.len() + 2);
         machine_.disk.power_cut(survive, wall_ms, &self.oracle)?;
         self.restart(machine)
     }
 
-    fn restart(&mut self, machine: usize) -> Checked {
+    pub(super) fn restart(&mut self, machine: usize) -> Checked {
         self.drop_ends_of(machine);
+        self.note_lost_promises(machine);
         self.machines[machine].restart();
         self.check_promises_of(machine)?;
         self.start_app(machine)

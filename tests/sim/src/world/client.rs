@@ -51,6 +51,7 @@ impl World {
             | Body::DocUnavailable { .. }
             | Body::RemoteSubscriptionChange { .. }
             | Body::RemoteHeadsChanged { .. }
+            | Body::Native { .. }
             | Body::Unknown { .. } => Ok(()),
         }
     }

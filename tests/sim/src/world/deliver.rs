@@ -97,6 +97,11 @@ impl World {
 
     pub(crate) fn arrive(&mut self, what: UnderWay, random: u64) -> Checked {
         self.log.say(|| format!(" {what:?}"));
+        self.arrives(what, random)?;
+        self.look_after_disks()
+    }
+
+    fn arrives(&mut self, what: UnderWay, random: u64) -> Checked {
         match what {
             UnderWay::Up(number) => {
                 let Some(link) = self.links.get_mut(&number) else { return Ok(()) };
@@ -167,6 +172,8 @@ impl World {
         let loaded = if std::mem::take(&mut machine.disk.faults.read_fails) {
             machine.disk.has_failed = true;
             Err(syncline_core::hub::StoreFailure { message: "the disk cannot be read".to_owned() })
+        } else if machine.disk.real.is_some() {
+            machine.disk.read_real(&document, &what, hash_key)?
         } else {
             let loaded = machine.disk.image.load(&document, &what, hash_key);
             let error = loaded.as_ref().err().map(|failure| failure.message.clone());

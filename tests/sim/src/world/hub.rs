@@ -57,6 +57,7 @@ impl World {
                 self.log.say(|| format!("  machine {machine} loads {what:?}"));
                 self.machines[machine].loads.push_back((document, what));
             }
+            Output::SetLife { .. } => unreachable!("nobody deletes in this world"),
             Output::Send { session, message } => self.send(machine, session, message)?,
             Output::AwaitDrain { session } => {
                 if let Some(connection) = self.machines[machine].connections.get_mut(&session) {
@@ -110,7 +111,10 @@ impl World {
                     format!("{unknown:?} was not made")
                 });
             }
-            Outgoing::DocUnavailable { .. } | Outgoing::Ephemeral { .. } | Outgoing::Error { .. } => return Ok(()),
+            Outgoing::DocUnavailable { .. }
+            | Outgoing::Ephemeral { .. }
+            | Outgoing::Native(_)
+            | Outgoing::Error { .. } => return Ok(()),
         };
         self.log.note(machine, "send", data);
         let Some(document) = document else { return Ok(()) };

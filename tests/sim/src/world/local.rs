@@ -118,7 +118,11 @@ impl World {
                 let Some(document) = index(&document) else { return Ok(()) };
                 self.told_of_peer(machine, document, session, &heads, has_all)
             }
-            Event::Unavailable { .. } | Event::Ephemeral { .. } => Ok(()),
+            Event::Unavailable { .. }
+            | Event::Ephemeral { .. }
+            | Event::LifeChanged { .. }
+            | Event::LifeFailed { .. }
+            | Event::Refused { .. } => Ok(()),
         }
     }
 

@@ -36,7 +36,8 @@ impl World {
         (0..self.machines.len()).try_for_each(|machine| self.check_promises_of(machine))?;
         self.check_subject_finally()?;
         self.check_silence()?;
-        self.check_memory()
+        self.check_memory()?;
+        self.check_disks()
     }
 
     fn end_faults(&mut self) -> Checked {
@@ -56,7 +57,7 @@ impl World {
                 self.power_cut(machine, 0)?;
             }
         }
-        Ok(())
+        self.mend_disks()
     }
 
     /// Every change of a document that is anywhere.

@@ -12,6 +12,7 @@ use syncline_core::storage::Commit;
 
 use super::World;
 use crate::content::Content;
+use crate::disk::Call;
 use crate::oracle::{Checked, Made, Violation};
 
 fn broken(detail: String) -> Violation {
@@ -43,6 +44,14 @@ impl World {
     fn begin_on_disk(&mut self, machine: usize, document: usize, bytes: &Bytes, hash: ChangeHash) -> Checked {
         let Self { machines, documents, oracle, .. } = self;
         let (machine, document) = (&mut machines[machine], documents[document].clone());
+        if machine.disk.real.is_some() {
+            let (changes, heads) = (vec![bytes.clone()], vec![hash]);
+            machine
+                .disk
+                .submit(Call(vec![(0, Commit { document, changes, heads, changes_before: 0, snapshot: None })]));
+            machine.disk.sync_real(1, oracle)?;
+            return machine.disk.restart_process(oracle);
+        }
         let image = &mut machine.disk.image;
         let stamp = Clock::new(image.highest, std::time::Duration::from_secs(60)).tick(machine.clocks.wall_ms);
         image.append(&document, bytes.clone(), stamp, oracle)?;

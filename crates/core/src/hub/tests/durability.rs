@@ -263,6 +263,24 @@ fn local_changes_are_saved_once_they_are_durable() {
     assert_eq!(stage.told.last(), Some(&Event::Saved { document: id, ticket: 8 }), "it is there already");
 }
 
+// The simulator found them called saved when they were handed over again while a peer's copy was on its way to the disk.
+#[test]
+fn local_changes_that_a_peer_has_just_sent_are_saved_with_the_peers_commit() {
+    let (mut stage, id) = at_empty(&[A]);
+    let changes = chain(1, 2);
+    stage.holds = true;
+    stage.sync(A, &id, &[changes[0].hash], &[&changes[0]]);
+    stage.local(&id, &[&changes[0]], 7);
+    assert!(stage.told.is_empty(), "{:?}", stage.told);
+    stage.answer_all();
+    assert_eq!(stage.told, [Event::Saved { document: id.clone(), ticket: 7 }]);
+    stage.connect(B);
+    stage.sync(B, &id, &[changes[1].hash], &[&changes[1]]);
+    stage.local(&id, &[&changes[1]], 8);
+    stage.fail_one();
+    assert!(matches!(stage.told[1..], [Event::NotSaved { ticket: 8, .. }]), "{:?}", stage.told);
+}
+
 #[test]
 fn local_changes_that_fail_or_are_refused_are_not_saved() {
     let (mut stage, id) = at_empty(&[A]);

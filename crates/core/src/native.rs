@@ -1,0 +1,281 @@
+//! What Syncline replicas say to each other beside automerge-repo's protocol.
+//!
+//! Owns: the versions, the kinds of messages and their bytes. Must not: know what follows from a message.
+//! Next: `session.rs`, `hub/life.rs`; docs/protocol.md §9.
+
+use bytes::{Buf, BufMut, Bytes};
+
+use crate::ChangeHash;
+use crate::clock::Stamp;
+use crate::id::{DocumentId, ReplicaId};
+use crate::life::Life;
+
+/// The newest version that this code speaks.
+pub const VERSION: u16 = 1;
+
+/// Longest words of a refusal, bytes.
+const WORDS_BYTES_MAX: usize = 4 * 1024;
+
+const LIFE: u8 = 1;
+const REFUSED: u8 = 2;
+
+/// The flag of a life record that says that the document is deleted.
+const FLAG_DELETED: u8 = 1;
+
+/// A message of the native extension.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NativeMessage {
+    /// Whether a document is deleted, as the sender has it.
+    Life {
+        /// The document.
+        document: DocumentId,
+        /// The record.
+        life: Life,
+    },
+    /// A change of the receiver was not taken.
+    Refused {
+        /// The document.
+        document: DocumentId,
+        /// The change.
+        hash: ChangeHash,
+        /// Why, for programs.
+        reason: RefusalReason,
+        /// Why, for people.
+        words: String,
+    },
+}
+
+/// Why a change was not taken, as far as its author can do something about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RefusalReason {
+    /// The words say it.
+    Other,
+    /// Another change has the same actor and sequence number: two devices write as one.
+    ActorInUse,
+    /// It waits for changes that are not here, and there is no more room for such.
+    NoRoomToWait,
+    /// A limit of the receiver.
+    Limit,
+}
+
+impl RefusalReason {
+    fn code(self) -> u8 {
+        match self {
+            Self::Other => 0,
+            Self::ActorInUse => 1,
+            Self::NoRoomToWait => 2,
+            Self::Limit => 3,
+        }
+    }
+
+    fn from_code(code: u8) -> Self {
+        match code {
+            1 => Self::ActorInUse,
+            2 => Self::NoRoomToWait,
+            3 => Self::Limit,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// Why a native message is refused. **State:** nothing changed, the message is dropped. **Do:** report it to the peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NativeError {
+    /// It ends inside a field, or is empty.
+    #[error("a native message ends inside its fields")]
+    Truncated,
+    /// A field has a value that none may have.
+    #[error("a native message has a bad {0}")]
+    Bad(&'static str),
+}
+
+impl NativeMessage {
+    /// The version in which the message came up: it is sent only to peers that speak this or a later one.
+    #[must_use]
+    pub fn since(&self) -> u16 {
+        match self {
+            Self::Life { .. } | Self::Refused { .. } => 1,
+        }
+    }
+
+    /// The document that it is about.
+    #[must_use]
+    pub fn document(&self) -> &DocumentId {
+        match self {
+            Self::Life { document, .. } | Self::Refused { document, .. } => document,
+        }
+    }
+
+    /// The message's bytes.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        let mut out = Vec::new();
+        match self {
+            Self::Life { document, life } => {
+                out.put_u8(LIFE);
+                out.put_u8(if life.deleted { FLAG_DELETED } else { 0 });
+                out.put_u64(life.stamp.as_u64());
+                out.put_slice(&life.replica.0);
+                put_document(&mut out, document);
+            }
+            Self::Refused { document, hash, reason, words } => {
+                out.put_u8(REFUSED);
+                out.put_u8(reason.code());
+                out.put_slice(&hash.0);
+                put_document(&mut out, document);
+                let words = cut(words, WORDS_BYTES_MAX);
+                out.put_u16(words.len() as u16);
+                out.put_slice(words.as_bytes());
+            }
+        }
+        Bytes::from(out)
+    }
+
+    /// Reads a message; `None` if it is of a kind that this version does not know.
+    ///
+    /// # Errors
+    /// [`NativeError`] when its fields are not what the kind has.
+    pub fn decode(mut data: Bytes) -> Result<Option<Self>, NativeError> {
+        match take_u8(&mut data)? {
+            LIFE => Ok(Some(decode_life(&mut data)?)),
+            REFUSED => Ok(Some(decode_refused(&mut data)?)),
+            _ => Ok(None),
+        }
+    }
+}
+
+fn decode_life(data: &mut Bytes) -> Result<NativeMessage, NativeError> {
+    let flags = take_u8(data)?;
+    if flags & !FLAG_DELETED != 0 {
+        return Err(NativeError::Bad("flag"));
+    }
+    let stamp = Stamp::from_u64(data.try_get_u64().map_err(|_| NativeError::Truncated)?);
+    let replica = ReplicaId(take_array(data)?);
+    let document = take_document(data)?;
+    let life = Life { stamp, replica, deleted: flags & FLAG_DELETED != 0 };
+    if !life.can_be_replaced() {
+        return Err(NativeError::Bad("stamp"));
+    }
+    Ok(NativeMessage::Life { document, life })
+}
+
+fn decode_refused(data: &mut Bytes) -> Result<NativeMessage, NativeError> {
+    let reason = RefusalReason::from_code(take_u8(data)?);
+    let hash = ChangeHash(take_array(data)?);
+    let document = take_document(data)?;
+    let length = usize::from(data.try_get_u16().map_err(|_| NativeError::Truncated)?);
+    let words = take(data, length)?;
+    let words = String::from_utf8(words.to_vec()).map_err(|_| NativeError::Bad("text"))?;
+    Ok(NativeMessage::Refused { document, hash, reason, words })
+}
+
+fn put_document(out: &mut Vec<u8>, document: &DocumentId) {
+    let bytes = document.as_bytes();
+    // An id has 128 bytes at most.
+    out.put_u8(bytes.len() as u8);
+    out.put_slice(bytes);
+}
+
+fn take_document(data: &mut Bytes) -> Result<DocumentId, NativeError> {
+    let length = usize::from(take_u8(data)?);
+    let bytes = take(data, length)?;
+    DocumentId::from_bytes(&bytes).map_err(|_| NativeError::Bad("document id"))
+}
+
+fn take_u8(data: &mut Bytes) -> Result<u8, NativeError> {
+    data.try_get_u8().map_err(|_| NativeError::Truncated)
+}
+
+fn take_array<const N: usize>(data: &mut Bytes) -> Result<[u8; N], NativeError> {
+    let mut array = [0; N];
+    data.try_copy_to_slice(&mut array).map_err(|_| NativeError::Truncated)?;
+    Ok(array)
+}
+
+fn take(data: &mut Bytes, length: usize) -> Result<Bytes, NativeError> {
+    if data.len() < length {
+        return Err(NativeError::Truncated);
+    }
+    Ok(data.split_to(length))
+}
+
+/// The text, or as much of its start as fits.
+fn cut(text: &str, bytes_max: usize) -> &str {
+    let mut end = text.len().min(bytes_max);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn document() -> DocumentId {
+        DocumentId::from_bytes(&[7; 16]).expect("16 bytes")
+    }
+
+    fn messages() -> Vec<NativeMessage> {
+        let life = |deleted| Life { stamp: Stamp::new(1_700_000_000_000, 3), replica: ReplicaId([9; 16]), deleted };
+        let refused = |reason| NativeMessage::Refused {
+            document: document(),
+            hash: ChangeHash([5; 32]),
+            reason,
+            words: "two devices, one näme".into(),
+        };
+        vec![
+            NativeMessage::Life { document: document(), life: life(true) },
+            NativeMessage::Life { document: document(), life: life(false) },
+            refused(RefusalReason::Other),
+            refused(RefusalReason::ActorInUse),
+            refused(RefusalReason::NoRoomToWait),
+            refused(RefusalReason::Limit),
+        ]
+    }
+
+    #[test]
+    fn messages_survive_their_bytes_and_fields_of_later_versions() {
+        for message in messages() {
+            let bytes = message.encode();
+            assert_eq!(NativeMessage::decode(bytes.clone()), Ok(Some(message.clone())));
+            let longer = Bytes::from([&bytes[..], b"more"].concat());
+            assert_eq!(NativeMessage::decode(longer), Ok(Some(message)));
+            for end in 0..bytes.len() {
+                assert!(NativeMessage::decode(bytes.slice(..end)).is_err(), "cut to {end}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_bytes_of_a_life_record_are_as_documented() {
+        let bytes = messages()[0].encode();
+        let golden = [&[1, 1][..], &[0x01, 0x8b, 0xcf, 0xe5, 0x68, 0x00, 0, 3], &[9; 16], &[16], &[7; 16]].concat();
+        assert_eq!(bytes, golden);
+    }
+
+    #[test]
+    fn what_is_not_known_is_ignored_and_what_is_wrong_is_not() {
+        assert_eq!(NativeMessage::decode(Bytes::from_static(&[200, 1, 2])), Ok(None));
+        let with = |at: usize, value: u8| {
+            let mut bytes = messages()[0].encode().to_vec();
+            bytes[at] = value;
+            NativeMessage::decode(Bytes::from(bytes))
+        };
+        assert_eq!(with(1, 3), Err(NativeError::Bad("flag")));
+        assert_eq!(with(2, 0x80), Err(NativeError::Bad("stamp")));
+        assert_eq!(with(26, 200), Err(NativeError::Truncated));
+    }
+
+    #[test]
+    fn long_words_are_cut_between_characters() {
+        let words = "ä".repeat(WORDS_BYTES_MAX);
+        let NativeMessage::Refused { document, hash, reason, .. } = &messages()[2] else { panic!("the third") };
+        let message =
+            NativeMessage::Refused { document: document.clone(), hash: *hash, reason: *reason, words: words.clone() };
+        let Ok(Some(NativeMessage::Refused { words: read, .. })) = NativeMessage::decode(message.encode()) else {
+            panic!("it does not come back");
+        };
+        assert_eq!(read, words[..WORDS_BYTES_MAX]);
+    }
+}

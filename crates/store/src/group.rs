@@ -1,0 +1,208 @@
+//! One transaction in the making: what waits is checked, stamped and appended, and each caller told how it went.
+//!
+//! Owns: what stands or falls together, the checks of commits, stamps, the order within a transaction.
+//! Must not: begin or end the transaction, or let anybody see it before it is durable; the writer does.
+//! Next: `writer.rs`; docs/store.md, "What is durable when".
+
+use std::collections::{HashMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::PoisonError;
+
+use bytes::Bytes;
+use rusqlite::Connection;
+use syncline_core::clock::Stamp;
+use syncline_core::id::DocumentId;
+use syncline_core::life::{Life, LifeUpdate};
+
+use crate::cover::Incoming;
+use crate::error::StoreError;
+use crate::life::LifeEntry;
+use crate::overlay::State;
+use crate::record::LogRow;
+use crate::schema::{CHANGES_MAX, DocumentRow};
+use crate::writer::Shared;
+
+/// Called once per commit, from the writer thread, in the order of commits.
+pub(crate) type Done = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
+
+/// Called once per life record, from the writer thread, in the same order.
+pub(crate) type LifeDone = Box<dyn FnOnce(Result<Life, StoreError>) + Send>;
+
+/// Changes after which a transaction takes no further commit in.
+const GROUP_CHANGES_MAX: usize = 16 * 1024;
+
+/// Bytes of changes after which a transaction takes no further commit in.
+const GROUP_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// What succeeds or fails as one.
+pub(crate) enum Unit {
+    Commits { commits: Vec<Incoming>, done: Done },
+    Life { document: DocumentId, update: LifeUpdate, done: LifeDone },
+}
+
+/// What became of a unit that the transaction took in or turned away.
+pub(crate) enum Verdict {
+    Commits(Result<(), StoreError>),
+    Life(Life),
+}
+
+impl Unit {
+    pub(crate) fn commits(&self) -> &[Incoming] {
+        match self {
+            Self::Commits { commits, .. } => commits,
+            Self::Life { .. } => &[],
+        }
+    }
+
+    pub(crate) fn fail(self, error: StoreError) {
+        match self {
+            Self::Commits { done, .. } => tell(|| done(Err(error))),
+            Self::Life { done, .. } => tell(|| done(Err(error))),
+        }
+    }
+
+    pub(crate) fn succeed(self, verdict: Verdict) {
+        match (self, verdict) {
+            (Self::Commits { done, .. }, Verdict::Commits(result)) => tell(|| done(result)),
+            (Self::Life { done, .. }, Verdict::Life(life)) => tell(|| done(Ok(life))),
+            (unit, _) => unit.fail(StoreError::Closed),
+        }
+    }
+}
+
+/// One transaction in the making.
+#[derive(Default)]
+pub(crate) struct Group {
+    pub documents: HashMap<DocumentId, Pending>,
+    pub wall_ms: u64,
+    pub next_seq: i64,
+    pub rows: usize,
+    pub bytes: usize,
+    /// Some record says that its document is deleted.
+    pub deleted: bool,
+}
+
+/// A document in this transaction.
+pub(crate) struct Pending {
+    /// The document before the transaction.
+    pub base: State,
+    pub rows: Vec<LogRow>,
+    /// Changes with those of this transaction.
+    pub changes: u32,
+}
+
+impl Group {
+    /// Whether every commit of the unit continues its document as it will be then.
+    pub(crate) fn check(
+        &mut self,
+        read: &Connection,
+        shared: &Shared,
+        commits: &[Incoming],
+    ) -> rusqlite::Result<Result<(), StoreError>> {
+        let mut ahead: HashMap<&DocumentId, u32> = HashMap::new();
+        for Incoming { commit, .. } in commits {
+            if let Err(damaged) = shared.expect_sound(&commit.document) {
+                return Ok(Err(damaged));
+            }
+            let found = match ahead.get(&commit.document) {
+                Some(changes) => *changes,
+                None => self.pending(read, shared, &commit.document)?.changes,
+            };
+            if found != commit.changes_before {
+                let (document, expected) = (commit.document.clone(), commit.changes_before);
+                return Ok(Err(StoreError::Stale { document, found, expected }));
+            }
+            let after = u32::try_from(commit.changes.len()).ok().and_then(|count| found.checked_add(count));
+            let Some(after) = after.filter(|after| *after <= CHANGES_MAX) else {
+                return Ok(Err(StoreError::TooManyChanges { document: commit.document.clone() }));
+            };
+            ahead.insert(&commit.document, after);
+        }
+        Ok(Ok(()))
+    }
+
+    /// Stamps the unit's changes and appends them to the log.
+    pub(crate) fn append(&mut self, write: &Connection, shared: &Shared, commits: &[Incoming]) -> rusqlite::Result<()> {
+        let mut statement =
+            write.prepare_cached("INSERT INTO log (seq, document, kind, data) VALUES (?1, ?2, ?3, ?4)")?;
+        let mut clock = shared.clock.lock().unwrap_or_else(PoisonError::into_inner);
+        for incoming in commits.iter().filter(|incoming| !incoming.commit.changes.is_empty()) {
+            let commit = &incoming.commit;
+            let stamps: Vec<Stamp> = commit.changes.iter().map(|_| clock.tick(self.wall_ms)).collect();
+            let (kind, data, row) = incoming.encode(&stamps);
+            statement.execute((self.next_seq, commit.document.as_bytes(), kind, &data[..]))?;
+            self.next_seq += 1;
+            self.rows += 1;
+            self.bytes += data.len();
+            if let Some(pending) = self.documents.get_mut(&commit.document) {
+                pending.changes = row.after();
+                pending.rows.push(row);
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts the record in place that stands, and returns it.
+    pub(crate) fn set_life(
+        &mut self,
+        write: &Connection,
+        shared: &Shared,
+        document: &DocumentId,
+        update: LifeUpdate,
+    ) -> rusqlite::Result<Life> {
+        let before = LifeEntry::find(write, document)?.map(|entry| entry.life);
+        let mut clock = shared.clock.lock().unwrap_or_else(PoisonError::into_inner);
+        if let LifeUpdate::Heard(heard) = update
+            && let Err(ahead) = clock.observe(heard.stamp, self.wall_ms)
+        {
+            tracing::warn!(%document, "the stamp of a life record is not followed: {ahead}");
+        }
+        let own = |deleted| Life::own(before, clock.tick(self.wall_ms), shared.replica, deleted);
+        let life = Life::after(before, update, own);
+        if before != Some(life) {
+            LifeEntry::write(write, document, &life, self.wall_ms)?;
+        }
+        self.deleted |= life.deleted;
+        Ok(life)
+    }
+
+    pub(crate) fn pending(
+        &mut self,
+        read: &Connection,
+        shared: &Shared,
+        id: &DocumentId,
+    ) -> rusqlite::Result<&Pending> {
+        if !self.documents.contains_key(id) {
+            let overlay = shared.overlay.read().unwrap_or_else(PoisonError::into_inner);
+            let unfolded = overlay.find(id).map(|unfolded| unfolded.state.clone());
+            drop(overlay);
+            let base = match unfolded {
+                Some(state) => state,
+                None => DocumentRow::find(read, id.as_bytes())?.map_or_else(State::empty, State::from),
+            };
+            let changes = base.changes;
+            self.documents.insert(id.clone(), Pending { base, rows: Vec::new(), changes });
+        }
+        Ok(&self.documents[id])
+    }
+}
+
+/// Takes commits from the front until a transaction is full; at least one.
+pub(crate) fn take_group(units: &mut VecDeque<Unit>) -> Vec<Unit> {
+    let (mut changes, mut bytes) = (0, 0);
+    let mut group = Vec::new();
+    while changes < GROUP_CHANGES_MAX && bytes < GROUP_BYTES_MAX {
+        let Some(unit) = units.pop_front() else { break };
+        changes += unit.commits().iter().map(|incoming| incoming.commit.changes.len()).sum::<usize>().max(1);
+        bytes += unit.commits().iter().flat_map(|incoming| &incoming.commit.changes).map(Bytes::len).sum::<usize>();
+        group.push(unit);
+    }
+    group
+}
+
+/// A panic in a caller's callback must not take the store down with it.
+pub(crate) fn tell(callback: impl FnOnce()) {
+    if catch_unwind(AssertUnwindSafe(callback)).is_err() {
+        tracing::error!("a callback of the store panicked");
+    }
+}

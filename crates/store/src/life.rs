@@ -1,0 +1,242 @@
+//! Which documents are deleted, and the removal of their bytes once nobody may restore them any more.
+//!
+//! Owns: the tables `life`, `purge` and `floor`, the order of steps in which a document goes.
+//! Must not: decide which of two records stands (`syncline_core::life`), or run anywhere but on the writer's thread.
+//! Next: `writer.rs`; docs/store.md, "Deletion".
+
+use std::collections::HashMap;
+use std::sync::{PoisonError, RwLock};
+use std::time::Duration;
+
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior};
+use sha2::{Digest, Sha256};
+use syncline_core::clock::Stamp;
+use syncline_core::id::{DocumentId, ReplicaId};
+use syncline_core::life::Life;
+
+use crate::error::StoreError;
+use crate::fold::Log;
+use crate::overlay::Overlay;
+use crate::read;
+use crate::schema::{DocumentKey, DocumentRow};
+
+/// Pieces that one step removes.
+const SLICE_ROWS: usize = 64;
+
+/// Documents whose time has come that one step looks at: those that are not folded yet are passed over.
+const DUE_MAX: usize = 64;
+
+/// What is proved of an entry in the table `purge`.
+const PURGE: &[u8] = b"purge";
+
+/// A document's life record, as a store has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LifeEntry {
+    /// The record.
+    pub life: Life,
+    /// When this store noted it, by this machine's clock: milliseconds since the Unix epoch. The grace period counts
+    /// from then.
+    pub noted_ms: u64,
+    /// Whether the document's bytes are gone from this store.
+    pub purged: bool,
+}
+
+impl LifeEntry {
+    const COLUMNS: &str = "stamp, replica, deleted, noted_ms, purged";
+
+    fn from_row(row: &Row<'_>) -> rusqlite::Result<Self> {
+        let stamp = Stamp::from_u64(row.get::<_, i64>(0)?.cast_unsigned());
+        let life = Life { stamp, replica: ReplicaId(row.get(1)?), deleted: row.get(2)? };
+        Ok(Self { life, noted_ms: row.get(3)?, purged: row.get(4)? })
+    }
+
+    pub(crate) fn find(connection: &Connection, id: &DocumentId) -> rusqlite::Result<Option<Self>> {
+        let sql = format!("SELECT {} FROM life WHERE document = ?1", Self::COLUMNS);
+        connection.prepare_cached(&sql)?.query_row([id.as_bytes()], Self::from_row).optional()
+    }
+
+    /// Entries of documents after this one, in the order of ids.
+    pub(crate) fn after(
+        read: &Connection,
+        after: Option<&DocumentId>,
+        limit: usize,
+    ) -> Result<Vec<(DocumentId, Self)>, StoreError> {
+        let columns = Self::COLUMNS;
+        let sql = format!(
+            "SELECT {columns}, document FROM life WHERE ?1 IS NULL OR document > ?1 ORDER BY document LIMIT ?2"
+        );
+        let mut statement = read.prepare_cached(&sql)?;
+        let mut rows = statement.query((after.map(DocumentId::as_bytes), limit))?;
+        let mut entries = Vec::new();
+        while let Some(row) = rows.next()? {
+            let id = read::document_id(row.get_ref(5)?.as_blob().map_err(rusqlite::Error::from)?)?;
+            entries.push((id, Self::from_row(row)?));
+        }
+        Ok(entries)
+    }
+
+    /// Writes the record that stands, noted at this time.
+    pub(crate) fn write(write: &Connection, id: &DocumentId, life: &Life, noted_ms: u64) -> rusqlite::Result<()> {
+        const SQL: &str = "INSERT INTO life (document, stamp, replica, deleted, noted_ms) VALUES (?1, ?2, ?3, ?4, ?5) \
+                           ON CONFLICT (document) DO UPDATE SET stamp = ?2, replica = ?3, deleted = ?4, noted_ms = ?5, \
+                           purged = purged AND ?4";
+        let stamp = life.stamp.as_u64().cast_signed();
+        let values = (id.as_bytes(), stamp, &life.replica.0[..], life.deleted, noted_ms.cast_signed());
+        write.prepare_cached(SQL)?.execute(values).map(|_| ())
+    }
+}
+
+/// Whether the last word on a document is that it is deleted.
+pub(crate) fn is_deleted(read: &Connection, id: &DocumentId) -> rusqlite::Result<bool> {
+    Ok(LifeEntry::find(read, id)?.is_some_and(|entry| entry.life.deleted))
+}
+
+/// What one step of purging did.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Purged {
+    /// This document is gone; whether it had any changes.
+    Document(DocumentId, bool),
+    /// Some of a document's pieces are gone.
+    Pieces,
+    /// There is nothing to do, and nothing will be before this time by the wall, if at all.
+    Nothing(Option<u64>),
+    /// Documents wait until they are folded.
+    Unfolded,
+}
+
+/// Removes a little of what is due: the rest of a document before the next one begins to go.
+pub(crate) fn purge_step(
+    connection: &Connection,
+    overlay: &RwLock<Overlay>,
+    log: &Log,
+    keep: Duration,
+    wall_ms: u64,
+) -> rusqlite::Result<Purged> {
+    let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
+    let step = match begun(&transaction)? {
+        Some(key) => {
+            remove_pieces(&transaction, key)?;
+            Purged::Pieces
+        }
+        None => begin(&transaction, overlay, log, keep, wall_ms)?,
+    };
+    transaction.commit()?;
+    Ok(step)
+}
+
+fn begun(read: &Connection) -> rusqlite::Result<Option<DocumentKey>> {
+    Ok(purging(read)?.0.first().copied())
+}
+
+/// Documents of which only pieces are left, and whether some entry that says so is damaged: it would have the pieces of a
+/// living document removed.
+pub(crate) fn purging(read: &Connection) -> rusqlite::Result<(Vec<DocumentKey>, bool)> {
+    let mut statement = read.prepare_cached("SELECT key, proof FROM purge")?;
+    let mut rows = statement.query([])?;
+    let (mut keys, mut damaged) = (Vec::new(), false);
+    while let Some(row) = rows.next()? {
+        let key: i64 = row.get(0)?;
+        let proved = row.get::<_, Vec<u8>>(1).is_ok_and(|found| found == proof(PURGE, key));
+        damaged |= !proved;
+        keys.extend(proved.then_some(DocumentKey(key)));
+    }
+    Ok((keys, damaged))
+}
+
+fn begin(
+    write: &Connection,
+    overlay: &RwLock<Overlay>,
+    log: &Log,
+    keep: Duration,
+    wall_ms: u64,
+) -> rusqlite::Result<Purged> {
+    const DUE: &str = "SELECT document, noted_ms FROM life WHERE deleted = 1 AND purged = 0 ORDER BY noted_ms LIMIT ?1";
+    let keep_ms = u64::try_from(keep.as_millis()).unwrap_or(u64::MAX);
+    let mut statement = write.prepare_cached(DUE)?;
+    let mut rows = statement.query([DUE_MAX])?;
+    let mut unfolded = false;
+    while let Some(row) = rows.next()? {
+        let due_ms = row.get::<_, i64>(1)?.cast_unsigned().saturating_add(keep_ms);
+        if due_ms > wall_ms {
+            return Ok(if unfolded { Purged::Unfolded } else { Purged::Nothing(Some(due_ms)) });
+        }
+        // The column had a valid id when it was written; the check reports one that has been damaged since.
+        let Ok(id) = DocumentId::from_bytes(row.get_ref(0)?.as_blob()?) else { continue };
+        if overlay.read().unwrap_or_else(PoisonError::into_inner).find(&id).is_some() {
+            unfolded = true;
+            continue;
+        }
+        let existed = remove_document(write, &id, log)?;
+        write.prepare_cached("UPDATE life SET purged = 1 WHERE document = ?1")?.execute([id.as_bytes()])?;
+        return Ok(Purged::Document(id, existed));
+    }
+    Ok(if unfolded { Purged::Unfolded } else { Purged::Nothing(None) })
+}
+
+/// Takes a folded document's row away, and notes what is to follow. Returns whether there was one.
+pub(crate) fn remove_document(write: &Connection, id: &DocumentId, log: &Log) -> rusqlite::Result<bool> {
+    write.prepare_cached("DELETE FROM damaged WHERE document = ?1")?.execute([id.as_bytes()])?;
+    let row = DocumentRow::find(write, id.as_bytes())?;
+    if let Some(row) = &row {
+        write
+            .prepare_cached("INSERT INTO purge (key, proof) VALUES (?1, ?2)")?
+            .execute((row.key.0, proof(PURGE, row.key.0)))?;
+        write.prepare_cached("DELETE FROM document WHERE key = ?1")?.execute([row.key.0])?;
+    }
+    if !log.is_empty() {
+        // Folded rows may still lie in the log; without the document's row they would look like a new document.
+        write.prepare_cached("INSERT OR REPLACE INTO floor (document, seq, proof) VALUES (?1, ?2, ?3)")?.execute((
+            id.as_bytes(),
+            log.next_seq - 1,
+            proof(id.as_bytes(), log.next_seq - 1),
+        ))?;
+    }
+    Ok(row.is_some())
+}
+
+fn remove_pieces(write: &Connection, key: DocumentKey) -> rusqlite::Result<()> {
+    for table in ["tail", "node_index"] {
+        let sql = format!(
+            "DELETE FROM {table} WHERE place IN \
+             (SELECT place FROM {table} WHERE place BETWEEN ?1 AND ?2 LIMIT {SLICE_ROWS})"
+        );
+        if write.prepare_cached(&sql)?.execute((key.place(0), key.last_place()))? > 0 {
+            return Ok(());
+        }
+    }
+    write.prepare_cached("DELETE FROM snapshot WHERE document = ?1")?.execute([key.0])?;
+    write.prepare_cached("DELETE FROM purge WHERE key = ?1")?.execute([key.0])?;
+    Ok(())
+}
+
+/// Per document, the number of the log's row up to which its rows do not count; `None` if one of them is damaged. It would
+/// hide changes that are there.
+pub(crate) fn floors(read: &Connection) -> rusqlite::Result<Option<HashMap<Vec<u8>, i64>>> {
+    let mut statement = read.prepare("SELECT document, seq, proof FROM floor")?;
+    let mut rows = statement.query([])?;
+    let mut floors = HashMap::new();
+    while let Some(row) = rows.next()? {
+        // A page that belongs to another table has other columns.
+        let (Ok(document), Ok(seq), Ok(found)) =
+            (row.get::<_, Vec<u8>>(0), row.get::<_, i64>(1), row.get::<_, Vec<u8>>(2))
+        else {
+            return Ok(None);
+        };
+        if found != proof(&document, seq) {
+            return Ok(None);
+        }
+        floors.insert(document, seq);
+    }
+    Ok(Some(floors))
+}
+
+/// Tells a row that was written from a page that belongs to another table.
+fn proof(what: &[u8], number: i64) -> [u8; 8] {
+    let digest = Sha256::new().chain_update(number.to_be_bytes()).chain_update(what).finalize();
+    std::array::from_fn(|at| digest[at])
+}
+
+/// Forgets the floors whose rows are gone from the log.
+pub(crate) fn drop_floors(write: &Connection, deleted_to: i64) -> rusqlite::Result<()> {
+    write.prepare_cached("DELETE FROM floor WHERE seq <= ?1")?.execute([deleted_to]).map(|_| ())
+}
