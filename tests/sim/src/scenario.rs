@@ -12,6 +12,9 @@ use anyhow::{Context, bail};
 use crate::action::{Action, Class, Kind};
 use crate::random::Stream;
 
+/// Said where tier T2 is asked for and was not built.
+pub(crate) const NO_T2: &str = "the simulator was built without T2: install libclang and build with --features t2";
+
 /// What documents are made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tier {
@@ -188,7 +191,8 @@ impl FromStr for Tier {
         match text {
             "t0" => Ok(Self::T0),
             "t1" => Ok(Self::T1),
-            "t2" => Ok(Self::T2),
+            "t2" if cfg!(feature = "t2") => Ok(Self::T2),
+            "t2" => bail!(NO_T2),
             other => bail!("no such tier: {other}; there are t0, t1 and t2"),
         }
     }

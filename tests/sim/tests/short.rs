@@ -25,15 +25,25 @@ fn seeds_with_real_documents_are_clean() {
     check(Tier::T1, 80, false);
 }
 
+#[cfg(feature = "t2")]
 #[test]
 fn seeds_with_the_store_on_a_failing_disk_are_clean() {
     check(Tier::T2, 20, false);
+}
+
+#[cfg(not(feature = "t2"))]
+#[test]
+fn seeds_with_the_store_on_a_failing_disk_are_clean() {
+    let why = "built without T2: install libclang (Debian: libclang-dev) and test with --features syncline-sim/t2";
+    assert!(std::env::var("SYNCLINE_REQUIRE_ALL").as_deref() != Ok("1"), "{why}");
+    println!("skipped: {why}");
 }
 
 #[test]
 fn equal_seeds_give_equal_runs() {
     check(Tier::T0, 40, true);
     check(Tier::T1, 10, true);
+    #[cfg(feature = "t2")]
     check(Tier::T2, 5, true);
 }
 
