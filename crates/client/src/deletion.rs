@@ -9,7 +9,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use syncline_core::hub::Event;
 use syncline_core::id::{DocumentId, SessionId};
-use syncline_core::life::Life;
 use tokio::sync::oneshot;
 
 use crate::engine::Engine;
@@ -29,20 +28,18 @@ pub struct Deleted {
     pub restorable_until: Option<SystemTime>,
 }
 
-/// The calls that wait for a record to become durable.
+/// The calls that wait until a record or a rewritten history is durable.
 #[derive(Debug, Default)]
 pub(crate) struct Decisions {
-    waiting: Mutex<HashMap<u64, oneshot::Sender<Result<Life, String>>>>,
+    waiting: Mutex<HashMap<u64, oneshot::Sender<Result<(), String>>>>,
 }
 
 impl Decisions {
-    /// Tells whoever waits for the ticket of a record.
-    pub(crate) fn tell(&self, ticket: u64, outcome: Result<Life, String>) {
+    /// Tells whoever waits for the ticket; false if nobody does.
+    pub(crate) fn tell(&self, ticket: u64, outcome: Result<(), String>) -> bool {
         let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&ticket);
-        if let Some(waiting) = waiting {
-            // Who does not wait any more does not need to know.
-            let _ = waiting.send(outcome);
-        }
+        // Who has given up waiting does not need to know.
+        waiting.map(|waiting| drop(waiting.send(outcome))).is_some()
     }
 
     /// Nothing more will be known: whoever waits is told so.
@@ -51,7 +48,7 @@ impl Decisions {
     }
 
     /// Begins to wait before the answer can come.
-    fn expect(&self, ask: impl FnOnce() -> u64) -> oneshot::Receiver<Result<Life, String>> {
+    pub(crate) fn expect(&self, ask: impl FnOnce() -> u64) -> oneshot::Receiver<Result<(), String>> {
         let (tell, told) = oneshot::channel();
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(ask(), tell);
         told
@@ -166,13 +163,13 @@ impl Engine {
             return Err(Error::Closed);
         }
         match told.await {
-            Ok(Ok(_)) => Ok(()),
+            Ok(Ok(())) => Ok(()),
             Ok(Err(reason)) => Err(Error::NotDeleted { document: id.clone(), reason }),
             Err(_) => Err(Error::Closed),
         }
     }
 
-    /// Takes in what is news of deletions. Returns whether it was.
+    /// Takes in what is news of deletions and rewritten histories. Returns whether it was.
     pub(crate) fn dispatch_life(&self, event: &Event) -> bool {
         match event {
             Event::LifeChanged { document, life, ticket } => {
@@ -180,7 +177,7 @@ impl Engine {
                     live.set_deleted(life.deleted);
                 }
                 if let Some(ticket) = ticket {
-                    self.decisions.tell(*ticket, Ok(*life));
+                    self.decisions.tell(*ticket, Ok(()));
                 }
                 true
             }
@@ -188,9 +185,9 @@ impl Engine {
                 self.decisions.tell(*ticket, Err(message.clone()));
                 true
             }
-            Event::Saved { .. }
-            | Event::NotSaved { .. }
-            | Event::Changed { .. }
+            Event::Saved { ticket, .. } => self.decisions.tell(*ticket, Ok(())),
+            Event::NotSaved { ticket, message, .. } => self.decisions.tell(*ticket, Err(message.clone())),
+            Event::Changed { .. }
             | Event::PeerState { .. }
             | Event::Refused { .. }
             | Event::Unavailable { .. }

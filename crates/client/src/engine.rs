@@ -12,6 +12,7 @@ use automerge::{ActorId, Author, Automerge, TextEncoding};
 use sha2::{Digest, Sha256};
 use syncline_core::hub::Event;
 use syncline_core::id::{DocumentId, SessionId};
+use syncline_core::native::RefusalReason;
 use syncline_core::session::Offence;
 use syncline_replica::{News, Replica};
 use tokio::runtime::Handle;
@@ -123,6 +124,16 @@ impl Engine {
             Open { live: Arc::new(live), lease: Weak::new() }
         });
         open.lease(lease)
+    }
+
+    /// As [`Engine::admit`], for work that no handle waits for; [`Engine::release`] lets go of it.
+    pub(crate) fn place(&self, live: Live) -> Arc<Live> {
+        let mut documents = self.documents();
+        let open = documents.entry(live.id.clone()).or_insert_with(|| {
+            live.listen(self);
+            Open { live: Arc::new(live), lease: Weak::new() }
+        });
+        Arc::clone(&open.live)
     }
 
     /// Lets a document leave memory if nobody holds it and nothing of it would be lost.
@@ -240,6 +251,8 @@ impl Engine {
                     live.heard(sender, data);
                 }
             }
+            Event::Refused { document, hash, reason: RefusalReason::ActorInUse, .. } => self.reauthor(document, hash),
+            // The server's words on the matter are kept as a complaint.
             Event::LifeChanged { .. } | Event::LifeFailed { .. } | Event::Refused { .. } => {}
         }
     }

@@ -31,6 +31,7 @@ mod json;
 mod live;
 mod patching;
 pub mod presence;
+mod reauthor;
 pub mod receipt;
 pub mod repo;
 mod reverse;

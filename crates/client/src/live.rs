@@ -423,6 +423,11 @@ impl Live {
         }
     }
 
+    /// Runs with the document held, as a change does.
+    pub(crate) fn with_document<T>(&self, work: impl FnOnce(&mut Automerge) -> T) -> T {
+        work(&mut self.document_mut())
+    }
+
     /// The repo is closed.
     pub(crate) fn end(&self) {
         self.latest.send_modify(|latest| latest.ended = true);
@@ -482,7 +487,7 @@ impl Live {
     }
 
     /// Tells watchers what the document has become.
-    fn show(&self, document: &Automerge, origins: BTreeSet<Origin>, patches: Option<PatchLog>) {
+    pub(crate) fn show(&self, document: &Automerge, origins: BTreeSet<Origin>, patches: Option<PatchLog>) {
         let after = document.get_heads();
         self.latest.send_if_modified(|latest| {
             if latest.heads == after {

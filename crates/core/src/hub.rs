@@ -14,6 +14,7 @@ mod input;
 mod life;
 mod memory;
 mod relay;
+mod replace;
 mod respond;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -106,6 +107,11 @@ impl Hub {
             Input::SetLife { document, deleted, ticket } => {
                 self.enqueue(now, &document, Item::SetLife { deleted, ticket });
             }
+            Input::Replace { document, heads, changes, ticket } => {
+                self.enqueue(now, &document, Item::Replace { heads, changes, ticket });
+            }
+            Input::Replaced { document, ticket } => self.replaced(now, &document, ticket),
+            Input::NotReplaced { document, ticket, failure } => self.not_replaced(now, &document, ticket, &failure),
             Input::LifeSet { document, ticket, life } => self.life_set(now, &document, ticket, life),
             Input::LifeNotSet { document, ticket, failure } => self.life_not_set(now, &document, ticket, &failure),
             Input::Purged { document } => self.purged(now, &document),
@@ -229,7 +235,7 @@ impl Hub {
         loop {
             let Some(document) = self.document(key) else { return };
             // What a peer says after a record is said of the document as it is then.
-            if document.deciding.is_some() {
+            if document.deciding.is_some() || document.replacing.is_some() {
                 return;
             }
             let Some(item) = document.inbox.front() else { return };
@@ -250,6 +256,7 @@ impl Hub {
             Item::Local { changes, ticket } => self.handle_local(now, key, changes, ticket),
             Item::Watch => self.watch(now, key),
             Item::Initiate { session } => self.initiate(now, key, session),
+            Item::Replace { heads, changes, ticket } => self.replace(key, &heads, &changes, ticket),
             Item::SetLife { deleted, ticket } => self.decide(key, deleted, ticket),
             Item::Life { session, life, .. } => self.hear_life(now, key, session, life),
         }

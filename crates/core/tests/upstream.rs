@@ -58,7 +58,7 @@ impl Client {
                 }
                 Output::Send { message, .. } => self.sent.push(message),
                 Output::Notify(event) => self.told.push(event),
-                Output::SetLife { .. } => unreachable!("nobody deletes here"),
+                Output::SetLife { .. } | Output::Replace { .. } => unreachable!("nobody deletes or rewrites here"),
                 Output::AwaitDrain { .. } | Output::Refused { .. } | Output::Close { .. } => {}
             }
         }

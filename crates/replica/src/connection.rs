@@ -37,6 +37,9 @@ const READ_BUFFER_BYTES: usize = 2 * 1024;
 /// Between two looks at a connection's health.
 const TICK: Duration = Duration::from_secs(10);
 
+/// The same while a write is under way: who does not read is to go soon after its time is up.
+const WRITING_TICK: Duration = Duration::from_secs(2);
+
 /// How websockets are set up, here and in the server that accepts them.
 #[must_use]
 pub fn websocket_config(limits: &Limits) -> WebSocketConfig {
@@ -96,6 +99,7 @@ struct Connection<S> {
     unflushed: bool,
     /// What the counters of the stream were when last looked at, and when they last moved.
     seen: Seen,
+    progress: Progress,
     closing: bool,
 }
 
@@ -104,8 +108,15 @@ struct Seen {
     read: u64,
     read_at: Instant,
     written: u64,
-    written_at: Instant,
     pinged_at: Instant,
+}
+
+/// How far the write under way has come.
+#[derive(Debug, Clone, Copy)]
+struct Progress {
+    written: u64,
+    /// When it began, or last moved.
+    at: Instant,
 }
 
 /// What wakes a connection.
@@ -146,7 +157,8 @@ where
             opened: now,
             joined: None,
             unflushed: false,
-            seen: Seen { read: 0, read_at: now, written: 0, written_at: now, pinged_at: now },
+            seen: Seen { read: 0, read_at: now, written: 0, pinged_at: now },
+            progress: Progress { written: 0, at: now },
             closing: false,
         }
     }
@@ -206,7 +218,10 @@ where
         loop {
             if self.unflushed {
                 match Pin::new(&mut self.socket).poll_flush(cx) {
-                    Poll::Pending => return Poll::Pending,
+                    Poll::Pending => {
+                        self.note_progress();
+                        return Poll::Pending;
+                    }
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                     Poll::Ready(Ok(())) => self.unflushed = false,
                 }
@@ -224,7 +239,19 @@ where
                     return Poll::Ready(Err(error));
                 }
             }
-            self.unflushed = true;
+            self.begin_write();
+        }
+    }
+
+    fn begin_write(&mut self) {
+        self.unflushed = true;
+        self.progress.at = Instant::now();
+    }
+
+    fn note_progress(&mut self) {
+        let written = self.socket.get_ref().written;
+        if written > self.progress.written {
+            self.progress = Progress { written, at: Instant::now() };
         }
     }
 
@@ -351,7 +378,7 @@ where
             let steps = self.session.as_mut().map(Session::join_timed_out).unwrap_or_default();
             return self.carry_out(steps, 0);
         }
-        let stalled = self.unflushed && now.duration_since(self.seen.written_at) >= limits.stall_timeout;
+        let stalled = self.unflushed && now.duration_since(self.progress.at) >= limits.stall_timeout;
         if stalled {
             self.replica.metrics.refuse("slow_reader");
             return Err(format!("the peer has not read for {:?}", limits.stall_timeout));
@@ -365,8 +392,11 @@ where
             let ping = Message::Ping(Bytes::new());
             if !self.unflushed {
                 Pin::new(&mut self.socket).start_send(ping).map_err(|error| error.to_string())?;
-                self.unflushed = true;
+                self.begin_write();
             }
+        }
+        if self.unflushed {
+            self.tick.reset_after(WRITING_TICK);
         }
         Ok(())
     }
@@ -379,9 +409,6 @@ where
         self.replica.metrics.bytes_out.inc_by(written - self.seen.written);
         if read > self.seen.read {
             self.seen.read_at = now;
-        }
-        if written > self.seen.written || !self.unflushed {
-            self.seen.written_at = now;
         }
         self.seen.read = read;
         self.seen.written = written;

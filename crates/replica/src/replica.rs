@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
+use syncline_core::ChangeHash;
 use syncline_core::change::Change;
 use syncline_core::hub::{Event, Hub, Input, Now, OpenedDocuments, PeerInfo, PeerMessage, Receipt, Role};
 use syncline_core::id::{DocumentId, PeerId, SessionId};
@@ -195,6 +196,16 @@ impl Replica {
     pub fn change(&self, document: DocumentId, changes: Vec<Change>) -> u64 {
         let ticket = self.inner.next_ticket.fetch_add(1, Ordering::Relaxed);
         self.inner.route(Input::Local { document: document.clone(), changes, ticket }, &document);
+        ticket
+    }
+
+    /// Puts another history in the place of a document's, if its durable heads are these. The ticket comes back in the
+    /// news once that is durable, or if it was not done.
+    #[must_use]
+    pub fn replace(&self, document: &DocumentId, heads: Vec<ChangeHash>, changes: Vec<Change>) -> u64 {
+        let ticket = self.inner.next_ticket.fetch_add(1, Ordering::Relaxed);
+        let input = Input::Replace { document: document.clone(), heads, changes, ticket };
+        self.inner.route(input, document);
         ticket
     }
 

@@ -177,6 +177,7 @@ impl ShardTask {
             match output {
                 Output::Persist { ticket, commit } => turn.commits.push((ticket, commit)),
                 Output::Load { document, what } => turn.loads.push((document, what)),
+                Output::Replace { ticket, commit } => turn.replacements.push((ticket, commit)),
                 Output::SetLife { ticket, document, update } => turn.lives.push((ticket, document, update)),
                 Output::Send { session, message } => {
                     if let Some(outbox) = replica.outbox(session) {
@@ -210,6 +211,9 @@ impl ShardTask {
         replica.metrics.graph_bytes.get_or_create(&label).set(bytes as i64);
         if !turn.commits.is_empty() {
             self.commit(replica, turn.commits);
+        }
+        for (ticket, commit) in turn.replacements {
+            self.replace(replica, ticket, commit);
         }
         for (ticket, document, update) in turn.lives {
             self.set_life(replica, ticket, document, update);
@@ -256,6 +260,23 @@ impl ShardTask {
         );
     }
 
+    fn replace(&mut self, replica: &Arc<Inner>, ticket: u64, commit: Commit) {
+        self.commits += 1;
+        let handle = replica.shards()[self.number].clone();
+        let document = commit.document.clone();
+        let done = move |result: Result<(), StoreError>| {
+            handle.send_from_store(match result {
+                Ok(()) => Input::Replaced { document, ticket },
+                Err(error) => {
+                    tracing::error!(%document, "its new history could not be stored: {error}");
+                    Input::NotReplaced { document, ticket, failure: failure_of(&error) }
+                }
+            });
+            let _ = handle.store.send(FromStore::Committed(1));
+        };
+        replica.store.replace(commit, Box::new(done));
+    }
+
     fn set_life(&mut self, replica: &Arc<Inner>, ticket: u64, document: DocumentId, update: LifeUpdate) {
         self.commits += 1;
         let handle = replica.shards()[self.number].clone();
@@ -287,6 +308,7 @@ impl ShardTask {
 struct Turn {
     commits: Vec<(u64, Commit)>,
     lives: Vec<(u64, DocumentId, LifeUpdate)>,
+    replacements: Vec<(u64, Commit)>,
     loads: Vec<(DocumentId, Load)>,
 }
 

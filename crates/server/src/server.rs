@@ -18,10 +18,17 @@ use syncline_core::loader::Loader;
 use syncline_replica::{Options, Replica};
 use syncline_store::{Store, StoreError};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 
 use crate::routes;
+
+/// What the kernel is asked to hold for a peer that has not taken it; Linux takes it twice. Left to itself it takes some
+/// megabytes, in which a peer that never reads is noticed late.
+const SEND_BUFFER_BYTES: u32 = 128 * 1024;
+
+/// Connections that wait to be accepted.
+const BACKLOG: u32 = 1024;
 
 /// How a server is set up.
 #[derive(Debug, Clone)]
@@ -77,7 +84,7 @@ impl Server {
     /// [`ServerError`] if either cannot be done.
     pub async fn start(config: Config) -> Result<Self, ServerError> {
         let Config { listen, data, limits, loader } = config;
-        let listener = TcpListener::bind(listen).await.and_then(|listener| Ok((listener.local_addr()?, listener)));
+        let listener = bind(listen).and_then(|listener| Ok((listener.local_addr()?, listener)));
         let (address, listener) = listener.map_err(|source| ServerError::Listen { address: listen, source })?;
         Self::start_on(Tcp(listener), Config { listen: address, data, limits, loader }).await
     }
@@ -117,6 +124,15 @@ impl Server {
         self.accepting.abort();
         self.replica.stop().await;
     }
+}
+
+/// As `TcpListener::bind`, with a bound on what the kernel takes for a peer; accepted connections inherit it.
+fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 async fn open_store(data: PathBuf, loader: Arc<dyn Loader>) -> Result<Store, StoreError> {

@@ -16,7 +16,8 @@ use syncline_core::life::{Life, LifeUpdate};
 
 use crate::cover::Incoming;
 use crate::error::StoreError;
-use crate::life::LifeEntry;
+use crate::fold::Log;
+use crate::life::{self, LifeEntry};
 use crate::overlay::State;
 use crate::record::LogRow;
 use crate::schema::{CHANGES_MAX, DocumentRow};
@@ -36,8 +37,20 @@ const GROUP_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// What succeeds or fails as one.
 pub(crate) enum Unit {
-    Commits { commits: Vec<Incoming>, done: Done },
-    Life { document: DocumentId, update: LifeUpdate, done: LifeDone },
+    Commits {
+        commits: Vec<Incoming>,
+        done: Done,
+    },
+    Life {
+        document: DocumentId,
+        update: LifeUpdate,
+        done: LifeDone,
+    },
+    /// A document begins anew with these changes. Nothing else is in the same transaction.
+    Replace {
+        commit: Incoming,
+        done: Done,
+    },
 }
 
 /// What became of a unit that the transaction took in or turned away.
@@ -50,20 +63,23 @@ impl Unit {
     pub(crate) fn commits(&self) -> &[Incoming] {
         match self {
             Self::Commits { commits, .. } => commits,
+            Self::Replace { commit, .. } => std::slice::from_ref(commit),
             Self::Life { .. } => &[],
         }
     }
 
     pub(crate) fn fail(self, error: StoreError) {
         match self {
-            Self::Commits { done, .. } => tell(|| done(Err(error))),
+            Self::Commits { done, .. } | Self::Replace { done, .. } => tell(|| done(Err(error))),
             Self::Life { done, .. } => tell(|| done(Err(error))),
         }
     }
 
     pub(crate) fn succeed(self, verdict: Verdict) {
         match (self, verdict) {
-            (Self::Commits { done, .. }, Verdict::Commits(result)) => tell(|| done(result)),
+            (Self::Commits { done, .. } | Self::Replace { done, .. }, Verdict::Commits(result)) => {
+                tell(|| done(result))
+            }
             (Self::Life { done, .. }, Verdict::Life(life)) => tell(|| done(Ok(life))),
             (unit, _) => unit.fail(StoreError::Closed),
         }
@@ -80,6 +96,8 @@ pub(crate) struct Group {
     pub bytes: usize,
     /// Some record says that its document is deleted.
     pub deleted: bool,
+    /// A document that began anew, and whether there was one before.
+    pub replaced: Option<(DocumentId, bool)>,
 }
 
 /// A document in this transaction.
@@ -142,6 +160,27 @@ impl Group {
         Ok(())
     }
 
+    /// Takes a document away and puts another history in its place.
+    pub(crate) fn replace(
+        &mut self,
+        write: &Connection,
+        shared: &Shared,
+        log: &Log,
+        incoming: &Incoming,
+    ) -> rusqlite::Result<Result<(), StoreError>> {
+        let id = &incoming.commit.document;
+        let pending = Pending { base: State::empty(), rows: Vec::new(), changes: 0 };
+        self.documents.insert(id.clone(), pending);
+        let verdict = self.check(write, shared, std::slice::from_ref(incoming))?;
+        if verdict.is_ok() {
+            let unfolded = shared.overlay.read().unwrap_or_else(PoisonError::into_inner).find(id).is_some();
+            let existed = life::remove_document(write, id, log)? || unfolded;
+            self.append(write, shared, std::slice::from_ref(incoming))?;
+            self.replaced = Some((id.clone(), existed));
+        }
+        Ok(verdict)
+    }
+
     /// Puts the record in place that stands, and returns it.
     pub(crate) fn set_life(
         &mut self,
@@ -192,6 +231,12 @@ pub(crate) fn take_group(units: &mut VecDeque<Unit>) -> Vec<Unit> {
     let (mut changes, mut bytes) = (0, 0);
     let mut group = Vec::new();
     while changes < GROUP_CHANGES_MAX && bytes < GROUP_BYTES_MAX {
+        if matches!(units.front(), Some(Unit::Replace { .. })) {
+            if group.is_empty() {
+                group.extend(units.pop_front());
+            }
+            break;
+        }
         let Some(unit) = units.pop_front() else { break };
         changes += unit.commits().iter().map(|incoming| incoming.commit.changes.len()).sum::<usize>().max(1);
         bytes += unit.commits().iter().flat_map(|incoming| &incoming.commit.changes).map(Bytes::len).sum::<usize>();

@@ -53,6 +53,11 @@ impl Overlay {
         }
     }
 
+    /// Forgets a document that begins anew.
+    pub(crate) fn remove(&mut self, id: &DocumentId) {
+        self.documents.remove(id);
+    }
+
     /// Drops the first rows of a document that have been folded under this key.
     pub(crate) fn folded(&mut self, id: &DocumentId, key: DocumentKey, rows: usize) {
         let Some(unfolded) = self.documents.get_mut(id) else { return };

@@ -243,6 +243,13 @@ impl Store {
         self.inner.readers.read(|read| LifeEntry::after(read, after, limit))
     }
 
+    /// Puts these changes in the place of a document's whole history, or fails and leaves that as it is. In the same queue as
+    /// commits, and acknowledged in the same way; `commit.changes_before` is 0. What the old history took is removed
+    /// in the background.
+    pub fn replace(&self, commit: Commit, done: Box<dyn FnOnce(Result<(), StoreError>) + Send>) {
+        self.inner.shared.replace(commit, done);
+    }
+
     /// Makes a life record durable and then calls `done` from the writer thread, with the record that stands. In the
     /// same queue as commits, and acknowledged in the same way.
     ///

@@ -112,6 +112,10 @@ impl Shared {
         self.enqueue(Unit::Commits { commits, done });
     }
 
+    pub(crate) fn replace(&self, commit: Commit, done: Done) {
+        self.enqueue(Unit::Replace { commit: Incoming::new(commit), done });
+    }
+
     pub(crate) fn set_life(&self, document: DocumentId, update: LifeUpdate, done: LifeDone) {
         self.enqueue(Unit::Life { document, update, done });
     }
@@ -395,6 +399,9 @@ impl Writer {
                     }
                     Verdict::Commits(verdict)
                 }
+                Unit::Replace { commit, .. } => {
+                    group.replace(&transaction, &self.shared, &self.log, commit).map(Verdict::Commits)?
+                }
                 Unit::Life { document, update, .. } => {
                     group.set_life(&transaction, &self.shared, document, *update).map(Verdict::Life)?
                 }
@@ -410,6 +417,11 @@ impl Writer {
     fn publish(&mut self, group: Group) {
         let mut overlay = self.shared.overlay.write().unwrap_or_else(PoisonError::into_inner);
         let mut created = 0;
+        if let Some((id, existed)) = &group.replaced {
+            overlay.remove(id);
+            self.shared.documents.fetch_sub(u64::from(*existed), Ordering::Relaxed);
+            self.purge_at = Some(Instant::now());
+        }
         let mut committed = Vec::with_capacity(group.documents.len());
         for (id, pending) in group.documents {
             if pending.rows.is_empty() {

@@ -1,4 +1,4 @@
-//! Documents that are deleted, restored and purged, through crashes and restarts.
+//! Documents that are deleted, restored, purged and begun anew, through crashes and restarts.
 //!
 //! Owns: what the store keeps of a deletion, and what is left of a purged document. Must not: test which of two records
 //! stands. Next: docs/store.md, "Deletion".
@@ -286,4 +286,51 @@ fn records_wait_for_the_disk_like_commits() {
     let done = move |result| tell.send(result).expect("somebody waits");
     store.set_life(id, LifeUpdate::Own { deleted: true }, Box::new(done));
     assert!(matches!(told.recv(), Ok(Err(StoreError::Closed))));
+}
+
+/// Puts the model's journal in the place of what the store has under its id.
+fn replace(store: &Store, model: &Model) -> Result<(), StoreError> {
+    let (tell, told) = channel();
+    let commit = model.commit(model.journal.len());
+    store.replace(commit, Box::new(move |result| tell.send(result).expect("somebody waits")));
+    told.recv().expect("every call is answered")
+}
+
+#[test]
+fn a_document_that_begins_anew_has_only_its_new_history_folded_or_not_and_after_a_crash() {
+    for options in [lazy(), eager()] {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (mut old, mut anew, mut other) = (Model::new(1, 1), Model::new(1, 2), Model::new(2, 1));
+        let store = open(directory.path(), options.clone());
+        for _ in 0..6 {
+            old.grow(&store, 8, 600);
+            other.grow(&store, 1, 10);
+        }
+        store.settle();
+        (0..5).for_each(|n| drop(anew.edit(n, 20)));
+        replace(&store, &anew).expect("room on the disk");
+        anew.assert_stored(&store);
+        assert_eq!(store.count(), 2);
+        anew.grow(&store, 2, 10);
+        // As after a crash: what is not folded stays in the log.
+        drop(store);
+        let store = open(directory.path(), options);
+        anew.assert_stored(&store);
+        other.assert_stored(&store);
+        assert_eq!(store.count(), 2);
+        store.close().expect("a clean end");
+        assert_clean(directory.path(), 7 + other.journal.len());
+    }
+}
+
+#[test]
+fn a_history_that_cannot_stand_alone_replaces_nothing() {
+    let store = Store::memory().expect("a store");
+    let (mut old, mut anew) = (Model::new(1, 1), Model::new(1, 1));
+    old.grow(&store, 3, 10);
+    (0..3).for_each(|n| drop(anew.edit(n, 20)));
+    let (tell, told) = channel();
+    store.replace(anew.commit(1), Box::new(move |result| tell.send(result).expect("somebody waits")));
+    assert!(matches!(told.recv(), Ok(Err(StoreError::Stale { .. }))));
+    old.assert_stored(&store);
 }

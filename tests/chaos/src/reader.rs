@@ -19,6 +19,9 @@ use crate::history::{DocumentId, Event, Lineage};
 
 const PEER: &str = "chaos-reader";
 
+/// What a server says to whoever takes too long to join.
+const TOO_LATE: &str = "no handshake within";
+
 #[derive(Default)]
 struct Fetch {
     number: DocumentId,
@@ -37,6 +40,19 @@ pub(crate) async fn read(
     lineage: Lineage,
     documents: &[(DocumentId, String)],
 ) -> anyhow::Result<Vec<Event>> {
+    loop {
+        if let Some(events) = try_to_read(address, lineage, documents).await? {
+            return Ok(events);
+        }
+    }
+}
+
+/// One connection; nothing when the server gave up on our join: on a busy machine we may be too slow for it.
+async fn try_to_read(
+    address: SocketAddr,
+    lineage: Lineage,
+    documents: &[(DocumentId, String)],
+) -> anyhow::Result<Option<Vec<Event>>> {
     let stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
     let (mut socket, _) = tokio_tungstenite::client_async("ws://localhost/", stream).await?;
@@ -69,6 +85,7 @@ pub(crate) async fn read(
             Incoming::Unavailable(document) => {
                 fetches.get_mut(&document).context("a document that was not asked for")?.done = true;
             }
+            Incoming::Error(message) if server.is_none() && message.contains(TOO_LATE) => return Ok(None),
             Incoming::Error(message) => bail!("a reader was told: {message}"),
             Incoming::Other => {}
         }
@@ -76,7 +93,7 @@ pub(crate) async fn read(
             socket.send(Message::binary(frame)).await?;
         }
     }
-    Ok(fetches.into_values().map(|fetch| fetch.into_event(lineage)).collect())
+    Ok(Some(fetches.into_values().map(|fetch| fetch.into_event(lineage)).collect()))
 }
 
 impl Fetch {

@@ -48,9 +48,12 @@ pub(crate) struct NeverReadingArgs {
     /// Of those that read, the ones that have the document open; the rest have joined only.
     #[arg(long, default_value_t = 100)]
     readers: usize,
-    /// Changes of a hundred characters that the document has at first.
-    #[arg(long, default_value_t = 2_000)]
+    /// Changes that the document has at first.
+    #[arg(long, default_value_t = 300)]
     changes: u64,
+    /// Characters of each of them.
+    #[arg(long, default_value_t = 1_000)]
+    chars: usize,
     /// Edits a second to the document meanwhile.
     #[arg(long, default_value_t = 20.0)]
     rate: f64,
@@ -69,7 +72,7 @@ pub(crate) async fn run(args: &NeverReadingArgs, target: &Target) -> anyhow::Res
     ensure!(args.silent + args.readers < args.connections, "more silent ones and readers than connections");
     let pid = target.pid().context("the server's process must be known: --server-pid or --server-command")?;
     let stats = Stats::new();
-    let (ledger, last) = Seed::typed(args.changes, 100)?.document();
+    let (ledger, last) = Seed::typed(args.changes, args.chars)?.document();
     let creator = Light::creator(Arc::clone(&ledger), Arc::clone(&stats), last);
     let (_, failed) =
         upload(target.options(&stats), vec![creator], 1, Instant::now() + Duration::from_secs(60)).await?;

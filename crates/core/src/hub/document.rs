@@ -45,6 +45,8 @@ pub(super) struct Document {
     pub(super) persisting: VecDeque<Persisting>,
     /// A life record on its way; the inbox waits for it.
     pub(super) deciding: Option<Deciding>,
+    /// Another history on its way; the inbox waits for it.
+    pub(super) replacing: Option<Replacing>,
     /// Statements that wait for the changes that came with them.
     pub(super) awaiting: VecDeque<Awaiting>,
     pub(super) orphans: Option<Box<Orphans>>,
@@ -76,6 +78,7 @@ pub(super) enum Item {
     Watch,
     Initiate { session: SessionId },
     SetLife { deleted: bool, ticket: u64 },
+    Replace { heads: Vec<ChangeHash>, changes: Vec<Change>, ticket: u64 },
     Life { session: SessionId, life: Life, _receipt: Receipt },
 }
 
@@ -89,6 +92,15 @@ pub(super) struct Peer {
     pub(super) told_life: Option<Life>,
     /// It offered something while the document was deleted.
     pub(super) offered_in_vain: bool,
+}
+
+/// Another history on its way to the disk.
+#[derive(Debug)]
+pub(super) struct Replacing {
+    pub(super) ticket: u64,
+    /// The application's.
+    pub(super) own_ticket: u64,
+    pub(super) graph: Box<Graph>,
 }
 
 /// A life record on its way to the disk.
@@ -153,7 +165,9 @@ impl Item {
     pub(super) fn session(&self) -> Option<SessionId> {
         match self {
             Self::Message { session, .. } | Self::Life { session, .. } => Some(*session),
-            Self::Local { .. } | Self::Watch | Self::Initiate { .. } | Self::SetLife { .. } => None,
+            Self::Local { .. } | Self::Watch | Self::Initiate { .. } | Self::SetLife { .. } | Self::Replace { .. } => {
+                None
+            }
         }
     }
 
@@ -162,7 +176,7 @@ impl Item {
         match self {
             Self::Message { session: from, message, .. } => *from == session && !message.statement.with_changes,
             Self::Initiate { session: with } => *with == session,
-            Self::Local { .. } | Self::Watch | Self::SetLife { .. } | Self::Life { .. } => false,
+            Self::Local { .. } | Self::Watch | Self::SetLife { .. } | Self::Life { .. } | Self::Replace { .. } => false,
         }
     }
 }
@@ -192,6 +206,7 @@ impl Document {
             peers: Vec::new(),
             persisting: VecDeque::new(),
             deciding: None,
+            replacing: None,
             awaiting: VecDeque::new(),
             orphans: None,
             encoded: Vec::new(),
@@ -222,7 +237,9 @@ impl Document {
                     || !PeerSync::is_light(&message.statement, self.view())
             }
             Item::Local { .. } => true,
-            Item::Watch | Item::Initiate { .. } | Item::SetLife { .. } | Item::Life { .. } => false,
+            Item::Watch | Item::Initiate { .. } | Item::SetLife { .. } | Item::Life { .. } | Item::Replace { .. } => {
+                false
+            }
         }
     }
 
@@ -273,6 +290,7 @@ impl Document {
         self.inbox.is_empty()
             && self.persisting.is_empty()
             && self.deciding.is_none()
+            && self.replacing.is_none()
             && self.awaiting.is_empty()
             && self.loading.is_none()
             && self.fetching.is_none()

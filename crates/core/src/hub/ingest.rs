@@ -265,7 +265,7 @@ impl Hub {
         }
     }
 
-    fn not_saved(&mut self, id: &DocumentId, ticket: u64, failure: &StoreFailure) {
+    pub(super) fn not_saved(&mut self, id: &DocumentId, ticket: u64, failure: &StoreFailure) {
         let (document, message) = (id.clone(), failure.message.clone());
         self.outputs.push_back(Output::Notify(Event::NotSaved { document, ticket, message }));
     }
@@ -370,6 +370,10 @@ impl Hub {
                     unsaved.push(ticket);
                     None
                 }
+                Item::Replace { ticket, .. } => {
+                    unsaved.push(ticket);
+                    None
+                }
                 Item::SetLife { ticket, .. } => {
                     undecided.push(ticket);
                     None
@@ -413,7 +417,7 @@ impl Hub {
 }
 
 /// The commit of the nodes from `before` on, and the document's length after it.
-fn commit_of(id: &DocumentId, graph: &Graph, before: u32) -> Option<(Commit, u32)> {
+pub(super) fn commit_of(id: &DocumentId, graph: &Graph, before: u32) -> Option<(Commit, u32)> {
     let length = graph.len();
     let changes: Vec<_> = (before..length).filter_map(|node| graph.raw(node).cloned()).collect();
     let (document, heads) = (id.clone(), graph.pending_heads());

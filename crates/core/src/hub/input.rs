@@ -214,6 +214,33 @@ pub enum Input {
         /// Comes back in [`Event::LifeChanged`] or [`Event::LifeFailed`].
         ticket: u64,
     },
+    /// The application puts other changes in the place of a document's history: what no peer takes is written anew.
+    Replace {
+        /// The document.
+        document: DocumentId,
+        /// The durable heads that this was worked out from; it is not done if they have moved.
+        heads: Vec<ChangeHash>,
+        /// The whole new history, dependencies first.
+        changes: Vec<Change>,
+        /// Comes back in [`Event::Saved`] or [`Event::NotSaved`].
+        ticket: u64,
+    },
+    /// The new history is durable.
+    Replaced {
+        /// The document.
+        document: DocumentId,
+        /// From [`Output::Replace`].
+        ticket: u64,
+    },
+    /// The document has its old history.
+    NotReplaced {
+        /// The document.
+        document: DocumentId,
+        /// From [`Output::Replace`].
+        ticket: u64,
+        /// Why.
+        failure: StoreFailure,
+    },
     /// The record that stands is durable. For one document they come back in the order in which they went out.
     LifeSet {
         /// The document.
@@ -302,6 +329,14 @@ pub enum Output {
         /// Names the commit.
         ticket: u64,
         /// What to commit.
+        commit: Commit,
+    },
+    /// Put these changes in the place of the document's history, then answer with [`Input::Replaced`] or
+    /// [`Input::NotReplaced`].
+    Replace {
+        /// Names the call.
+        ticket: u64,
+        /// The new history.
         commit: Commit,
     },
     /// Make a life record durable, then answer with [`Input::LifeSet`] or [`Input::LifeNotSet`].

@@ -37,7 +37,11 @@ impl Hub {
             return;
         }
         let Some(document) = self.documents.get_mut(key as usize).and_then(Option::as_mut) else { return };
-        if document.presence == Presence::Unknown || document.deciding.is_some() || self.respond_life(key, session) {
+        if document.presence == Presence::Unknown
+            || document.deciding.is_some()
+            || document.replacing.is_some()
+            || self.respond_life(key, session)
+        {
             return;
         }
         let limits = &self.limits;

@@ -10,6 +10,7 @@ mod life;
 mod opening;
 mod passing;
 mod reading;
+mod replace;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -147,7 +148,7 @@ impl Stage {
                     self.loads.push(what.clone());
                     self.held.push_back(output);
                 }
-                Output::SetLife { .. } => self.held.push_back(output),
+                Output::SetLife { .. } | Output::Replace { .. } => self.held.push_back(output),
                 Output::Send { session, message } => self.sent.entry(session).or_default().push(message),
                 Output::Notify(event) => self.told.push(event),
                 Output::Refused { session, remark, .. } => self.refused.push((session, remark)),
@@ -180,6 +181,12 @@ impl Stage {
                 }
                 Input::Loaded { document, loaded }
             }
+            Output::Replace { ticket, commit } => {
+                let document = commit.document.clone();
+                self.store.remove(&document);
+                self.store.entry(document.clone()).or_default().commit(&commit);
+                Input::Replaced { document, ticket }
+            }
             Output::SetLife { document, ticket, update } => {
                 let before = self.lives.get(&document).copied();
                 let stamp = Stamp::new(self.now.as_millis() as u64, 0);
@@ -200,6 +207,7 @@ impl Stage {
             Output::Persist { ticket, commit } => Input::PersistFailed { document: commit.document, ticket, failure },
             Output::Load { document, what } => Input::LoadFailed { document, what, failure },
             Output::SetLife { document, ticket, .. } => Input::LifeNotSet { document, ticket, failure },
+            Output::Replace { ticket, commit } => Input::NotReplaced { document: commit.document, ticket, failure },
             other => panic!("no store call: {other:?}"),
         };
         self.input(input);

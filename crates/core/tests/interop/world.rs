@@ -256,7 +256,7 @@ impl World {
                 Output::AwaitDrain { session } => self.handle_later(session),
                 Output::Refused { remark, .. } => panic!("an honest change was refused: {remark}"),
                 Output::Close { reason, .. } => panic!("an honest client was cut off: {reason}"),
-                Output::SetLife { .. } => unreachable!("nobody deletes here"),
+                Output::SetLife { .. } | Output::Replace { .. } => unreachable!("nobody deletes or rewrites here"),
                 Output::Notify(_) => {}
             }
         }
@@ -335,6 +335,7 @@ impl World {
             }
             Output::Send { .. }
             | Output::SetLife { .. }
+            | Output::Replace { .. }
             | Output::AwaitDrain { .. }
             | Output::Notify(_)
             | Output::Refused { .. }

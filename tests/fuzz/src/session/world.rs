@@ -205,6 +205,7 @@ impl World {
                 self.input(input);
             }
             Output::Send { .. }
+            | Output::Replace { .. }
             | Output::AwaitDrain { .. }
             | Output::Notify(_)
             | Output::Refused { .. }
@@ -266,6 +267,7 @@ impl World {
                 assert!(!reason.is_empty());
                 self.to_close.push(session);
             }
+            Output::Replace { .. } => unreachable!("nobody rewrites here"),
             Output::Refused { remark, .. } => assert!(!remark.kind().is_empty() && !remark.to_string().is_empty()),
             Output::Notify(_) => {}
         }

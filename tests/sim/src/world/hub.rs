@@ -57,7 +57,9 @@ impl World {
                 self.log.say(|| format!("  machine {machine} loads {what:?}"));
                 self.machines[machine].loads.push_back((document, what));
             }
-            Output::SetLife { .. } => unreachable!("nobody deletes in this world"),
+            Output::SetLife { .. } | Output::Replace { .. } => {
+                unreachable!("nobody deletes or rewrites in this world")
+            }
             Output::Send { session, message } => self.send(machine, session, message)?,
             Output::AwaitDrain { session } => {
                 if let Some(connection) = self.machines[machine].connections.get_mut(&session) {
