@@ -1,6 +1,6 @@
 //! The simulator for applications finds what is wrong with a document, and nothing where nothing is.
 
-#[path = "../examples/todo.rs"]
+#[path = "../examples/todo_simulated.rs"]
 mod todo;
 
 use automerge::ROOT;

@@ -1,7 +1,7 @@
 //! A todo list under partitions, restarts and merges: its document code, tested in the simulator.
 //!
-//!     cargo run -p syncline-sim --example todo             # a list that is made with the document: 300 seeds hold
-//!     cargo run -p syncline-sim --example todo -- lazy     # a list that is made when first needed: the bug is found
+//!     cargo run -p syncline-sim --example todo_simulated             # a list that is made with the document: 300 seeds hold
+//!     cargo run -p syncline-sim --example todo_simulated -- lazy     # a list that is made when first needed: the bug is found
 //!
 //! Owns: the application's functions, a simulation of them. Next: `../src/simulation.rs`; docs/simulator.md.
 
