@@ -332,6 +332,31 @@ mod tests {
         assert_eq!(changes_of(light.generate()), [held_back]);
     }
 
+    // It asked for the last orphan's dependency, an orphan itself, which no server sends twice.
+    #[test]
+    fn what_a_chain_of_orphans_hangs_on_is_asked_for() {
+        let (ledger, first) = author::new_document();
+        let mut author = Light::returning(Arc::clone(&ledger), Stats::new(), first);
+        let mut reader = Light::returning(Arc::clone(&ledger), Stats::new(), first);
+        let typed: Vec<ChangeHash> = (0..3)
+            .map(|_| {
+                author.edit().unwrap();
+                author.heads()[0]
+            })
+            .collect();
+        let bytes = |hash: &ChangeHash| {
+            let book = ledger.book();
+            book.node(book.index_of(hash).unwrap()).bytes.to_vec()
+        };
+        let held_back = ChunkList::from(vec![bytes(&typed[1]), bytes(&typed[2])]);
+        let (heads, have) = (vec![typed[2]], vec![Have::default()]);
+        let (need, version) = (Vec::new(), MessageVersion::V1);
+        let message = Message { heads, need, have, changes: held_back, flags: Some(flags()), version };
+        reader.receive(&message.encode(), Instant::now()).unwrap();
+        let asked = Message::decode(&reader.generate().expect("a message").data).unwrap();
+        assert_eq!(asked.need, [typed[0]]);
+    }
+
     #[test]
     fn nothing_is_sent_twice_on_one_connection() {
         let (ledger, first) = author::new_document();

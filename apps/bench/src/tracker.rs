@@ -3,7 +3,7 @@
 //! Owns: a client's heads and orphans, and the queue of its own unconfirmed edits. Must not: build messages.
 //! Next: `light.rs` and `full.rs`, which answer the server.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::time::Instant;
 
 use automerge::ChangeHash;
@@ -88,20 +88,13 @@ impl Tracker {
 
     /// What the client must ask for to reach these heads, sorted.
     pub(crate) fn missing(&self, book: &Book, heads: &[ChangeHash]) -> Vec<ChangeHash> {
-        let mut missing = Vec::new();
-        for head in heads {
-            if self.knows(book, head) {
-                continue;
-            }
-            let orphan = self.orphans.iter().find(|bytes| chunk::change_hash(bytes) == *head);
-            match orphan.and_then(|bytes| Chunk::Change(bytes).changes().ok()) {
-                Some(changes) => {
-                    let deps = changes.iter().flat_map(|change| change.deps().iter().copied());
-                    missing.extend(deps.filter(|dep| !self.knows(book, dep)));
-                }
-                None => missing.push(*head),
-            }
-        }
+        let orphans: HashSet<ChangeHash> = self.orphans.iter().map(|bytes| chunk::change_hash(bytes)).collect();
+        // An orphan's dependency may be an orphan too, which the server has sent and does not send again.
+        let deps = self.orphans.iter().filter_map(|bytes| Chunk::Change(bytes).changes().ok()).flatten();
+        let deps = deps.flat_map(|change| change.deps().to_vec());
+        let wanted = heads.iter().copied().chain(deps);
+        let mut missing: Vec<ChangeHash> =
+            wanted.filter(|hash| !self.knows(book, hash) && !orphans.contains(hash)).collect();
         missing.sort_unstable();
         missing.dedup();
         missing

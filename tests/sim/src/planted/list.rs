@@ -220,17 +220,15 @@ pub const PLANTED: &[Planted] = &[
         number: 28,
         what: "a local change is called saved when it is handed over",
         file: "crates/core/src/hub/ingest.rs",
-        from: "        if !under_way {",
-        to: "        if !under_way || planted! {",
+        from: "} else if !under_way {",
+        to: "} else if !under_way || planted! {",
     },
     Planted {
         number: 29,
         what: "ephemeral messages come back to their sender",
         file: "crates/core/src/hub/relay.rs",
-        from: r#".filter(|peer| *peer != from).collect();
-        for peer in others"#,
-        to: r#".filter(|peer| *peer != from || planted!).collect();
-        for peer in others"#,
+        from: "present.filter(|peer| Some(*peer) != from).collect();",
+        to: "present.filter(|peer| Some(*peer) != from || planted!).collect();",
     },
     Planted {
         number: 30,
