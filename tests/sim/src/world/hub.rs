@@ -170,6 +170,10 @@ impl World {
             return Ok(());
         }
         let Some(connection) = self.machines[machine].connections.get_mut(&session) else { return Ok(()) };
+        // What is said to a connection that only waits for its end goes nowhere.
+        if connection.closing {
+            return Ok(());
+        }
         for hash in hashes {
             let sent = connection.sent.entry(hash).or_default();
             *sent += 1;
