@@ -23,6 +23,7 @@ const READ_RETRY_DOUBLINGS: u8 = 6;
 
 /// What is said of a change that did not get past its bytes; the error that goes with it has the details.
 const NOT_READ: &str = "the change is malformed or above a limit";
+
 /// Messages of one peer, without changes, that wait for a document that cannot be read. The latest says all that earlier
 /// ones did, save for a reset among them.
 const QUESTIONS_KEPT: usize = 4;
@@ -366,11 +367,7 @@ impl Hub {
                     // What waits for so long must not hold up the rest of the connection.
                     kept.then(|| Item::Message { session, message, receipt: Receipt::default() })
                 }
-                Item::Local { ticket, .. } => {
-                    unsaved.push(ticket);
-                    None
-                }
-                Item::Replace { ticket, .. } => {
+                Item::Local { ticket, .. } | Item::Replace { ticket, .. } => {
                     unsaved.push(ticket);
                     None
                 }
