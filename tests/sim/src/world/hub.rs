@@ -58,8 +58,8 @@ impl World {
                 self.log.say(|| format!("  machine {machine} loads {what:?}"));
                 self.machines[machine].loads.push_back((document, what));
             }
-            Output::SetLife { .. } | Output::Replace { .. } => {
-                unreachable!("nobody deletes or rewrites in this world")
+            Output::SetLife { .. } | Output::SetLocalOnly { .. } | Output::Replace { .. } => {
+                unreachable!("nobody deletes, withholds or rewrites in this world")
             }
             Output::Send { session, message } => self.send(machine, session, message)?,
             Output::AwaitDrain { session } => {
