@@ -34,6 +34,8 @@ pub(crate) struct Open {
     pub(crate) retry_at_ms: Option<u64>,
     /// Heads of this application's own changes that were called saved.
     pub(crate) saved: BTreeSet<ChangeHash>,
+    /// The application knows that the document is deleted, and does not write to it.
+    pub(crate) deleted: bool,
     handed_over: Vec<(u64, ChangeHash)>,
 }
 
@@ -44,7 +46,7 @@ impl App {
             let mut content = Content::new(tier, actor);
             content.apply(&changes)?;
             let (journal, handed_over) = (Journal::default(), Vec::new());
-            Ok(Open { content, journal, retry_at_ms: None, saved: BTreeSet::new(), handed_over })
+            Ok(Open { content, journal, retry_at_ms: None, saved: BTreeSet::new(), deleted: false, handed_over })
         };
         Ok(Self { documents: stored.into_iter().map(open).collect::<Result<_, String>>()?, next_ticket: 1 })
     }

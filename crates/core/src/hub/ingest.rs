@@ -293,7 +293,8 @@ impl Hub {
             return;
         }
         document.life = standing.life;
-        match standing.summary {
+        let purged = std::mem::take(&mut document.purged_meanwhile);
+        match standing.summary.filter(|_| !purged) {
             None => {
                 document.presence = Presence::Absent;
                 document.graph = Some(Box::new(Graph::new(hash_key)));

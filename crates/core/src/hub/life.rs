@@ -171,6 +171,7 @@ impl Hub {
         let Some(key) = self.keys.get(id).copied() else { return };
         let Some(document) = self.document(key) else { return };
         if document.presence == Presence::Unknown {
+            document.purged_meanwhile = document.loading.is_some();
             return;
         }
         document.presence = Presence::Absent;

@@ -35,7 +35,11 @@ impl World {
         };
         let stored = self.documents.iter().map(raw).collect();
         let actor = machine_actor(machine, machine_.starts);
-        machine_.app = Some(App::open(self.tier, &actor, stored).map_err(broken)?);
+        let mut app = App::open(self.tier, &actor, stored).map_err(broken)?;
+        for (open, id) in app.documents.iter_mut().zip(&self.documents) {
+            open.deleted = machine_.disk.image.is_deleted(id);
+        }
+        machine_.app = Some(app);
         for document in self.documents.clone() {
             self.input(machine, Input::Watch { document })?;
         }
@@ -52,6 +56,9 @@ impl World {
 
     pub(super) fn local_edit(&mut self, machine: usize, document: usize, random: u64) -> Checked {
         let Some(app) = &mut self.machines[machine].app else { return Ok(()) };
+        if app.documents[document].deleted {
+            return Ok(());
+        }
         let content = &mut app.documents[document].content;
         let bytes = if let Some(subject) = self.subject.clone() {
             let acted = content.act(&subject, random, &mut self.oracle);
@@ -118,11 +125,13 @@ impl World {
                 let Some(document) = index(&document) else { return Ok(()) };
                 self.told_of_peer(machine, document, session, &heads, has_all)
             }
-            Event::Unavailable { .. }
-            | Event::Ephemeral { .. }
-            | Event::LifeChanged { .. }
-            | Event::LifeFailed { .. }
-            | Event::Refused { .. } => Ok(()),
+            Event::LifeChanged { document, life, .. } => self.life_changed(machine, &document, life),
+            Event::LifeFailed { message, .. } => {
+                require(self.machines[machine].disk.has_failed, "decisions are stored", || {
+                    format!("machine {machine}, without a failure: {message}")
+                })
+            }
+            Event::Unavailable { .. } | Event::Ephemeral { .. } | Event::Refused { .. } => Ok(()),
         }
     }
 
@@ -153,7 +162,7 @@ impl World {
     ) -> Checked {
         let upstream = machine.checked_sub(1).map(|at| usize::from(self.topology.upstream[at]));
         let Some(upstream) = upstream.filter(|_| session.0 % 2 == 1) else { return Ok(()) };
-        if self.machines[upstream].went_back {
+        if self.machines[upstream].went_back || self.machines[upstream].purged.contains(&document) {
             return Ok(());
         }
         let empty = Stored::default();
