@@ -14,6 +14,8 @@ use automerge::{
 
 use sequence::Sequence;
 
+// Named, since the simulator takes this file in from elsewhere.
+#[path = "reverse/sequence.rs"]
 mod sequence;
 
 /// Where things are that were deleted and came back: their ids of old, and those that they have.

@@ -39,9 +39,13 @@ macro_rules! kinds {
 
             /// Whether it comes in this tier: some mean something only to a store on a disk.
             pub(crate) fn is_of(self, tier: Tier) -> bool {
-                let needs_disk = self >= Self::SyncFails;
-                // Thirty days do not pass in a world of T2.
-                if tier == Tier::T2 { self != Self::Purge } else { !needs_disk }
+                match tier {
+                    // Forged changes are not to be read.
+                    Tier::T0 => self < Self::SyncFails && self != Self::Undo,
+                    Tier::T1 => self < Self::SyncFails,
+                    // Thirty days do not pass in such a world.
+                    Tier::T2 => self != Self::Purge,
+                }
             }
 
             pub(crate) fn name(self) -> &'static str {
@@ -127,6 +131,8 @@ kinds! {
     Delete, Workload, true;
     /// Whoever a machine belongs to restores a document.
     Restore, Workload, true;
+    /// A machine's application takes its last change back.
+    Undo, Workload, true;
     /// The grace period of a deleted document is over on a machine.
     Purge, Disk, true;
     /// A sync of the next few operations on the disk fails, and what it should have synced is forgotten.

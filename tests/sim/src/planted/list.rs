@@ -366,4 +366,11 @@ pub const PLANTED: &[Planted] = &[
             document.deciding = None;
         }"#,
     },
+    Planted {
+        number: 47,
+        what: "an undo overwrites what somebody else has put since",
+        file: "crates/client/src/reverse.rs",
+        from: "if found.is_none_or(|(_, found)| found != ours) || !self.is_untouched(id, op)? {",
+        to: "if !planted! && (found.is_none_or(|(_, found)| found != ours) || !self.is_untouched(id, op)?) {",
+    },
 ];

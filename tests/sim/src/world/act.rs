@@ -85,6 +85,10 @@ impl World {
             Kind::PowerCut | Kind::RestoreBackup | Kind::LoseDisk | Kind::CloneDisk => {
                 self.machine_fails(kind, machine, value)
             }
+            Kind::Undo => {
+                let document = value as usize % self.documents.len();
+                self.local_undo(machine, document)
+            }
             Kind::Delete | Kind::Restore | Kind::Purge => {
                 self.decide(kind, machine, value as usize % self.documents.len())
             }

@@ -56,6 +56,7 @@ impl World {
             let actor = machine_actor(machine, machine_.starts << 32 | machine_.purges);
             app.documents[document].content = Content::new(self.tier, &actor);
             app.documents[document].saved.clear();
+            app.documents[document].undoable.clear();
         }
         // The store's writer tells of it, after all that it told before.
         machine_.disk.finished.push_back(vec![Input::Purged { document: id }]);

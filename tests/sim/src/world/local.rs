@@ -8,10 +8,15 @@ use syncline_core::hub::{Event, Input};
 use syncline_core::id::{DocumentId, SessionId};
 
 use super::World;
+use crate::action::Kind;
 use crate::app::{App, HandOver};
 use crate::client::machine_actor;
 use crate::image::Stored;
 use crate::oracle::{Checked, Violation, require};
+
+fn hash_of(change: &Bytes) -> automerge::ChangeHash {
+    automerge::ChangeHash(crate::forge::hash(crate::forge::CHANGE, crate::forge::body(change)))
+}
 
 fn broken(detail: String) -> Violation {
     Violation { checker: "applications can read their documents", detail }
@@ -68,8 +73,24 @@ impl World {
             content.edit(random, &mut self.oracle)
         };
         let Some(app) = &mut self.machines[machine].app else { return Ok(()) };
+        app.documents[document].undoable.push(hash_of(&bytes));
         let handed = app.wrote(document, bytes).map_err(broken)?;
         self.hand_over(machine, document, handed)
+    }
+
+    /// The application takes back what it wrote last.
+    pub(super) fn local_undo(&mut self, machine: usize, document: usize) -> Checked {
+        let Some(app) = &mut self.machines[machine].app else { return Ok(()) };
+        let open = &mut app.documents[document];
+        if open.deleted {
+            return Ok(());
+        }
+        let Some(change) = open.undoable.pop() else { return Ok(()) };
+        let made = open.content.undo(change, &mut open.aliases, &mut self.oracle)?;
+        self.met(Kind::Undo, machine);
+        let Some(app) = &mut self.machines[machine].app else { return Ok(()) };
+        let handed = made.map(|bytes| app.wrote(document, bytes)).transpose().map_err(broken)?;
+        self.hand_over(machine, document, handed.unwrap_or_default())
     }
 
     fn hand_over(&mut self, machine: usize, document: usize, handed: HandOver) -> Checked {
@@ -137,9 +158,7 @@ impl World {
 
     fn told_of_changes(&mut self, machine: usize, document: usize, changes: &[Bytes], own: bool) -> Checked {
         let stored = self.stored(machine, document);
-        let hash =
-            |bytes: &Bytes| automerge::ChangeHash(crate::forge::hash(crate::forge::CHANGE, crate::forge::body(bytes)));
-        let hashes: Vec<automerge::ChangeHash> = changes.iter().map(hash).collect();
+        let hashes: Vec<automerge::ChangeHash> = changes.iter().map(hash_of).collect();
         let durable = |hash: &automerge::ChangeHash| stored.is_some_and(|stored| stored.hashes.contains(hash));
         require(hashes.iter().all(durable), "told is durable", || {
             format!("machine {machine} tells its application of changes that are not stored")
