@@ -15,6 +15,8 @@ use crate::reverse::{Aliases, reverse};
 #[derive(Debug, PartialEq, Eq)]
 struct Seen {
     values: BTreeMap<String, BTreeSet<String>>,
+    /// All values by key, whoever wrote them.
+    all: BTreeMap<String, BTreeSet<String>>,
     characters: BTreeSet<String>,
     own: BTreeSet<String>,
 }
@@ -30,9 +32,10 @@ pub(crate) fn undo(document: &mut AutoCommit, change: ChangeHash, aliases: &mut 
     reverse(&mut transaction, &change, aliases).map_err(|error| failed(error.to_string()))?;
     let (made, _) = transaction.commit_with(CommitOptions::default().with_time(0));
     let after = Seen::of(&inner, &change);
-    let untouched = before.values.iter().all(|(key, values)| {
-        values.iter().all(|value| after.values.get(key).is_some_and(|after| after.contains(value)))
-    }) && before.characters.is_subset(&after.characters);
+    let untouched =
+        before.values.iter().all(|(key, values)| {
+            values.iter().all(|value| after.all.get(key).is_some_and(|after| after.contains(value)))
+        }) && before.characters.is_subset(&after.characters);
     require(untouched, "an undo leaves others' work", || format!("{before:?}, then {after:?}"))?;
     require(after.own.is_empty(), "what is undone is gone", || format!("{before:?}, then {after:?}"))?;
     let made = made.and_then(|made| inner.get_change_by_hash(&made));
@@ -43,24 +46,26 @@ pub(crate) fn undo(document: &mut AutoCommit, change: ChangeHash, aliases: &mut 
 impl Seen {
     /// What others than the author of a change wrote, and what the change itself did.
     fn of(document: &impl ReadDoc, change: &Change) -> Self {
-        let mut seen = Self { values: BTreeMap::new(), characters: BTreeSet::new(), own: BTreeSet::new() };
+        let mut seen =
+            Self { values: BTreeMap::new(), all: BTreeMap::new(), characters: BTreeSet::new(), own: BTreeSet::new() };
         let author = change.actor_id();
         let operations = change.start_op().get()..=change.max_op();
         for key in document.keys(ROOT) {
             for (value, id) in document.get_all(ROOT, &key).unwrap_or_default() {
                 if value.is_object() {
                     seen.text(document, &id, author, &operations);
-                } else if !written_by(&id, author) {
+                    continue;
+                }
+                seen.all.entry(key.clone()).or_default().insert(value.to_string());
+                if !written_by(&id, author) {
                     seen.values.entry(key.clone()).or_default().insert(value.to_string());
                 }
             }
-            // Of values in conflict one is shown.
-            let shown = document.get(ROOT, &key).ok().flatten();
-            seen.own.extend(
-                shown
-                    .filter(|(value, id)| !value.is_object() && is_of(id, author, &operations))
-                    .map(|(_, id)| id.to_string()),
-            );
+            // Of values in conflict one is shown. If ours is, beside several of others, it stays, for nothing shows them all.
+            let others = seen.values.get(&key).map_or(0, BTreeSet::len);
+            let shown = document.get(ROOT, &key).ok().flatten().filter(|_| others < 2);
+            let own = shown.filter(|(value, id)| !value.is_object() && is_of(id, author, &operations));
+            seen.own.extend(own.map(|(_, id)| id.to_string()));
         }
         seen
     }

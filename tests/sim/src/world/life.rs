@@ -53,7 +53,7 @@ impl World {
             connection.announced.remove(&document);
         }
         if let Some(app) = &mut machine_.app {
-            let actor = machine_actor(machine, machine_.starts << 32 | machine_.purges);
+            let actor = machine_actor(machine, machine_.purges << 32 | machine_.starts);
             app.documents[document].content = Content::new(self.tier, &actor);
             app.documents[document].saved.clear();
             app.documents[document].undoable.clear();

@@ -189,6 +189,20 @@ fn a_purged_document_can_come_again_from_a_peer_once_it_is_restored() {
     assert_eq!(stage.store[&id].changes.len(), 3);
 }
 
+/// What is said to a replica that takes the document for deleted is not taken: it waited for what had been said already.
+#[test]
+fn whoever_was_told_something_while_it_thought_the_document_deleted_is_told_again() {
+    let mut stage = Stage::new();
+    let (id, changes) = stored_document(&mut stage);
+    stage.connect_native(A, Role::Upstream);
+    stage.input(Input::Initiate { session: A, document: id.clone() });
+    set(&mut stage, &id, false, 1);
+    stage.forget_sent();
+    hear(&mut stage, A, &id, heard(0, true));
+    let life = stage.lives[&id];
+    assert_eq!(stage.take(A), [life_message(&id, life), heads_only(&[changes[1].hash])]);
+}
+
 /// The summary was read before the purge and arrived after it: the hub announced what no store had any more.
 #[test]
 fn a_summary_that_is_older_than_the_purge_is_not_believed() {
