@@ -8,7 +8,7 @@ use std::time::Duration;
 use automerge::ChangeHash;
 use syncline_core::change::ChangeError;
 use syncline_core::id::DocumentId;
-use syncline_replica::DialError;
+use syncline_replica::{DialError, NoCertificate};
 use syncline_store::StoreError;
 
 use crate::receipt::Receipt;
@@ -31,9 +31,13 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
-    /// The text is not the address of a server. **State:** nothing was dialled. **Do:** write `ws://host:port`.
+    /// The text is not the address of a server. **State:** nothing was dialled. **Do:** write `ws://host:port` or `wss://host`.
     #[error(transparent)]
     Address(#[from] DialError),
+    /// The text has no certificate that could be trusted. **State:** nobody is trusted who was not before. **Do:** give the
+    /// authority's certificate as PEM.
+    #[error(transparent)]
+    Certificate(#[from] NoCertificate),
     /// The closure that was to change or make a document returned an error. **State:** the document is as it was.
     /// **Do:** mend the closure; the error is automerge's.
     #[error("the document was not changed: {0}")]
@@ -135,6 +139,22 @@ pub enum Error {
         receipt: Receipt,
         /// How long.
         waited: Duration,
+    },
+    /// The document stays on this machine, and was to be on another or to go into a document that does not stay here.
+    /// **State:** nothing was changed or sent. **Do:** let it go with [`Document::set_local_only`](crate::Document::set_local_only).
+    #[error("document {document} stays on this machine")]
+    LocalOnly {
+        /// The document.
+        document: DocumentId,
+    },
+    /// That a document is pinned, or stays on this machine, could not be written. **State:** it is as it was. **Do:** free
+    /// space or mend the disk, and call again.
+    #[error("what was chosen for document {document} is not saved: {reason}")]
+    NotChosen {
+        /// The document.
+        document: DocumentId,
+        /// What the store said.
+        reason: String,
     },
     /// A presence's state is larger than a message may be. **State:** it is as it was. **Do:** say less.
     #[error("a presence of {bytes} bytes is too large; at most {bytes_max} are sent")]

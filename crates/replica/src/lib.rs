@@ -1,7 +1,8 @@
 //! Drives Syncline's engine over tokio: the only place where the pure parts meet sockets, the store and the clock.
 //!
 //! Reading order: [`replica`] is the interface, `shard` runs one hub, `connection` one socket, `outbox` the
-//! queue between the two, [`dial`] keeps a connection to a server alive, [`metrics`] counts.
+//! queue between the two, [`dial`] keeps a connection to a server alive, [`tls`] encrypts it, [`metrics`]
+//! counts.
 //!
 //! Nothing here decides about the protocol: bytes go into a session, its messages into a hub, the hub's outputs are
 //! carried out in order.
@@ -13,7 +14,9 @@ mod outbox;
 pub mod replica;
 mod shard;
 mod stream;
+pub mod tls;
 
 pub use connection::websocket_config;
-pub use dial::{Credentials, DialError, Dialling, ServerUrl};
+pub use dial::{Credentials, DialError, DialOptions, Dialling, ServerUrl};
 pub use replica::{News, Options, Replica};
+pub use tls::{NoCertificate, Trust};

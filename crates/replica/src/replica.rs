@@ -22,7 +22,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::Instant;
 
 use crate::connection;
-use crate::dial::{Credentials, Dialling, ServerUrl};
+use crate::dial::{DialOptions, Dialling, ServerUrl};
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
 use crate::shard::{self, Occupied, ShardHandle};
@@ -180,10 +180,10 @@ impl Replica {
         connection::accept(Arc::clone(&self.inner), stream).await;
     }
 
-    /// Keeps a connection to a server, until the returned handle is dropped. Shows it these credentials, if any.
+    /// Keeps a connection to a server, until the returned handle is dropped.
     #[must_use]
-    pub fn dial(&self, server: ServerUrl, credentials: Option<Credentials>) -> Dialling {
-        Dialling::start(Arc::clone(&self.inner), server, credentials)
+    pub fn dial(&self, server: ServerUrl, options: DialOptions) -> Dialling {
+        Dialling::start(Arc::clone(&self.inner), server, options)
     }
 
     /// Dials servers that wait for their next try at once.
@@ -214,6 +214,15 @@ impl Replica {
     pub fn set_life(&self, document: &DocumentId, deleted: bool) -> u64 {
         let ticket = self.inner.next_ticket.fetch_add(1, Ordering::Relaxed);
         self.inner.route(Input::SetLife { document: document.clone(), deleted, ticket }, document);
+        ticket
+    }
+
+    /// Keeps a document on this machine, also one that is not here yet, or lets it go to peers. The ticket comes back in the
+    /// news once that is durable.
+    #[must_use]
+    pub fn set_local_only(&self, document: &DocumentId, local_only: bool) -> u64 {
+        let ticket = self.inner.next_ticket.fetch_add(1, Ordering::Relaxed);
+        self.inner.route(Input::SetLocalOnly { document: document.clone(), local_only, ticket }, document);
         ticket
     }
 

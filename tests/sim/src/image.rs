@@ -147,7 +147,7 @@ impl Image {
         Ok(match what {
             Load::Summary => {
                 let life = self.lives.get(document).copied();
-                Loaded::Summary(Standing { summary: stored.map(Stored::summary), life })
+                Loaded::Summary(Standing { summary: stored.map(Stored::summary), life, local_only: false })
             }
             Load::Graph => {
                 let graph = stored.map(|stored| Graph::from_stored(&stored.graph(), hash_key)).transpose();

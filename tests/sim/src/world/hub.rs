@@ -63,7 +63,9 @@ impl World {
                 self.log.say(|| format!("  machine {machine} sets {update:?}, ticket {ticket}"));
                 self.machines[machine].lives.push((ticket, document, update));
             }
-            Output::Replace { .. } => unreachable!("nobody rewrites a history in this world"),
+            Output::SetLocalOnly { .. } | Output::Replace { .. } => {
+                unreachable!("nobody withholds or rewrites in this world")
+            }
             Output::Send { session, message } => self.send(machine, session, message)?,
             Output::AwaitDrain { session } => {
                 if let Some(connection) = self.machines[machine].connections.get_mut(&session) {

@@ -152,7 +152,9 @@ impl World {
                     format!("machine {machine}, without a failure: {message}")
                 })
             }
-            Event::Unavailable { .. } | Event::Ephemeral { .. } | Event::Refused { .. } => Ok(()),
+            Event::Unavailable { .. } | Event::Ephemeral { .. } | Event::InStep { .. } | Event::Refused { .. } => {
+                Ok(())
+            }
         }
     }
 
