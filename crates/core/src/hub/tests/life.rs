@@ -216,7 +216,7 @@ fn a_summary_that_is_older_than_the_purge_is_not_believed() {
     stage.store.remove(&id);
     stage.held.clear();
     stage.input(Input::Purged { document: id.clone() });
-    let standing = Standing { summary: Some(summary), life: Some(life) };
+    let standing = Standing { summary: Some(summary), life: Some(life), local_only: false };
     stage.input(Input::Loaded { document: id.clone(), loaded: Loaded::Summary(standing) });
     stage.holds = false;
     set(&mut stage, &id, false, 1);
