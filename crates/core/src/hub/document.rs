@@ -37,6 +37,8 @@ pub(super) struct Document {
     /// Empty, but there, while the document is absent.
     pub(super) graph: Option<Box<Graph>>,
     pub(super) loading: Option<Load>,
+    /// The store has purged it since its summary was asked for: what the summary says of changes may be older than that.
+    pub(super) purged_meanwhile: bool,
     /// Reads that failed one after the other; the wait before the next grows with each.
     pub(super) reads_failed: u8,
     /// A payload of about so many bytes is asked for or queued; the peers that wait for it are those whose plan says so.
@@ -236,6 +238,7 @@ impl Document {
             payload_bytes: 0,
             graph: None,
             loading: None,
+            purged_meanwhile: false,
             reads_failed: 0,
             fetching: None,
             inbox: VecDeque::new(),

@@ -317,7 +317,8 @@ impl Hub {
         }
         document.life = standing.life;
         document.local_only = standing.local_only;
-        match standing.summary {
+        let purged = std::mem::take(&mut document.purged_meanwhile);
+        match standing.summary.filter(|_| !purged) {
             None => {
                 document.presence = Presence::Absent;
                 document.graph = Some(Box::new(Graph::new(hash_key)));
