@@ -162,7 +162,7 @@ fn set(handle: &DocHandle, value: i64) {
 }
 
 fn number(handle: &DocHandle) -> Option<i64> {
-    handle.with_document(|doc| doc.get(ROOT, "n").expect("readable").and_then(|(value, _)| value.to_i64()))
+    handle.with_document(|doc| doc.get(ROOT, "n").expect("readable").and_then(|(value, _)| value.as_i64()))
 }
 
 #[tokio::test(flavor = "multi_thread")]
