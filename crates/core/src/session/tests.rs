@@ -6,6 +6,7 @@
 mod payload;
 
 use super::*;
+use crate::blob::{BlobHash, BlobMessage};
 use crate::clock::Stamp;
 use crate::hub::SyncMessage;
 use crate::id::ReplicaId;
@@ -357,7 +358,7 @@ fn the_native_extension_exists_for_peers_that_announced_it() {
         life: Life { stamp: Stamp::new(1, 0), replica: ReplicaId([1; 16]), deleted: true },
     };
     let native = frame("tab", &Body::Native { data: life.encode() });
-    for (announced, spoken) in [(None, 0), (Some(0), 0), (Some(1), 1), (Some(9), 1)] {
+    for (announced, spoken) in [(None, 0), (Some(0), 0), (Some(1), 1), (Some(2), 2), (Some(9), 2)] {
         let mut session = Session::accept(local(), Limits::default());
         let metadata = PeerMetadata { storage_id: None, is_ephemeral: false, native: announced };
         session.receive(at(0), &frame("tab", &Body::Join { metadata, versions: None }));
@@ -368,6 +369,9 @@ fn the_native_extension_exists_for_peers_that_announced_it() {
             continue;
         }
         assert!(matches!(&steps[..], [Step::Forward(PeerMessage::Native(heard))] if *heard == life), "{steps:?}");
+        let have = NativeMessage::Blob(BlobMessage::Have { hash: BlobHash([1; 32]), size: 1 });
+        let steps = session.receive(at(0), &frame("tab", &Body::Native { data: have.encode() }));
+        assert_eq!(steps.len(), usize::from(spoken >= 2), "blobs came up with the second version");
         let unknown = frame("tab", &Body::Native { data: Bytes::from_static(&[250, 1]) });
         assert!(session.receive(at(0), &unknown).is_empty(), "for a later version");
         let steps = session.receive(at(0), &frame("tab", &Body::Native { data: Bytes::from_static(&[1, 1]) }));
