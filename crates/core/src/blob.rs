@@ -153,6 +153,8 @@ pub enum BlobChange {
     Remove {
         /// The blob.
         hash: BlobHash,
+        /// Also if it is whole.
+        even_whole: bool,
     },
 }
 

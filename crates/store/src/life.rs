@@ -231,7 +231,7 @@ pub(crate) fn floors(read: &Connection) -> rusqlite::Result<Option<HashMap<Vec<u
 }
 
 /// Tells a row that was written from a page that belongs to another table.
-fn proof(what: &[u8], number: i64) -> [u8; 8] {
+pub(crate) fn proof(what: &[u8], number: i64) -> [u8; 8] {
     let digest = Sha256::new().chain_update(number.to_be_bytes()).chain_update(what).finalize();
     std::array::from_fn(|at| digest[at])
 }

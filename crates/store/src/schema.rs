@@ -27,7 +27,7 @@ pub(crate) const APPLICATION_ID: u32 = 0x5379_6e4c;
 pub(crate) const FORMAT: u32 = MIGRATIONS.len() as u32;
 
 /// Migration n leads from format n to format n + 1. A released one is never edited.
-const MIGRATIONS: [&str; 4] = [
+const MIGRATIONS: [&str; 5] = [
     "
     CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID;
     CREATE TABLE log (seq INTEGER PRIMARY KEY, document BLOB NOT NULL, data BLOB NOT NULL) STRICT;
@@ -74,6 +74,20 @@ const MIGRATIONS: [&str; 4] = [
     CREATE TABLE purge (key INTEGER PRIMARY KEY, proof BLOB NOT NULL) STRICT;
     CREATE TABLE floor (document BLOB PRIMARY KEY, seq INTEGER NOT NULL, proof BLOB NOT NULL) STRICT, WITHOUT ROWID;
 ",
+    "
+    CREATE TABLE blob (
+        key INTEGER PRIMARY KEY,
+        hash BLOB NOT NULL UNIQUE,
+        size INTEGER NOT NULL,
+        held INTEGER NOT NULL,
+        state INTEGER NOT NULL,
+        confirmed INTEGER NOT NULL,
+        touched_ms INTEGER NOT NULL
+    ) STRICT;
+    CREATE INDEX blob_partial ON blob (touched_ms) WHERE state = 0;
+    CREATE TABLE blob_piece (place INTEGER PRIMARY KEY, digest BLOB NOT NULL, data BLOB NOT NULL) STRICT;
+    CREATE TABLE blob_gone (key INTEGER PRIMARY KEY, proof BLOB NOT NULL) STRICT;
+",
 ];
 
 /// The first format in which a log row has a kind, and damaged rows a table of their own.
@@ -84,6 +98,9 @@ const FORMAT_WITH_OPERATIONS: u32 = 3;
 
 /// The first format in which documents can be deleted.
 const FORMAT_WITH_LIFE: u32 = 4;
+
+/// The first format with blobs.
+const FORMAT_WITH_BLOBS: u32 = 5;
 
 /// The oldest SQLite whose write-ahead log cannot be reset while another connection still needs it.
 const SQLITE_OLDEST: i32 = 3_051_003;
@@ -282,6 +299,8 @@ pub(crate) struct Checked {
     pub old_index: bool,
     /// Documents can be deleted in it.
     pub has_life: bool,
+    /// Blobs can be stored in it.
+    pub has_blobs: bool,
 }
 
 /// Opens a store's file for the check: refuses what is not ours, writes nothing.
@@ -310,7 +329,7 @@ pub(crate) fn open_for_check(directory: &Path, ground: Arc<dyn Ground>) -> Resul
         }
     };
     let (old_index, has_life) = (format < FORMAT_WITH_OPERATIONS, format >= FORMAT_WITH_LIFE);
-    Ok(Checked { connection, log, old_index, has_life })
+    Ok(Checked { connection, log, old_index, has_life, has_blobs: format >= FORMAT_WITH_BLOBS })
 }
 
 /// The replica id that was drawn when the file was created.

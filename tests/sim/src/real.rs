@@ -236,7 +236,11 @@ impl Real {
             | StoreError::NewerFormat { .. }
             | StoreError::UnknownChange { .. }
             | StoreError::Stale { .. } => self.rotten,
-            StoreError::InUse { .. }
+            // The simulator stores no blobs.
+            StoreError::BlobsFull
+            | StoreError::BlobDamaged { .. }
+            | StoreError::NoSuchBlob { .. }
+            | StoreError::InUse { .. }
             | StoreError::SqliteTooOld { .. }
             | StoreError::TooManyChanges { .. }
             | StoreError::NotLoaded { .. }

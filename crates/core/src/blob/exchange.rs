@@ -220,6 +220,8 @@ pub enum Event {
     Unavailable {
         /// The blob.
         hash: BlobHash,
+        /// How many servers are connected that speak of blobs.
+        servers: usize,
     },
     /// A blob that is wanted cannot be had: nobody is asked any more.
     Failed {

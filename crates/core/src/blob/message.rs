@@ -172,7 +172,11 @@ impl BlobMessage {
             WANT => {
                 let (from, to) = (number(data)?, number(data)?);
                 let begins_piece = from.is_multiple_of(PIECE_BYTES as u64);
-                if begins_piece && from < to { Ok(Self::Want { hash, from, to }) } else { Err(NativeError::Bad("range")) }
+                if begins_piece && from < to {
+                    Ok(Self::Want { hash, from, to })
+                } else {
+                    Err(NativeError::Bad("range"))
+                }
             }
             PIECE => {
                 let (size, offset) = (number(data)?, number(data)?);

@@ -104,7 +104,7 @@ fn a_join_is_answered_and_names_the_peer() {
     let bytes = (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).expect("digits"));
     let steps = session.receive(at(0), &bytes.collect());
     let [Step::Send(answer), Step::Joined(peer)] = &steps[..] else { panic!("{steps:?}") };
-    let metadata = PeerMetadata { storage_id: Some(local().storage), is_ephemeral: false, native: Some(1) };
+    let metadata = PeerMetadata { storage_id: Some(local().storage), is_ephemeral: false, native: Some(2) };
     let mut golden = Vec::new();
     let body = Body::Peer { metadata, selected_version: Some("1") };
     wire::encode("server", Some("cli"), &body, &mut golden);

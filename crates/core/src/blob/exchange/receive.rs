@@ -174,12 +174,7 @@ impl Exchange {
         }
     }
 
-    pub(super) fn found(
-        &mut self,
-        now: Now,
-        hash: BlobHash,
-        standing: Result<Option<BlobStanding>, StoreFailure>,
-    ) {
+    pub(super) fn found(&mut self, now: Now, hash: BlobHash, standing: Result<Option<BlobStanding>, StoreFailure>) {
         let Some(incoming) = self.incoming.get_mut(&hash) else { return };
         if !matches!(incoming.phase, Phase::Looking) {
             return;
@@ -197,11 +192,12 @@ impl Exchange {
     /// Asks the next who may have it for what is missing.
     fn ask_next(&mut self, now: Now, hash: BlobHash) {
         let window = self.limits.blob_window_bytes.max(PIECE_BYTES as u64);
+        let servers = self.peers.values().filter(|peer| peer.upstream).count();
         let Some(incoming) = self.incoming.get_mut(&hash) else { return };
         let Some(source) = incoming.sources.pop_front() else {
             incoming.phase = Phase::Idle;
             if incoming.wanted.is_some() {
-                self.outputs.push_back(Output::Notify(Event::Unavailable { hash }));
+                self.outputs.push_back(Output::Notify(Event::Unavailable { hash, servers }));
             } else {
                 self.incoming.remove(&hash);
             }

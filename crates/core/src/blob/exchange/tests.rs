@@ -395,7 +395,7 @@ fn a_fetch_asks_one_server_after_the_other_and_the_next_that_comes() {
     let mut client = Node::new();
     let no = || BlobMessage::Refused { hash, reason: BlobRefusal::NotHere, words: String::new() };
     client.handle(Input::Fetch { hash, size });
-    assert_eq!(client.events, [Event::Unavailable { hash }], "nobody is connected");
+    assert_eq!(client.events, [Event::Unavailable { hash, servers: 0 }], "nobody is connected");
     client.connect(SessionId(7), true);
     client.hear(SessionId(7), no());
     assert_eq!(client.events.len(), 2);
