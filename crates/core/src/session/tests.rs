@@ -298,7 +298,7 @@ fn who_dials_joins_and_takes_the_answer() {
     let storage = Some(local().storage);
     assert_eq!(
         *peer,
-        PeerInfo { peer: PeerId::new("upstream").expect("a name"), storage, role: Role::Upstream, native: 1 }
+        PeerInfo { peer: PeerId::new("upstream").expect("a name"), storage, role: Role::Upstream, native: 2 }
     );
 }
 
