@@ -47,6 +47,11 @@ impl Endpoint {
         Ok(Self { url: url.to_owned(), address })
     }
 
+    /// Where it listens.
+    pub(crate) fn socket(&self) -> SocketAddr {
+        self.address
+    }
+
     /// As it was given.
     pub(crate) fn url(&self) -> String {
         self.url.clone()

@@ -11,12 +11,14 @@ use bytes::Bytes;
 use syncline_core::change::Change;
 use syncline_core::id::DocumentId;
 
+use crate::Error;
 use crate::document::Document;
 use crate::repo::Repo;
-use crate::{DocumentUrl, Error};
+use crate::selection::may_merge;
 
 impl Repo {
-    /// Makes a new document with the whole history of another: a branch, which can be merged back.
+    /// Makes a new document with the whole history of another: a branch, which can be merged back. A branch of one that
+    /// stays on this machine stays here too, and making it blocks on the disk.
     ///
     /// ```
     /// # use syncline::automerge::{ROOT, ReadDoc, transaction::Transactable};
@@ -32,7 +34,7 @@ impl Repo {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Broken`], [`Error::Closed`].
+    /// [`Error::Broken`], [`Error::Closed`]; [`Error::NotChosen`] for a branch that is to stay here.
     pub fn fork(&self, document: &Document) -> Result<Document, Error> {
         self.fork_at(document, &document.heads())
     }
@@ -43,7 +45,7 @@ impl Repo {
     /// As [`Repo::fork`], and [`Error::UnknownHeads`].
     pub fn fork_at(&self, document: &Document, heads: &[ChangeHash]) -> Result<Document, Error> {
         let copy = document.read_knowing(&[heads], |document| document.fork_at(heads))??;
-        self.create_from_history(&copy)
+        self.create_from_history(&copy, document.is_local_only())
     }
 
     /// Makes a document from an automerge file, as [`Document::export`] and JavaScript's `Automerge.save` write it. It
@@ -53,6 +55,18 @@ impl Repo {
     /// [`Error::Import`] when it is no such file; [`Error::Refused`] when a change in it is one that no replica would
     /// take; [`Error::Closed`].
     pub fn import(&self, file: &[u8]) -> Result<Document, Error> {
+        self.import_as(file, false)
+    }
+
+    /// As [`Repo::import`], for a document that stays on this machine. Blocks on the disk.
+    ///
+    /// # Errors
+    /// As [`Repo::import`], and [`Error::NotChosen`].
+    pub fn import_local_only(&self, file: &[u8]) -> Result<Document, Error> {
+        self.import_as(file, true)
+    }
+
+    fn import_as(&self, file: &[u8], local_only: bool) -> Result<Document, Error> {
         let encoding = self.engine().text_encoding;
         let load = || Automerge::load_with_options(file, LoadOptions::new().text_encoding(encoding));
         let loaded = catch_unwind(load);
@@ -61,17 +75,19 @@ impl Repo {
             Ok(Err(error)) => return Err(Error::Import { reason: error.to_string() }),
             Err(_) => return Err(Error::Import { reason: "automerge panicked while it loaded it".to_owned() }),
         };
-        self.create_from_history(&loaded)
+        self.create_from_history(&loaded, local_only)
     }
 
-    fn create_from_history(&self, history: &Automerge) -> Result<Document, Error> {
+    fn create_from_history(&self, history: &Automerge, local_only: bool) -> Result<Document, Error> {
         self.engine().check_open()?;
-        let url = DocumentUrl::from(DocumentId::from_random(rand::random()));
         let changes = history.get_changes(&[]);
         if changes.is_empty() {
-            return self.create(|_| Ok(()));
+            return if local_only { self.create_local_only(|_| Ok(())) } else { self.create(|_| Ok(())) };
         }
-        let document = self.open_document(url.id())?;
+        let document = match local_only {
+            true => self.open_local_only()?,
+            false => self.open_document(&DocumentId::from_random(rand::random()))?,
+        };
         document.live().take_in(self.engine(), |_| Ok(changes))?;
         Ok(document)
     }
@@ -101,8 +117,10 @@ impl Document {
     /// other or both of a third. Merging is no step of this process: it is not undone.
     ///
     /// # Errors
-    /// [`Error::Unrelated`] when they share no change; [`Error::Refused`], [`Error::Broken`], [`Error::Closed`].
+    /// [`Error::Unrelated`] when they share no change; [`Error::LocalOnly`] when the other stays on this machine and this one
+    /// does not; [`Error::Refused`], [`Error::Broken`], [`Error::Closed`].
     pub fn merge(&self, other: &Self) -> Result<(), Error> {
+        may_merge(other, self)?;
         // A copy, so that no two documents are held at one time: the other may be merging this one.
         let other = other.read(Automerge::fork)?;
         self.live().take_in(self.engine(), |document| {

@@ -43,6 +43,11 @@ impl Complaints {
         self.standing.remove(&(Arc::clone(server), Some(document.clone()))).is_some()
     }
 
+    /// Lets go of what is said of one document.
+    pub(crate) fn forget(&mut self, document: &DocumentId) {
+        self.standing.retain(|(_, about), _| about.as_ref() != Some(document));
+    }
+
     /// What is said of one document.
     pub(crate) fn about(&self, document: &DocumentId) -> Vec<Complaint> {
         let about = |complaint: &&Complaint| complaint.document.as_ref().is_some_and(|url| url.id() == document);

@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use syncline_core::hub::Event;
 use syncline_core::id::{DocumentId, SessionId};
+use syncline_store::{LifeEntry, Store};
 use tokio::sync::oneshot;
 
 use crate::engine::Engine;
@@ -189,32 +190,21 @@ impl Engine {
             Event::NotSaved { ticket, message, .. } => self.decisions.tell(*ticket, Err(message.clone())),
             Event::Changed { .. }
             | Event::PeerState { .. }
+            | Event::InStep { .. }
             | Event::Refused { .. }
             | Event::Unavailable { .. }
             | Event::Ephemeral { .. } => false,
         }
     }
 
-    /// Tells a server that has come of every deletion that is known here, so that one made offline reaches it, and one
-    /// that was taken back elsewhere comes back here.
+    /// Tells a server that has come of every deletion and restoration that is known here, so that one made offline reaches
+    /// it, and one that was taken back elsewhere comes back here.
     pub(crate) async fn offer_deleted(self: &Arc<Self>, session: SessionId) {
-        let mut after: Option<DocumentId> = None;
-        loop {
-            let (engine, from) = (Arc::clone(self), after.take());
-            let read = move || engine.replica.store().lives(from.as_ref(), PAGE);
-            let page = match tokio::task::spawn_blocking(read).await {
-                Ok(Ok(page)) => page,
-                Ok(Err(error)) => return tracing::error!("cannot tell a server what is deleted: {error}"),
-                Err(_) => return,
-            };
-            for (document, entry) in &page {
-                if entry.life.deleted {
-                    self.replica.initiate(session, document);
-                }
-            }
-            let Some((last, _)) = page.last() else { return };
-            after = Some(last.clone());
-            tokio::task::yield_now().await;
-        }
+        let records = |store: &Store, after: Option<&DocumentId>| {
+            let page = store.lives(after, PAGE)?;
+            let offer = |(id, _): (DocumentId, LifeEntry)| Ok((id.clone(), !store.policy(&id)?.local_only));
+            page.into_iter().map(offer).collect()
+        };
+        self.offer_some(session, records).await;
     }
 }

@@ -9,9 +9,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use automerge::{ActorId, Author, Automerge, TextEncoding};
+use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use syncline_core::hub::Event;
-use syncline_core::id::{DocumentId, SessionId};
+use syncline_core::id::DocumentId;
 use syncline_core::native::RefusalReason;
 use syncline_core::session::Offence;
 use syncline_replica::{News, Replica};
@@ -24,7 +25,9 @@ use crate::deletion::Decisions;
 use crate::document::Lease;
 use crate::feed::Feeds;
 use crate::live::Live;
+use crate::offer::InStep;
 use crate::repo::Options;
+use crate::selection::SyncPolicy;
 use crate::server::Servers;
 use crate::status::{RepoStatus, Saved};
 use crate::steps::Origin;
@@ -34,9 +37,6 @@ const WORKERS_MAX: usize = 2;
 
 /// News handled before other tasks of the thread get their turn.
 const NEWS_MAX: usize = 256;
-
-/// Stored documents offered to a server before other tasks get their turn.
-const OFFER_PAGE: usize = 256;
 
 /// Longest that a shutdown waits for changes under way to be answered.
 const ANSWERS_WAIT: Duration = Duration::from_secs(10);
@@ -58,6 +58,9 @@ pub(crate) struct Engine {
     /// How long deleted documents can be restored.
     pub(crate) deleted_keep: Duration,
     pub(crate) feeds: Arc<Feeds>,
+    /// Which documents servers hear of by themselves.
+    pub(crate) sync: SyncPolicy,
+    pub(crate) in_step: InStep,
     documents: Mutex<HashMap<DocumentId, Open>>,
     last_time_s: AtomicI64,
     closing: AtomicBool,
@@ -98,6 +101,8 @@ impl Engine {
             transfers: Transfers::new(),
             deleted_keep: options.store.deleted_keep,
             feeds,
+            sync: options.sync,
+            in_step: InStep::default(),
             documents: Mutex::default(),
             last_time_s: AtomicI64::new(0),
             closing: AtomicBool::new(false),
@@ -158,6 +163,18 @@ impl Engine {
         *self.stopped.borrow()
     }
 
+    /// Turns true when nothing more will be known.
+    pub(crate) fn stopped(&self) -> watch::Receiver<bool> {
+        self.stopped.subscribe()
+    }
+
+    /// Says something that is not stored to everyone at a document, unless it stays here.
+    pub(crate) fn broadcast(&self, id: &DocumentId, data: Bytes) {
+        if self.live(id).is_none_or(|live| !live.policy().local_only) {
+            self.replica.broadcast(id, data);
+        }
+    }
+
     /// Seconds since the Unix epoch for a change: not before what the store's clock has seen, never back.
     pub(crate) fn change_time(&self) -> i64 {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
@@ -188,8 +205,8 @@ impl Engine {
         match news {
             News::Document(event) => self.dispatch_event(event),
             News::Joined { session, server: Some(server), peer } => {
-                self.servers.joined(session, &server, peer.storage);
-                self.runtime.spawn(Arc::clone(self).offer_all(session));
+                self.servers.joined(session, &server, peer.storage.clone());
+                self.runtime.spawn(Arc::clone(self).offer_all(session, peer.storage));
             }
             News::Joined { server: None, .. } => {}
             News::Left { session } => {
@@ -246,6 +263,12 @@ impl Engine {
                     live.server_announced(server, session, heads);
                 }
             }
+            Event::InStep { document, session, heads } => {
+                let server = self.servers.session(session).and_then(|server| server.storage);
+                if let Some(server) = server {
+                    self.in_step.hear(server, document, heads);
+                }
+            }
             Event::Unavailable { document, session } => {
                 if let Some(live) = self.live(&document) {
                     live.server_denied(session);
@@ -282,31 +305,6 @@ impl Engine {
         });
     }
 
-    /// Speaks with a server that has come about everything that is here: documents in memory first, then all stored ones,
-    /// so that what was changed offline goes up without being opened.
-    async fn offer_all(self: Arc<Self>, session: SessionId) {
-        for live in self.all_live() {
-            self.replica.initiate(session, &live.id);
-        }
-        self.offer_deleted(session).await;
-        let mut after: Option<DocumentId> = None;
-        loop {
-            let (engine, from) = (Arc::clone(&self), after.take());
-            let read = move || engine.replica.store().documents(from.as_ref(), OFFER_PAGE);
-            let page = match tokio::task::spawn_blocking(read).await {
-                Ok(Ok(page)) => page,
-                Ok(Err(error)) => return tracing::error!("cannot offer the stored documents to a server: {error}"),
-                Err(_) => return,
-            };
-            for (document, _) in &page {
-                self.replica.initiate(session, document);
-            }
-            let Some((last, _)) = page.last() else { return };
-            after = Some(last.clone());
-            tokio::task::yield_now().await;
-        }
-    }
-
     /// Takes nothing more in, makes durable what there is, closes the store. Returns the first document of which
     /// something could not be saved.
     pub(crate) async fn shut_down(self: Arc<Self>) -> Result<(), Error> {
@@ -328,6 +326,7 @@ impl Engine {
         if tokio::time::timeout(ANSWERS_WAIT, self.answers()).await.is_err() {
             tracing::error!("the store has not answered within {ANSWERS_WAIT:?}");
         }
+        self.note_in_step().await;
         self.replica.stop().await;
         self.servers.end();
         self.stopped.send_replace(true);
@@ -356,7 +355,7 @@ impl Engine {
         self.documents().get(id).map(|open| Arc::clone(&open.live))
     }
 
-    fn all_live(&self) -> Vec<Arc<Live>> {
+    pub(crate) fn all_live(&self) -> Vec<Arc<Live>> {
         self.documents().values().map(|open| Arc::clone(&open.live)).collect()
     }
 

@@ -137,6 +137,22 @@ pub enum Error {
         /// How long.
         waited: Duration,
     },
+    /// The document stays on this machine, and was to be on another or to go into a document that does not stay here.
+    /// **State:** nothing was changed or sent. **Do:** let it go with [`Document::set_local_only`](crate::Document::set_local_only).
+    #[error("document {document} stays on this machine")]
+    LocalOnly {
+        /// The document.
+        document: DocumentId,
+    },
+    /// That a document is pinned, or stays on this machine, could not be written. **State:** it is as it was. **Do:** free
+    /// space or mend the disk, and call again.
+    #[error("what was chosen for document {document} is not saved: {reason}")]
+    NotChosen {
+        /// The document.
+        document: DocumentId,
+        /// What the store said.
+        reason: String,
+    },
     /// A presence's state is larger than a message may be. **State:** it is as it was. **Do:** say less.
     #[error("a presence of {bytes} bytes is too large; at most {bytes_max} are sent")]
     PresenceTooLarge {

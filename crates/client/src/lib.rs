@@ -12,7 +12,7 @@
 //! time which of these are true.
 //!
 //! Reading order: [`repo`] opens and finds, [`document`] reads, changes and watches, [`deletion`] deletes
-//! and restores, [`blob`] keeps attachments, [`status`] and [`server`] name what
+//! and restores, [`selection`] says what goes to servers, [`blob`] keeps attachments, [`status`] and [`server`] name what
 //! is known, [`url`] is how documents are passed on, [`error`] what can go wrong; `engine` runs behind a repo, `live` is
 //! one document in memory, `journal` its changes that are not saved.
 
@@ -30,12 +30,14 @@ pub mod history;
 mod journal;
 mod json;
 mod live;
+mod offer;
 mod patching;
 pub mod presence;
 mod reauthor;
 pub mod receipt;
 pub mod repo;
 mod reverse;
+pub mod selection;
 pub mod server;
 pub mod status;
 mod steps;
@@ -60,6 +62,7 @@ pub use history::ChangeInfo;
 pub use presence::{Presence, PresenceOptions};
 pub use receipt::Receipt;
 pub use repo::{Options, Repo};
+pub use selection::SyncPolicy;
 pub use server::{ConnectOptions, Connection, Server};
 pub use status::{Complaint, OnOneServer, OnServer, RepoStatus, Saved, Status};
 pub use steps::Origin;

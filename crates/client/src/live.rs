@@ -18,6 +18,7 @@ use bytes::Bytes;
 use syncline_core::change::Change;
 use syncline_core::id::{DocumentId, PeerId, SessionId, StorageId};
 use syncline_core::storage::Payload;
+use syncline_store::Policy;
 use tokio::sync::{broadcast, watch};
 
 use crate::Error;
@@ -72,6 +73,9 @@ struct State {
     /// By server address.
     announced: BTreeMap<Arc<str>, Announcement>,
     deleted: bool,
+    policy: Policy,
+    /// Heads that some server had announced before this process knew it, or none.
+    seen: Vec<ChangeHash>,
     /// Connections whose server does not have the document.
     denied: BTreeSet<SessionId>,
     broken: Option<Arc<str>>,
@@ -102,11 +106,17 @@ impl Live {
         let deleted = engine.replica.store().life(id)?.is_some_and(|entry| entry.life.deleted);
         let mut document = load(engine, id)?;
         engine.sign(id, &mut document);
+        let policy = engine.replica.store().policy(id)?;
+        let mut seen = document.get_heads();
+        seen.sort_unstable();
+        if !engine.replica.store().is_in_step(id, &seen)? {
+            seen.clear();
+        }
         let latest = Latest { heads: document.get_heads(), ..Latest::default() };
         Ok(Self {
             id: id.clone(),
             document: RwLock::new(document),
-            state: Mutex::new(State { deleted, ..State::default() }),
+            state: Mutex::new(State { deleted, policy, seen, ..State::default() }),
             undo: Mutex::default(),
             watchers: AtomicUsize::new(0),
             ephemerals: OnceLock::new(),
@@ -230,8 +240,12 @@ impl Live {
             Some(reason) => Saved::Failed { changes, reason },
             None => Saved::Pending { changes },
         };
-        let announced = self.state().announced.clone();
+        let (announced, seen, policy) = {
+            let state = self.state();
+            (state.announced.clone(), state.seen.clone(), state.policy)
+        };
         let wanted = document.get_heads();
+        let was_confirmed = !seen.is_empty() && covers(&document, &seen, &wanted);
         let on_one = |said: &Announcement| OnOneServer {
             connected: sessions.contains(&said.session),
             has_all: covers(&document, &said.heads, &wanted),
@@ -239,17 +253,20 @@ impl Live {
         };
         let servers: BTreeMap<String, OnOneServer> =
             announced.iter().map(|(address, said)| (address.to_string(), on_one(said))).collect();
-        let server = if sessions.is_empty() {
-            OnServer::Offline { confirmed: servers.values().any(|server| server.has_all) }
+        let confirmed = was_confirmed || servers.values().any(|server| server.has_all);
+        let server = if policy.local_only {
+            OnServer::LocalOnly
+        } else if sessions.is_empty() {
+            OnServer::Offline { confirmed }
         } else if servers.values().any(|server| server.connected && server.has_all) {
             OnServer::InSync
         } else {
             OnServer::Behind
         };
-        let missing = |said: &Announcement| lacking(&document, &said.heads);
-        let ahead = match servers.values().any(|server| server.has_all) {
+        let known = announced.values().map(|said| &said.heads).chain(Some(&seen));
+        let ahead = match confirmed {
             true => 0,
-            false => announced.values().map(missing).min().unwrap_or_else(|| lacking(&document, &[])),
+            false => known.map(|heads| lacking(&document, heads)).min().unwrap_or_default(),
         };
         Status { saved, server, ahead, servers, offline_since, complaints }
     }
@@ -271,8 +288,12 @@ impl Live {
     /// Whether some server has announced, at any time, everything that these heads stand for.
     pub(crate) fn is_confirmed(&self, wanted: &[ChangeHash]) -> bool {
         let document = self.document();
-        let announced: Vec<_> = self.state().announced.values().cloned().collect();
-        announced.iter().any(|announcement| covers(&document, &announcement.heads, wanted))
+        let known: Vec<_> = {
+            let state = self.state();
+            let announced = state.announced.values().map(|announcement| announcement.heads.clone());
+            announced.chain(Some(state.seen.clone()).filter(|seen| !seen.is_empty())).collect()
+        };
+        known.iter().any(|heads| covers(&document, heads, wanted))
     }
 
     /// The heads that each server announced last, by its address.
@@ -307,6 +328,15 @@ impl Live {
         }
         let denied = !sessions.is_empty() && sessions.iter().all(|session| state.denied.contains(session));
         if denied { Arrival::Denied } else { Arrival::Expected }
+    }
+
+    pub(crate) fn policy(&self) -> Policy {
+        self.state().policy
+    }
+
+    pub(crate) fn set_policy(&self, change: impl FnOnce(&mut Policy)) {
+        change(&mut self.state().policy);
+        self.tick();
     }
 
     pub(crate) fn is_deleted(&self) -> bool {

@@ -178,7 +178,7 @@ impl Drop for Presence {
     fn drop(&mut self) {
         self.task.abort();
         let goodbye = Bytes::from(cbor::encode(&json!({ MARKER: { "type": "goodbye" } })));
-        self.document.engine().replica.broadcast(self.document.url().id(), goodbye);
+        self.document.engine().broadcast(self.document.url().id(), goodbye);
     }
 }
 
@@ -196,7 +196,7 @@ struct Speaker {
 
 impl Speaker {
     fn say(&self, message: &Value) {
-        self.engine.replica.broadcast(&self.document, Bytes::from(cbor::encode(message)));
+        self.engine.broadcast(&self.document, Bytes::from(cbor::encode(message)));
     }
 }
 

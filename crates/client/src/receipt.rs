@@ -37,7 +37,8 @@ impl Document {
     /// ```
     ///
     /// # Errors
-    /// [`Error::NoReceipt`] when the time is up, [`Error::NotSaved`] when the disk does not take it, [`Error::Closed`].
+    /// [`Error::NoReceipt`] when the time is up, [`Error::LocalOnly`] at once where a server is to have a document that
+    /// stays on this machine, [`Error::NotSaved`] when the disk does not take it, [`Error::Closed`].
     pub async fn wait(&self, receipt: Receipt, timeout: Duration) -> Result<(), Error> {
         let timer = Timer::start(self.engine(), timeout);
         tokio::select! {
@@ -55,7 +56,7 @@ impl Document {
     /// While no server can be reached, this waits; [`Document::wait`] has a bound.
     ///
     /// # Errors
-    /// [`Error::Closed`] when the repo was closed before that.
+    /// [`Error::LocalOnly`] for a document that stays on this machine, [`Error::Closed`] when the repo was closed before that.
     pub async fn on_server(&self) -> Result<(), Error> {
         self.reach(Receipt::Server).await
     }
@@ -70,6 +71,9 @@ impl Document {
         let (mut progress, mut latest) = (live.progress.subscribe(), live.latest.subscribe());
         let heads = live.read(automerge::Automerge::get_heads)?;
         loop {
+            if live.policy().local_only {
+                return Err(Error::LocalOnly { document: live.id.clone() });
+            }
             let stopped = self.engine().has_stopped();
             let reached = match wanted {
                 None => live.is_confirmed(&heads),

@@ -18,6 +18,7 @@ use tokio::runtime::Runtime;
 use crate::document::{ChangeOptions, Document, Lease};
 use crate::engine::Engine;
 use crate::live::{Arrival, Live};
+use crate::selection::SyncPolicy;
 use crate::server::{ConnectOptions, Server};
 use crate::status::RepoStatus;
 use crate::timer::Timer;
@@ -44,6 +45,8 @@ pub struct Options {
     /// Who this repo's changes are by: any bytes that mean a person to the application. Kept in the history for good.
     /// Default none.
     pub author: Option<Author<'static>>,
+    /// Which documents servers hear of by themselves. Default [`SyncPolicy::OnDemand`].
+    pub sync: SyncPolicy,
 }
 
 impl Default for Options {
@@ -54,6 +57,7 @@ impl Default for Options {
             find_timeout: Duration::from_secs(30),
             text_encoding: TextEncoding::UnicodeCodePoint,
             author: None,
+            sync: SyncPolicy::default(),
         }
     }
 }
@@ -214,8 +218,8 @@ impl Repo {
         self.engine().status()
     }
 
-    /// Keeps a connection to a server, and everything here in sync with it, until the returned handle is dropped. It is
-    /// dialled in the background, again and again while it cannot be reached.
+    /// Keeps a connection to a server, and what is here in sync with it as [`Options::sync`] says, until the returned handle
+    /// is dropped. It is dialled in the background, again and again while it cannot be reached.
     ///
     /// # Errors
     /// [`Error::Address`] when the text is not `ws://host:port`, [`Error::Closed`].
@@ -314,6 +318,7 @@ impl Background {
         let engine = Arc::new(Engine::new(replica, runtime.handle().clone(), &options));
         runtime.spawn(Arc::clone(&engine).run(news));
         runtime.spawn(Arc::clone(&engine).resume_pushes());
+        runtime.spawn(Arc::clone(&engine).keep_in_step());
         Ok(Self { engine, runtime: Mutex::new(Some(runtime)) })
     }
 }

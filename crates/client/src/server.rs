@@ -240,6 +240,12 @@ impl Servers {
         }
     }
 
+    /// A document is none of the servers' business any more.
+    pub(crate) fn forget(&self, document: &DocumentId) {
+        self.lock().complaints.forget(document);
+        self.tick();
+    }
+
     /// What stands against a document, or against anything.
     pub(crate) fn complaints(&self, document: Option<&DocumentId>) -> Vec<Complaint> {
         let state = self.lock();

@@ -55,6 +55,8 @@ pub enum OnServer {
         /// Whether everything that is in the document had been announced by a server when it was last heard of.
         confirmed: bool,
     },
+    /// It stays on this machine.
+    LocalOnly,
     /// A server is connected and has not announced everything that is in the document.
     Behind,
     /// A connected server has announced everything that is in the document.

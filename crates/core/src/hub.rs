@@ -12,6 +12,7 @@ mod document;
 mod ingest;
 mod input;
 mod life;
+mod local;
 mod memory;
 mod relay;
 mod replace;
@@ -106,6 +107,13 @@ impl Hub {
             Input::Compacted { document, changes } => self.compacted(&document, changes),
             Input::SetLife { document, deleted, ticket } => {
                 self.enqueue(now, &document, Item::SetLife { deleted, ticket });
+            }
+            Input::SetLocalOnly { document, local_only, ticket } => {
+                self.enqueue(now, &document, Item::SetLocalOnly { local_only, ticket });
+            }
+            Input::LocalOnlySet { document, ticket } => self.local_only_set(now, &document, ticket),
+            Input::LocalOnlyNotSet { document, ticket, failure } => {
+                self.local_only_not_set(now, &document, ticket, &failure);
             }
             Input::Replace { document, heads, changes, ticket } => {
                 self.enqueue(now, &document, Item::Replace { heads, changes, ticket });
@@ -237,7 +245,7 @@ impl Hub {
         loop {
             let Some(document) = self.document(key) else { return };
             // What a peer says after a record is said of the document as it is then.
-            if document.deciding.is_some() || document.replacing.is_some() {
+            if document.is_undecided() {
                 return;
             }
             let Some(item) = document.inbox.front() else { return };
@@ -260,6 +268,7 @@ impl Hub {
             Item::Initiate { session } => self.initiate(now, key, session),
             Item::Replace { heads, changes, ticket } => self.replace(key, &heads, &changes, ticket),
             Item::SetLife { deleted, ticket } => self.decide(key, deleted, ticket),
+            Item::SetLocalOnly { local_only, ticket } => self.withhold(key, local_only, ticket),
             Item::Life { session, life, .. } => self.hear_life(now, key, session, life),
         }
     }
@@ -277,7 +286,8 @@ impl Hub {
     fn tell_what_peers_said(&mut self, key: u32) {
         let Some(document) = self.documents.get(key as usize).and_then(Option::as_ref) else { return };
         let view = document.view();
-        for peer in document.peers.iter().filter(|peer| peer.sync.has_spoken()) {
+        let spoken = document.peers.iter().filter(|peer| peer.sync.has_spoken() && !document.local_only);
+        for peer in spoken {
             let (document, session) = (document.id.clone(), peer.session);
             let (heads, has_all) = (peer.sync.their_heads(), peer.sync.has_all(view));
             self.outputs.push_back(Output::Notify(Event::PeerState { document, session, heads, has_all }));
@@ -300,9 +310,10 @@ impl Hub {
         }
     }
 
-    /// Speaks first about a document, unless the peer and we already do.
+    /// Speaks first about a document, unless the peer and we already do, or the document stays here.
     fn initiate(&mut self, now: Now, key: u32, session: SessionId) {
-        if !self.sessions.contains_key(&session) {
+        let stays_here = self.document(key).is_none_or(|document| document.local_only);
+        if stays_here || !self.sessions.contains_key(&session) {
             return;
         }
         if let Some(document) = self.document(key) {

@@ -45,11 +45,13 @@ pub struct Standing {
     pub summary: Option<Summary>,
     /// Who said last whether it is deleted; `None` if nobody did.
     pub life: Option<Life>,
+    /// It stays on this machine: no peer may learn that it is here.
+    pub local_only: bool,
 }
 
 impl From<Option<Summary>> for Standing {
     fn from(summary: Option<Summary>) -> Self {
-        Self { summary, life: None }
+        Self { summary, life: None, local_only: false }
     }
 }
 

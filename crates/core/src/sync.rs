@@ -29,6 +29,10 @@ const UNCONFIRMED_WAIT_MAX: Duration = Duration::from_secs(2);
 /// Refused changes remembered per peer and document, so that they are not asked for again.
 const REFUSED_MAX: usize = 64;
 
+/// Changes sent because the peer asked for them, remembered per peer and document, so that none is sent for each time
+/// that the peer asks while the answer is on its way.
+const ANSWERED_MAX: usize = 1024;
+
 /// The durable state of a document, as far as it is in memory.
 #[derive(Debug, Clone, Copy)]
 pub struct View<'a> {
@@ -68,6 +72,8 @@ pub struct PeerSync {
     have: Vec<Have>,
     /// Changes that the peer asked for by hash.
     wants: Vec<ChangeHash>,
+    /// Changes that it asked for and was sent.
+    answered: Vec<ChangeHash>,
     /// Changes of this peer that were refused.
     refused: Vec<ChangeHash>,
     /// What was said last: number of durable changes, and what was asked for.
@@ -147,9 +153,12 @@ impl PeerSync {
         }
         let lost_everything = statement.heads.is_empty();
         let asks_reset = statement.flags.as_ref().is_some_and(|flags| flags.reset);
-        let rejects_frontier = is_reset(&statement) && self.told.is_some();
+        // A stock peer repeats its reset with all that it says until it hears the answer, which names only its own heads.
+        let answer_under_way = self.exact && self.unconfirmed > 0;
+        let rejects_frontier = is_reset(&statement) && self.told.is_some() && !answer_under_way;
         if lost_everything || asks_reset || rejects_frontier {
             self.frontier = Frontier::default();
+            self.answered.clear();
             self.exact |= rejects_frontier;
             self.told = None;
         }
@@ -159,7 +168,8 @@ impl PeerSync {
         self.learn_heads(view, &statement);
         self.confirm(view, &statement.heads);
         let known = |hash: &ChangeHash| view.graph.is_some_and(|graph| graph.find_durable(hash).is_some());
-        self.wants = statement.need.iter().filter(|hash| known(hash)).copied().collect();
+        let unanswered = |hash: &ChangeHash| !self.answered.contains(hash);
+        self.wants = statement.need.iter().filter(|hash| unanswered(hash) && known(hash)).copied().collect();
         // A stock peer answers every message as long as heads differ: what it has said before is no reason to speak.
         let news = statement.heads != view.heads && (statement.heads != before || rejects_frontier);
         self.reply_due |= first || statement.with_changes || news || !self.wants.is_empty();
@@ -232,7 +242,8 @@ impl PeerSync {
         }
         self.told = Some(Told { length, need });
         self.reply_due = false;
-        self.wants.clear();
+        let room = ANSWERED_MAX.saturating_sub(self.answered.len());
+        self.answered.extend(self.wants.drain(..).take(room));
         if with_changes {
             self.unconfirmed += 1;
             self.unconfirmed_since = now;

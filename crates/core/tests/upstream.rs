@@ -58,7 +58,9 @@ impl Client {
                 }
                 Output::Send { message, .. } => self.sent.push(message),
                 Output::Notify(event) => self.told.push(event),
-                Output::SetLife { .. } | Output::Replace { .. } => unreachable!("nobody deletes or rewrites here"),
+                Output::SetLife { .. } | Output::SetLocalOnly { .. } | Output::Replace { .. } => {
+                    unreachable!("nobody deletes, withholds or rewrites here")
+                }
                 Output::AwaitDrain { .. } | Output::Refused { .. } | Output::Close { .. } => {}
             }
         }

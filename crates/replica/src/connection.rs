@@ -292,6 +292,8 @@ where
 
     async fn message(&mut self, message: Message) -> Result<(), String> {
         match message {
+            // No answer would go out any more. It is read all the same: what is left unread takes the goodbye with it.
+            Message::Binary(_) | Message::Text(_) if self.outbox.is_closing() => Ok(()),
             Message::Binary(frame) => {
                 self.replica.metrics.frames_in.inc();
                 let steps = self.receive(&frame).await?;

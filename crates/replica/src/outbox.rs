@@ -93,6 +93,11 @@ impl Outbox {
         if state.queue.is_empty() { std::mem::take(&mut state.awaiting_drain) } else { Vec::new() }
     }
 
+    /// Whether the connection is to be closed, now or once the queue is written.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.lock().closing.is_some()
+    }
+
     /// Why to close, once the queue is empty.
     pub(crate) fn closing(&self) -> Option<String> {
         let state = self.lock();

@@ -226,6 +226,15 @@ impl Replica {
         ticket
     }
 
+    /// Keeps a document on this machine, also one that is not here yet, or lets it go to peers. The ticket comes back in the
+    /// news once that is durable.
+    #[must_use]
+    pub fn set_local_only(&self, document: &DocumentId, local_only: bool) -> u64 {
+        let ticket = self.inner.next_ticket.fetch_add(1, Ordering::Relaxed);
+        self.inner.route(Input::SetLocalOnly { document: document.clone(), local_only, ticket }, document);
+        ticket
+    }
+
     /// Asks for news of a document, and asks the servers about it.
     pub fn watch(&self, document: &DocumentId) {
         self.inner.route(Input::Watch { document: document.clone() }, document);

@@ -179,6 +179,9 @@ impl ShardTask {
                 Output::Load { document, what } => turn.loads.push((document, what)),
                 Output::Replace { ticket, commit } => turn.replacements.push((ticket, commit)),
                 Output::SetLife { ticket, document, update } => turn.lives.push((ticket, document, update)),
+                Output::SetLocalOnly { ticket, document, local_only } => {
+                    turn.withheld.push((ticket, document, local_only));
+                }
                 Output::Send { session, message } => {
                     if let Some(outbox) = replica.outbox(session) {
                         outbox.push(Queued::Message(message));
@@ -217,6 +220,9 @@ impl ShardTask {
         }
         for (ticket, document, update) in turn.lives {
             self.set_life(replica, ticket, document, update);
+        }
+        for (ticket, document, local_only) in turn.withheld {
+            self.set_local_only(replica, ticket, document, local_only);
         }
         if !turn.loads.is_empty() {
             let (store, hash_key) = (replica.store.clone(), self.hub.hash_key());
@@ -294,6 +300,23 @@ impl ShardTask {
         replica.store.set_life(document, update, Box::new(done));
     }
 
+    fn set_local_only(&mut self, replica: &Arc<Inner>, ticket: u64, document: DocumentId, local_only: bool) {
+        self.commits += 1;
+        let handle = replica.shards()[self.number].clone();
+        let id = document.clone();
+        let done = move |result: Result<(), StoreError>| {
+            handle.send_from_store(match result {
+                Ok(()) => Input::LocalOnlySet { document: id, ticket },
+                Err(error) => {
+                    tracing::error!(document = %id, "whether it stays here could not be stored: {error}");
+                    Input::LocalOnlyNotSet { document: id, ticket, failure: failure_of(&error) }
+                }
+            });
+            let _ = handle.store.send(FromStore::Committed(1));
+        };
+        replica.store.set_local_only(document, local_only, Box::new(done));
+    }
+
     fn release_barriers(&mut self) {
         if self.commits == 0 && self.from_peers.is_empty() && self.from_store.is_empty() {
             for barrier in self.barriers.drain(..) {
@@ -308,6 +331,7 @@ impl ShardTask {
 struct Turn {
     commits: Vec<(u64, Commit)>,
     lives: Vec<(u64, DocumentId, LifeUpdate)>,
+    withheld: Vec<(u64, DocumentId, bool)>,
     replacements: Vec<(u64, Commit)>,
     loads: Vec<(DocumentId, Load)>,
 }

@@ -27,6 +27,7 @@ use crate::read;
 use crate::record::{self, Content, LogRow};
 use crate::reindex;
 use crate::schema::{self, Checked, DocumentKey, DocumentRow, LOG_SEQ_MAX, change_at, document_at};
+use crate::store::selection;
 
 /// Faults after which no more are listed; they are still counted.
 const FAULTS_LISTED_MAX: usize = 1000;
@@ -172,13 +173,15 @@ pub fn check(directory: &Path) -> Result<CheckReport, StoreError> {
 /// # Errors
 /// As [`check()`].
 pub fn check_on(directory: &Path, ground: Arc<dyn Ground>) -> Result<CheckReport, StoreError> {
-    let Checked { connection, log: log_rows, old_index, has_life, has_blobs } =
+    let Checked { connection, log: log_rows, old_index, has_life, has_selection, has_blobs } =
         schema::open_for_check(directory, ground)?;
     let read = connection.unchecked_transaction()?;
     let mut report = CheckReport::default();
     check_structure(&read, &mut report)?;
     let mut log = read_log(&read, log_rows, &mut report)?;
     let mut keys = if has_life { check_life(&read, &mut report)? } else { BTreeSet::new() };
+    let damaged = if has_selection { selection::damaged(&read)? } else { Vec::new() };
+    damaged.iter().for_each(|id| report.add(id.as_ref(), FaultKind::Undecodable("what is wanted of a document")));
     let mut after = None;
     loop {
         let page = read::documents_after(&read, after.as_ref(), 256, true)?;

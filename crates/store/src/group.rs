@@ -21,6 +21,7 @@ use crate::life::{self, LifeEntry};
 use crate::overlay::State;
 use crate::record::LogRow;
 use crate::schema::{CHANGES_MAX, DocumentRow};
+use crate::store::selection::Note;
 use crate::writer::Shared;
 
 /// Called once per commit, from the writer thread, in the order of commits.
@@ -46,6 +47,10 @@ pub(crate) enum Unit {
         update: LifeUpdate,
         done: LifeDone,
     },
+    Note {
+        note: Note,
+        done: Done,
+    },
     /// A document begins anew with these changes. Nothing else is in the same transaction.
     Replace {
         commit: Incoming,
@@ -64,22 +69,25 @@ impl Unit {
         match self {
             Self::Commits { commits, .. } => commits,
             Self::Replace { commit, .. } => std::slice::from_ref(commit),
-            Self::Life { .. } => &[],
+            Self::Life { .. } | Self::Note { .. } => &[],
         }
     }
 
     pub(crate) fn fail(self, error: StoreError) {
         match self {
-            Self::Commits { done, .. } | Self::Replace { done, .. } => tell(|| done(Err(error))),
+            Self::Commits { done, .. } | Self::Replace { done, .. } | Self::Note { done, .. } => {
+                tell(|| done(Err(error)));
+            }
             Self::Life { done, .. } => tell(|| done(Err(error))),
         }
     }
 
     pub(crate) fn succeed(self, verdict: Verdict) {
         match (self, verdict) {
-            (Self::Commits { done, .. } | Self::Replace { done, .. }, Verdict::Commits(result)) => {
-                tell(|| done(result))
-            }
+            (
+                Self::Commits { done, .. } | Self::Replace { done, .. } | Self::Note { done, .. },
+                Verdict::Commits(result),
+            ) => tell(|| done(result)),
             (Self::Life { done, .. }, Verdict::Life(life)) => tell(|| done(Ok(life))),
             (unit, _) => unit.fail(StoreError::Closed),
         }

@@ -9,7 +9,8 @@
 //! them, `ground` what is under them, `cover` documents that come and stay as one chunk, `overlay` the part of the log that is not folded yet,
 //! `writer`, `group` and `fold` the one thread that writes, [`life`]
 //! which documents are deleted, `blob` the attachments, `recover` what a start makes of the log, `read` the readers, `checkpoint` and
-//! `compact` the threads in the background, `store/driven.rs` a store without threads, [`check()`] the verification of a
+//! `compact` the threads in the background, `store/selection.rs` what is wanted of documents beside their changes,
+//! `store/driven.rs` a store without threads, [`check()`] the verification of a
 //! whole file.
 //! docs/store.md says what is durable when.
 
@@ -35,4 +36,5 @@ mod writer;
 pub use check::{CheckReport, check, check_on};
 pub use error::StoreError;
 pub use life::LifeEntry;
+pub use store::selection::{Offer, Policy};
 pub use store::{Driven, Options, Store};

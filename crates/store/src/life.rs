@@ -19,6 +19,7 @@ use crate::fold::Log;
 use crate::overlay::Overlay;
 use crate::read;
 use crate::schema::{DocumentKey, DocumentRow};
+use crate::store::selection;
 
 /// Pieces that one step removes.
 const SLICE_ROWS: usize = 64;
@@ -176,6 +177,7 @@ fn begin(
 /// Takes a folded document's row away, and notes what is to follow. Returns whether there was one.
 pub(crate) fn remove_document(write: &Connection, id: &DocumentId, log: &Log) -> rusqlite::Result<bool> {
     write.prepare_cached("DELETE FROM damaged WHERE document = ?1")?.execute([id.as_bytes()])?;
+    selection::forget(write, id)?;
     let row = DocumentRow::find(write, id.as_bytes())?;
     if let Some(row) = &row {
         write

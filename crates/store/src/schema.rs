@@ -27,7 +27,7 @@ pub(crate) const APPLICATION_ID: u32 = 0x5379_6e4c;
 pub(crate) const FORMAT: u32 = MIGRATIONS.len() as u32;
 
 /// Migration n leads from format n to format n + 1. A released one is never edited.
-const MIGRATIONS: [&str; 5] = [
+const MIGRATIONS: [&str; 6] = [
     "
     CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID;
     CREATE TABLE log (seq INTEGER PRIMARY KEY, document BLOB NOT NULL, data BLOB NOT NULL) STRICT;
@@ -75,6 +75,21 @@ const MIGRATIONS: [&str; 5] = [
     CREATE TABLE floor (document BLOB PRIMARY KEY, seq INTEGER NOT NULL, proof BLOB NOT NULL) STRICT, WITHOUT ROWID;
 ",
     "
+    CREATE TABLE policy (
+        document BLOB PRIMARY KEY,
+        pinned INTEGER NOT NULL,
+        local_only INTEGER NOT NULL,
+        proof BLOB NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE server (key INTEGER PRIMARY KEY, storage TEXT NOT NULL UNIQUE, used INTEGER NOT NULL) STRICT;
+    CREATE TABLE in_step (
+        server INTEGER NOT NULL,
+        document BLOB NOT NULL,
+        heads INTEGER NOT NULL,
+        PRIMARY KEY (server, document)
+    ) STRICT, WITHOUT ROWID;
+",
+    "
     CREATE TABLE blob (
         key INTEGER PRIMARY KEY,
         hash BLOB NOT NULL UNIQUE,
@@ -99,8 +114,11 @@ const FORMAT_WITH_OPERATIONS: u32 = 3;
 /// The first format in which documents can be deleted.
 const FORMAT_WITH_LIFE: u32 = 4;
 
+/// The first format that knows which documents are pinned or stay on the machine.
+const FORMAT_WITH_SELECTION: u32 = 5;
+
 /// The first format with blobs.
-const FORMAT_WITH_BLOBS: u32 = 5;
+const FORMAT_WITH_BLOBS: u32 = 6;
 
 /// The oldest SQLite whose write-ahead log cannot be reset while another connection still needs it.
 const SQLITE_OLDEST: i32 = 3_051_003;
@@ -299,6 +317,8 @@ pub(crate) struct Checked {
     pub old_index: bool,
     /// Documents can be deleted in it.
     pub has_life: bool,
+    /// It says which documents are pinned or stay on the machine.
+    pub has_selection: bool,
     /// Blobs can be stored in it.
     pub has_blobs: bool,
 }
@@ -329,7 +349,8 @@ pub(crate) fn open_for_check(directory: &Path, ground: Arc<dyn Ground>) -> Resul
         }
     };
     let (old_index, has_life) = (format < FORMAT_WITH_OPERATIONS, format >= FORMAT_WITH_LIFE);
-    Ok(Checked { connection, log, old_index, has_life, has_blobs: format >= FORMAT_WITH_BLOBS })
+    let (has_selection, has_blobs) = (format >= FORMAT_WITH_SELECTION, format >= FORMAT_WITH_BLOBS);
+    Ok(Checked { connection, log, old_index, has_life, has_selection, has_blobs })
 }
 
 /// The replica id that was drawn when the file was created.

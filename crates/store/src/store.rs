@@ -4,6 +4,7 @@
 //! Next: `writer.rs` for commits, `read.rs` for reads; docs/store.md.
 
 mod driven;
+pub(crate) mod selection;
 
 pub use driven::Driven;
 
@@ -228,7 +229,8 @@ impl Store {
     /// As [`Store::summary`].
     pub fn standing(&self, id: &DocumentId) -> Result<Standing, StoreError> {
         let summary = self.summary(id)?;
-        Ok(Standing { summary, life: self.life(id)?.map(|entry| entry.life) })
+        let life = self.life(id)?.map(|entry| entry.life);
+        Ok(Standing { summary, life, local_only: self.policy(id)?.local_only })
     }
 
     /// Who said last whether a document is deleted; `None` if nobody did.

@@ -127,7 +127,7 @@ impl Shared {
         self.enqueue(Unit::Life { document, update, done });
     }
 
-    fn enqueue(&self, unit: Unit) {
+    pub(crate) fn enqueue(&self, unit: Unit) {
         let mut queue = self.lock_queue();
         if queue.end.is_some() {
             drop(queue);
@@ -441,6 +441,10 @@ impl Writer {
                 }
                 Unit::Replace { commit, .. } => {
                     group.replace(&transaction, &self.shared, &self.log, commit).map(Verdict::Commits)?
+                }
+                Unit::Note { note, .. } => {
+                    note.write(&transaction)?;
+                    Verdict::Commits(Ok(()))
                 }
                 Unit::Life { document, update, .. } => {
                     group.set_life(&transaction, &self.shared, document, *update).map(Verdict::Life)?

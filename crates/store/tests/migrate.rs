@@ -73,17 +73,24 @@ fn as_second_format(directory: &Path, models: &[&Model]) {
     without_lives(&file, 2);
 }
 
+/// Takes away what the fifth format added.
+fn without_selection(file: &Connection, format: u32) {
+    without_blobs(file, format);
+    file.execute_batch("DROP TABLE policy; DROP TABLE server; DROP TABLE in_step").expect("the tables");
+    file.pragma_update(None, "user_version", format).expect("an older file");
+}
+
 /// Takes away what the fourth format added.
 fn without_lives(file: &Connection, format: u32) {
-    without_blobs(file);
+    without_selection(file, format);
     file.execute_batch("DROP TABLE life; DROP TABLE purge; DROP TABLE floor").expect("the tables");
     file.pragma_update(None, "user_version", format).expect("an older file");
 }
 
-/// Takes away what the fifth format added.
-fn without_blobs(file: &Connection) {
+/// Takes away what the sixth format added.
+fn without_blobs(file: &Connection, format: u32) {
     file.execute_batch("DROP TABLE blob; DROP TABLE blob_piece; DROP TABLE blob_gone").expect("the tables");
-    file.pragma_update(None, "user_version", 4).expect("an older file");
+    file.pragma_update(None, "user_version", format).expect("an older file");
 }
 
 /// The pieces beside the document's snapshot.
@@ -213,13 +220,13 @@ fn documents_of_the_third_format_can_be_deleted_after_the_migration() {
 }
 
 #[test]
-fn a_file_of_the_fourth_format_takes_blobs_after_the_migration() {
+fn a_file_of_the_fifth_format_takes_blobs_after_the_migration() {
     let directory = tempfile::tempdir().expect("a directory");
     let mut grown = Model::new(1, 2);
     let store = open(directory.path(), lazy());
     grown.grow(&store, 30, 30);
     drop(store);
-    without_blobs(&Connection::open(directory.path().join("syncline.db")).expect("nobody has it open"));
+    without_blobs(&Connection::open(directory.path().join("syncline.db")).expect("nobody has it open"), 5);
     assert_clean(directory.path(), 30);
 
     let store = open(directory.path(), lazy());
@@ -235,4 +242,25 @@ fn a_file_of_the_fourth_format_takes_blobs_after_the_migration() {
     drop(store);
     assert_eq!(syncline_store::check(directory.path()).expect("readable").blobs, 1);
     assert_clean(directory.path(), 30);
+}
+
+#[test]
+fn a_document_of_the_fourth_format_can_be_kept_here_after_the_migration() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut model = Model::new(1, 2);
+    let store = open(directory.path(), lazy());
+    model.grow(&store, 3, 10);
+    drop(store);
+    without_selection(&Connection::open(directory.path().join("syncline.db")).expect("nobody has it open"), 4);
+    assert_clean(directory.path(), 3);
+
+    let store = open(directory.path(), lazy());
+    model.assert_stored(&store);
+    assert_eq!(store.policies(None, 10).expect("readable"), []);
+    let (tell, told) = std::sync::mpsc::channel();
+    store.set_local_only(model.id.clone(), true, Box::new(move |result| tell.send(result).expect("somebody waits")));
+    told.recv().expect("answered").expect("room on the disk");
+    assert!(store.standing(&model.id).expect("readable").local_only);
+    drop(store);
+    assert_clean(directory.path(), 3);
 }

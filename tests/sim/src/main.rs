@@ -10,7 +10,7 @@ use clap::{Parser, Subcommand};
 use syncline_sim::campaign::Campaign;
 use syncline_sim::planted::{PLANTED, hunt};
 use syncline_sim::small::{Explored, explore};
-use syncline_sim::{Scenario, Tier, Violation, run, shrink};
+use syncline_sim::{Outcome, Scenario, Tier, Violation, run, shrink};
 
 /// A seed is hundreds of thousands of small allocations.
 #[global_allocator]
@@ -129,7 +129,8 @@ fn command() -> anyhow::Result<ExitCode> {
         }
         Command::Shrink { seed, tier, runs } => {
             let small = shrink(&Scenario::draw(seed, tier), runs);
-            let violation = run(&small, false).violation;
+            let Outcome { violation, trace, .. } = run(&small, true);
+            trace.iter().for_each(|line| println!("{line}"));
             println!("#[test]\nfn seed_{seed}_of_{tier}() {{\n    syncline_sim::replay(\n        \"\\");
             small.to_string().lines().for_each(|line| println!("        {line}\\n\\"));
             println!("        \",\n    );\n}}");

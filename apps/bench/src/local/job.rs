@@ -2,6 +2,7 @@
 //!
 //! Owns: the work and its clock. Must not: compare. Next: `mod.rs`, which does.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -16,7 +17,7 @@ use serde_json::{Value, json};
 use syncline::{Document, DocumentUrl, Repo, block_on};
 
 use super::trace::{self, Edit};
-use super::{Library, watchers};
+use super::{Library, selection, watchers};
 use crate::process;
 use crate::scenario::round;
 
@@ -33,6 +34,10 @@ pub(crate) enum Job {
     Fill { documents: usize, directory: PathBuf },
     /// Opens what was filled.
     Open { directory: PathBuf },
+    /// Brings what was filled to a server.
+    Upload { directory: PathBuf, server: SocketAddr },
+    /// Opens some of what was filled and lets go of it.
+    Touch { directory: PathBuf, server: SocketAddr, touched: usize },
     /// Watches documents and says what it sees, until its input ends.
     Watch { library: Library, server: String, documents: Vec<String>, directory: PathBuf },
 }
@@ -57,6 +62,10 @@ pub(crate) fn do_job(job: Job) -> anyhow::Result<()> {
         Job::Edit { trace, edits, rate, directory } => edit(&trace, edits, rate, &directory)?,
         Job::Fill { documents, directory } => fill(documents, &directory)?,
         Job::Open { directory } => open(&directory)?,
+        Job::Upload { directory, server } => runtime()?.block_on(selection::upload(&directory, server))?,
+        Job::Touch { directory, server, touched } => {
+            runtime()?.block_on(selection::touch(&directory, server, touched))?
+        }
         Job::Watch { library, server, documents, directory } => {
             runtime()?.block_on(watchers::watch(library, &server, &documents, &directory))?
         }

@@ -5,6 +5,7 @@
 
 mod job;
 mod offline;
+mod selection;
 mod trace;
 mod watchers;
 
@@ -58,6 +59,15 @@ pub(crate) enum Part {
         #[arg(long, default_value_t = 100_000)]
         documents: usize,
     },
+    /// Very many documents that a server has too: memory before and after some were open, bytes of a connection.
+    Select {
+        /// Documents in the directory.
+        #[arg(long, default_value_t = 100_000)]
+        documents: usize,
+        /// Documents that are opened and let go of.
+        #[arg(long, default_value_t = 1_000)]
+        touched: usize,
+    },
     /// Watched documents that others edit through a server, by this library and by samod.
     Watchers {
         /// Documents, each with a watcher.
@@ -96,6 +106,7 @@ impl Part {
             Self::Typing { .. } => "client typing",
             Self::Edit { .. } => "client edit",
             Self::Open { .. } => "client open",
+            Self::Select { .. } => "client select",
             Self::Watchers { .. } => "client watchers",
             Self::Offline { .. } => "client offline",
         }
@@ -112,6 +123,7 @@ pub(crate) async fn run(args: &ClientArgs, target: &TargetArgs) -> anyhow::Resul
         Part::Typing { trace, edits } => typing(trace, *edits)?,
         Part::Edit { trace, edits, rate } => edit(trace, *edits, *rate)?,
         Part::Open { documents } => open(*documents)?,
+        Part::Select { documents, touched } => select(&Target::open(target).await?, *documents, *touched)?,
         Part::Watchers { documents, rate, seconds } => {
             watchers::run(&Target::open(target).await?, *documents, *rate, *seconds).await?
         }
@@ -154,6 +166,15 @@ fn open(documents: usize) -> anyhow::Result<Value> {
     let filled = in_own_process(&Job::Fill { documents, directory: scratch.path().to_owned() })?;
     let opened = in_own_process(&Job::Open { directory: scratch.path().to_owned() })?;
     Ok(json!({ "filled": filled, "opened": opened }))
+}
+
+fn select(target: &Target, documents: usize, touched: usize) -> anyhow::Result<Value> {
+    let scratch = Scratch::new(None);
+    let (directory, server) = (scratch.path().to_owned(), target.endpoint.socket());
+    let filled = in_own_process(&Job::Fill { documents, directory: directory.clone() })?;
+    let uploaded = in_own_process(&Job::Upload { directory: directory.clone(), server })?;
+    let touched = in_own_process(&Job::Touch { directory, server, touched })?;
+    Ok(json!({ "filled": filled, "uploaded": uploaded, "touched": touched }))
 }
 
 fn name_of(library: Library) -> &'static str {

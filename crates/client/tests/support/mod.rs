@@ -4,6 +4,8 @@
 //! Next: `local.rs`, `sync.rs`.
 #![allow(dead_code, unused_imports, reason = "each test binary uses a part")]
 
+pub(crate) mod spy;
+
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::Path;

@@ -25,6 +25,8 @@ pub(super) struct Document {
     pub(super) presence: Presence,
     /// Who said last, durably, whether it is deleted.
     pub(super) life: Option<Life>,
+    /// Durably: no peer may learn that it is here.
+    pub(super) local_only: bool,
     /// Heads of the durable changes, sorted.
     pub(super) heads: Vec<ChangeHash>,
     /// Number of durable changes.
@@ -45,6 +47,8 @@ pub(super) struct Document {
     pub(super) persisting: VecDeque<Persisting>,
     /// A life record on its way; the inbox waits for it.
     pub(super) deciding: Option<Deciding>,
+    /// Whether it stays here is on its way; the inbox waits for it.
+    pub(super) withholding: Option<Withholding>,
     /// Another history on its way; the inbox waits for it.
     pub(super) replacing: Option<Replacing>,
     /// Statements that wait for the changes that came with them.
@@ -78,6 +82,7 @@ pub(super) enum Item {
     Watch,
     Initiate { session: SessionId },
     SetLife { deleted: bool, ticket: u64 },
+    SetLocalOnly { local_only: bool, ticket: u64 },
     Replace { heads: Vec<ChangeHash>, changes: Vec<Change>, ticket: u64 },
     Life { session: SessionId, life: Life, _receipt: Receipt },
 }
@@ -92,6 +97,8 @@ pub(super) struct Peer {
     pub(super) told_life: Option<Life>,
     /// It offered something while the document was deleted.
     pub(super) offered_in_vain: bool,
+    /// The application knows that the peer had everything when there were so many durable changes.
+    pub(super) in_step_at: u32,
 }
 
 /// Another history on its way to the disk.
@@ -101,6 +108,15 @@ pub(super) struct Replacing {
     /// The application's.
     pub(super) own_ticket: u64,
     pub(super) graph: Box<Graph>,
+}
+
+/// A decision about whether the document stays here, on its way to the disk.
+#[derive(Debug)]
+pub(super) struct Withholding {
+    pub(super) ticket: u64,
+    /// The application's.
+    pub(super) own_ticket: u64,
+    pub(super) local_only: bool,
 }
 
 /// A life record on its way to the disk.
@@ -165,9 +181,12 @@ impl Item {
     pub(super) fn session(&self) -> Option<SessionId> {
         match self {
             Self::Message { session, .. } | Self::Life { session, .. } => Some(*session),
-            Self::Local { .. } | Self::Watch | Self::Initiate { .. } | Self::SetLife { .. } | Self::Replace { .. } => {
-                None
-            }
+            Self::Local { .. }
+            | Self::Watch
+            | Self::Initiate { .. }
+            | Self::SetLife { .. }
+            | Self::SetLocalOnly { .. }
+            | Self::Replace { .. } => None,
         }
     }
 
@@ -176,14 +195,19 @@ impl Item {
         match self {
             Self::Message { session: from, message, .. } => *from == session && !message.statement.with_changes,
             Self::Initiate { session: with } => *with == session,
-            Self::Local { .. } | Self::Watch | Self::SetLife { .. } | Self::Life { .. } | Self::Replace { .. } => false,
+            Self::Local { .. }
+            | Self::Watch
+            | Self::SetLife { .. }
+            | Self::SetLocalOnly { .. }
+            | Self::Life { .. }
+            | Self::Replace { .. } => false,
         }
     }
 }
 
 impl Peer {
     fn new(session: SessionId, sync: PeerSync) -> Self {
-        Self { session, sync, unanswered_request: false, told_life: None, offered_in_vain: false }
+        Self { session, sync, unanswered_request: false, told_life: None, offered_in_vain: false, in_step_at: 0 }
     }
 }
 
@@ -195,6 +219,7 @@ impl Document {
             text,
             presence: Presence::Unknown,
             life: None,
+            local_only: false,
             heads: Vec::new(),
             durable: 0,
             payload_bytes: 0,
@@ -206,6 +231,7 @@ impl Document {
             peers: Vec::new(),
             persisting: VecDeque::new(),
             deciding: None,
+            withholding: None,
             replacing: None,
             awaiting: VecDeque::new(),
             orphans: None,
@@ -226,6 +252,16 @@ impl Document {
         self.life.is_some_and(|life| life.deleted)
     }
 
+    /// Whether nothing of it may be shown to a peer, or taken from one.
+    pub(super) fn is_withheld(&self) -> bool {
+        self.is_deleted() || self.local_only
+    }
+
+    /// Whether something is on its way to the disk that decides what may be said of it.
+    pub(super) fn is_undecided(&self) -> bool {
+        self.deciding.is_some() || self.withholding.is_some() || self.replacing.is_some()
+    }
+
     /// Whether the graph must be loaded before this item can be handled.
     pub(super) fn needs_graph_for(&self, item: &Item) -> bool {
         if self.graph.is_some() || self.presence != Presence::Stored {
@@ -233,13 +269,17 @@ impl Document {
         }
         match item {
             Item::Message { message, .. } => {
-                !self.is_deleted() && !message.changes.is_empty()
-                    || !PeerSync::is_light(&message.statement, self.view())
+                !self.local_only
+                    && (!self.is_deleted() && !message.changes.is_empty()
+                        || !PeerSync::is_light(&message.statement, self.view()))
             }
             Item::Local { .. } => true,
-            Item::Watch | Item::Initiate { .. } | Item::SetLife { .. } | Item::Life { .. } | Item::Replace { .. } => {
-                false
-            }
+            Item::Watch
+            | Item::Initiate { .. }
+            | Item::SetLife { .. }
+            | Item::SetLocalOnly { .. }
+            | Item::Life { .. }
+            | Item::Replace { .. } => false,
         }
     }
 
@@ -289,8 +329,7 @@ impl Document {
     pub(super) fn is_quiet(&self) -> bool {
         self.inbox.is_empty()
             && self.persisting.is_empty()
-            && self.deciding.is_none()
-            && self.replacing.is_none()
+            && !self.is_undecided()
             && self.awaiting.is_empty()
             && self.loading.is_none()
             && self.fetching.is_none()

@@ -37,6 +37,9 @@ impl Hub {
         message: SyncMessage,
         receipt: Receipt,
     ) {
+        if self.document(key).is_some_and(|document| document.local_only) {
+            return self.hear_of_nothing(now, key, session, message);
+        }
         if self.document(key).is_some_and(|document| document.is_deleted()) {
             return self.refuse_deleted(now, key, session);
         }
@@ -204,11 +207,27 @@ impl Hub {
         document.peers[at].sync = peer;
         document.peers[at].unanswered_request = request && document.presence == Presence::Absent;
         let (id, watched) = (document.id.clone(), document.watched);
+        self.note_in_step(key, at, &heads);
         if watched {
             let event = Event::PeerState { document: id.clone(), session, heads: heads.clone(), has_all };
             self.outputs.push_back(Output::Notify(event));
         }
         self.note_peer_heads(now, &id, session, heads);
+    }
+
+    /// A server that has announced our heads has everything that is durable here: the application may let go of it.
+    fn note_in_step(&mut self, key: u32, at: usize, announced: &[ChangeHash]) {
+        let Some(document) = self.documents.get_mut(key as usize).and_then(Option::as_mut) else { return };
+        let durable = document.durable;
+        let Some(peer) = document.peers.get_mut(at).filter(|peer| self.upstreams.contains(&peer.session)) else {
+            return;
+        };
+        let has_all = durable > 0 && document.heads.iter().all(|head| announced.binary_search(head).is_ok());
+        if has_all && peer.in_step_at != durable {
+            peer.in_step_at = durable;
+            let (document, session, heads) = (document.id.clone(), peer.session, document.heads.clone());
+            self.outputs.push_back(Output::Notify(Event::InStep { document, session, heads }));
+        }
     }
 
     fn notify_durable(&mut self, key: u32, before: u32, length: u32, origin: Origin) {
@@ -293,6 +312,7 @@ impl Hub {
             return;
         }
         document.life = standing.life;
+        document.local_only = standing.local_only;
         match standing.summary {
             None => {
                 document.presence = Presence::Absent;
@@ -332,6 +352,7 @@ impl Hub {
                 document.loading = None;
                 self.keep_questions(key, failure)
             }
+            Load::Payload if document.local_only => BTreeSet::new(),
             Load::Payload => document.peers.iter().map(|peer| peer.session).collect(),
             Load::Changes { session, .. } => {
                 document.loading = None;
@@ -368,6 +389,10 @@ impl Hub {
                     kept.then(|| Item::Message { session, message, receipt: Receipt::default() })
                 }
                 Item::Local { ticket, .. } | Item::Replace { ticket, .. } => {
+                    unsaved.push(ticket);
+                    None
+                }
+                Item::SetLocalOnly { ticket, .. } => {
                     unsaved.push(ticket);
                     None
                 }

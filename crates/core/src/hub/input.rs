@@ -214,6 +214,31 @@ pub enum Input {
         /// Comes back in [`Event::LifeChanged`] or [`Event::LifeFailed`].
         ticket: u64,
     },
+    /// The application keeps a document on this machine, or lets it go to peers.
+    SetLocalOnly {
+        /// The document, which need not be here yet.
+        document: DocumentId,
+        /// From here on nothing of it is sent, and nothing of it is taken.
+        local_only: bool,
+        /// Comes back in [`Event::Saved`] or [`Event::NotSaved`].
+        ticket: u64,
+    },
+    /// It is durable whether a document stays on this machine.
+    LocalOnlySet {
+        /// The document.
+        document: DocumentId,
+        /// From [`Output::SetLocalOnly`].
+        ticket: u64,
+    },
+    /// It is as it was whether the document stays on this machine.
+    LocalOnlyNotSet {
+        /// The document.
+        document: DocumentId,
+        /// From [`Output::SetLocalOnly`].
+        ticket: u64,
+        /// Why.
+        failure: StoreFailure,
+    },
     /// The application puts other changes in the place of a document's history: what no peer takes is written anew.
     Replace {
         /// The document.
@@ -288,7 +313,7 @@ pub struct StoreFailure {
 /// What a hub asks the store for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Load {
-    /// Heads and counts, and whether it is deleted.
+    /// Heads and counts, whether it is deleted, and whether it stays on this machine.
     Summary,
     /// The change graph.
     Graph,
@@ -347,6 +372,16 @@ pub enum Output {
         document: DocumentId,
         /// What is to become of its record.
         update: LifeUpdate,
+    },
+    /// Make it durable whether a document stays on this machine, then answer with [`Input::LocalOnlySet`] or
+    /// [`Input::LocalOnlyNotSet`].
+    SetLocalOnly {
+        /// Names the call.
+        ticket: u64,
+        /// The document.
+        document: DocumentId,
+        /// Whether it does.
+        local_only: bool,
     },
     /// Read from the store, then answer with [`Input::Loaded`] or [`Input::LoadFailed`].
     Load {
@@ -494,6 +529,15 @@ pub enum Event {
         heads: Vec<ChangeHash>,
         /// Whether they include everything that is durable here.
         has_all: bool,
+    },
+    /// A server has announced everything that is durable here of a document, whether it is watched or not.
+    InStep {
+        /// The document.
+        document: DocumentId,
+        /// The connection.
+        session: SessionId,
+        /// The durable heads here, sorted.
+        heads: Vec<ChangeHash>,
     },
     /// A document was deleted or restored, here or elsewhere, or turned out to have been.
     LifeChanged {

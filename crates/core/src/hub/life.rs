@@ -20,6 +20,10 @@ impl Hub {
     /// A peer has a record. One that is greater than ours is to stand; one that is smaller is answered with ours.
     pub(super) fn hear_life(&mut self, now: Now, key: u32, session: SessionId, heard: Life) {
         let Some(document) = self.document(key) else { return };
+        if document.local_only {
+            // As of a document that is not here: there is no answer, and nothing comes of it.
+            return;
+        }
         match document.life {
             Some(own) if own >= heard => {
                 if let Some(peer) = document.peer(session) {
@@ -97,7 +101,7 @@ impl Hub {
     }
 
     /// What peers brought and is not on its way to the disk yet is let go of: nothing of it is acknowledged.
-    fn fall_silent(&mut self, key: u32) {
+    pub(super) fn fall_silent(&mut self, key: u32) {
         let Some(document) = self.document(key) else { return };
         document.orphans = None;
         document.awaiting.clear();
@@ -105,7 +109,7 @@ impl Hub {
     }
 
     /// Conversations begin anew. A stock peer of which something was not taken does so only on a new connection.
-    fn speak_again(&mut self, key: u32) {
+    pub(super) fn speak_again(&mut self, key: u32) {
         let Some(document) = self.documents.get_mut(key as usize).and_then(Option::as_mut) else { return };
         let mut closing = Vec::new();
         for peer in &mut document.peers {
@@ -120,7 +124,7 @@ impl Hub {
         }
         let id = document.id.clone();
         for session in closing {
-            let reason = format!("document {id} was restored: connect again");
+            let reason = format!("document {id} can be synced again: connect again");
             self.outputs.push_back(Output::Close { session, reason });
         }
     }
@@ -179,6 +183,7 @@ impl Hub {
         (document.durable, document.payload_bytes) = (0, 0);
         document.orphans = None;
         document.encoded.clear();
+        document.peers.iter_mut().for_each(|peer| peer.in_step_at = 0);
         self.weigh(key);
         self.touch(now, key);
     }

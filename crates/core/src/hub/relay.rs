@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::document::{Relayed, StoreHeads};
+use super::document::{Presence, Relayed, StoreHeads};
 use super::{Event, Hub, Now, Outgoing, Output, PeerMessage};
 use crate::ChangeHash;
 use crate::id::{DocumentId, PeerId, SessionId, StorageId};
@@ -43,7 +43,7 @@ impl Hub {
         if document.is_deleted() || !document.relayed.get_or_insert_default().is_new(&sender, &session, count) {
             return;
         }
-        let watched = document.watched;
+        let watched = document.watched && !document.local_only;
         let spoken = Spoken { sender, count, session, data };
         self.broadcast(&id, Some(from), &spoken);
         if watched {
@@ -56,6 +56,12 @@ impl Hub {
     pub(super) fn broadcast(&mut self, id: &DocumentId, from: Option<SessionId>, spoken: &Spoken) {
         let Some(key) = self.keys.get(id).copied() else { return };
         let Some(document) = self.document(key) else { return };
+        // Whether it stays here is not known before it is loaded. What peers say to each other is theirs.
+        let may_stay_here =
+            document.local_only || document.withholding.is_some() || document.presence == Presence::Unknown;
+        if from.is_none() && may_stay_here {
+            return;
+        }
         let present = document.peers.iter().map(|peer| peer.session);
         let others: Vec<_> = present.filter(|peer| Some(*peer) != from).collect();
         for peer in others {

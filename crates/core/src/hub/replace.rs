@@ -48,6 +48,7 @@ impl Hub {
         document.awaiting.clear();
         document.encoded.clear();
         for peer in &mut document.peers {
+            peer.in_step_at = 0;
             if self.upstreams.contains(&peer.session) {
                 peer.sync = PeerSync::initiate();
             } else {

@@ -37,11 +37,13 @@ impl Hub {
             return;
         }
         let Some(document) = self.documents.get_mut(key as usize).and_then(Option::as_mut) else { return };
-        if document.presence == Presence::Unknown
-            || document.deciding.is_some()
-            || document.replacing.is_some()
-            || self.respond_life(key, session)
-        {
+        if document.presence == Presence::Unknown || document.is_undecided() {
+            return;
+        }
+        if document.local_only {
+            return self.respond_as_unknown(now, key, session);
+        }
+        if self.respond_life(key, session) {
             return;
         }
         let limits = &self.limits;
@@ -159,7 +161,7 @@ impl Hub {
     pub(super) fn payload_loaded(&mut self, now: Now, key: u32, payload: Option<Payload>) {
         self.end_fetch(key, &Load::Payload);
         let Some(document) = self.documents.get_mut(key as usize).and_then(Option::as_mut) else { return };
-        let Some(payload) = payload.filter(|_| !document.is_deleted()) else { return };
+        let Some(payload) = payload.filter(|_| !document.is_withheld() && !document.is_undecided()) else { return };
         let element = element_of(&payload);
         document.payload_bytes = element.len();
         let mut waiting = Vec::new();
@@ -202,8 +204,8 @@ impl Hub {
         document.loading = None;
         let stored: BTreeMap<_, _> = changes.into_iter().collect();
         let view = document.view();
-        let deleted = document.is_deleted();
-        let peer = document.peers.iter().find(|peer| peer.session == session && !deleted);
+        let withheld = document.is_withheld() || document.is_undecided();
+        let peer = document.peers.iter().find(|peer| peer.session == session && !withheld);
         let draft = peer.zip(view.graph).map(|(peer, graph)| {
             let draft = peer.sync.draft(view, graph, document.orphans.as_deref(), &self.limits);
             let complete =

@@ -7,6 +7,7 @@ mod durability;
 mod fanout;
 mod forgetting;
 mod life;
+mod local;
 mod opening;
 mod passing;
 mod reading;
@@ -42,6 +43,7 @@ struct Stage {
     now: Duration,
     store: BTreeMap<DocumentId, Stored>,
     lives: BTreeMap<DocumentId, Life>,
+    local_only: BTreeSet<DocumentId>,
     /// Store calls are kept in `held` instead of being answered.
     holds: bool,
     held: VecDeque<Output>,
@@ -88,6 +90,7 @@ impl Stage {
             now: Duration::from_secs(1),
             store: BTreeMap::new(),
             lives: BTreeMap::new(),
+            local_only: BTreeSet::new(),
             holds: false,
             held: VecDeque::new(),
             sent: BTreeMap::new(),
@@ -148,7 +151,9 @@ impl Stage {
                     self.loads.push(what.clone());
                     self.held.push_back(output);
                 }
-                Output::SetLife { .. } | Output::Replace { .. } => self.held.push_back(output),
+                Output::SetLife { .. } | Output::SetLocalOnly { .. } | Output::Replace { .. } => {
+                    self.held.push_back(output);
+                }
                 Output::Send { session, message } => self.sent.entry(session).or_default().push(message),
                 Output::Notify(event) => self.told.push(event),
                 Output::Refused { session, remark, .. } => self.refused.push((session, remark)),
@@ -178,6 +183,7 @@ impl Stage {
                 let mut loaded = self.store.get(&document).map_or_else(|| absent(&what), |stored| stored.load(&what));
                 if let Loaded::Summary(standing) = &mut loaded {
                     standing.life = self.lives.get(&document).copied();
+                    standing.local_only = self.local_only.contains(&document);
                 }
                 Input::Loaded { document, loaded }
             }
@@ -186,6 +192,14 @@ impl Stage {
                 self.store.remove(&document);
                 self.store.entry(document.clone()).or_default().commit(&commit);
                 Input::Replaced { document, ticket }
+            }
+            Output::SetLocalOnly { document, ticket, local_only } => {
+                if local_only {
+                    self.local_only.insert(document.clone());
+                } else {
+                    self.local_only.remove(&document);
+                }
+                Input::LocalOnlySet { document, ticket }
             }
             Output::SetLife { document, ticket, update } => {
                 let before = self.lives.get(&document).copied();
@@ -207,6 +221,7 @@ impl Stage {
             Output::Persist { ticket, commit } => Input::PersistFailed { document: commit.document, ticket, failure },
             Output::Load { document, what } => Input::LoadFailed { document, what, failure },
             Output::SetLife { document, ticket, .. } => Input::LifeNotSet { document, ticket, failure },
+            Output::SetLocalOnly { document, ticket, .. } => Input::LocalOnlyNotSet { document, ticket, failure },
             Output::Replace { ticket, commit } => Input::NotReplaced { document: commit.document, ticket, failure },
             other => panic!("no store call: {other:?}"),
         };

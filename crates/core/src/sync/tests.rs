@@ -212,8 +212,11 @@ fn what_is_asked_for_by_hash_is_sent_although_it_was_sent_before() {
     talk.send();
     let need = vec![talk.changes[1].hash, unknown(9)];
     let heads = vec![talk.changes[0].hash];
-    talk.says(Statement { need, ..heads_only(heads) });
-    assert_eq!(talk.draft().nodes, [1], "what is not here cannot be sent");
+    let asked = Statement { need, ..heads_only(heads) };
+    talk.says(asked.clone());
+    assert_eq!(talk.send(), [1], "what is not here cannot be sent");
+    talk.says(Statement { heads: vec![talk.changes[0].hash, unknown(8)], ..asked });
+    assert_eq!(talk.send(), [0; 0], "it asks with each message until it hears the answer");
 }
 
 #[test]
@@ -294,7 +297,7 @@ fn a_peer_that_goes_on_counting_on_what_it_lost_is_served_after_one_reset() {
 
 /// A stock client resets anew with each of its edits until it has heard our answer: each had cost the whole document.
 #[test]
-fn resets_that_cross_our_answer_wait_for_an_acknowledgement() {
+fn resets_that_cross_our_answer_cost_no_further_document() {
     let mut talk = Talk::about(3);
     let reset = |head| Statement { have: vec![Have::default()], ..heads_only(vec![unknown(head)]) };
     talk.says(heads_only(vec![unknown(7)]));
@@ -302,8 +305,14 @@ fn resets_that_cross_our_answer_wait_for_an_acknowledgement() {
     talk.says(reset(8));
     talk.now += 50 * MS;
     assert_eq!(talk.send(), [0, 1, 2]);
-    talk.says(reset(9));
-    assert!(matches!(talk.plan(), Plan::Wait(_)), "{:?}", talk.plan());
+    for head in 9..20 {
+        talk.says(reset(head));
+        talk.now += 5_000 * MS;
+        assert_eq!(talk.send(), [0; 0], "its new change is asked for, and that is all");
+    }
+    talk.says_it_has(&[2]);
+    talk.says(reset(20));
+    assert_eq!(talk.send(), [0, 1, 2], "a reset after it has heard us is a new one");
 }
 
 /// A false positive of a Bloom filter made us name heads that the peer does not have.

@@ -256,7 +256,9 @@ impl World {
                 Output::AwaitDrain { session } => self.handle_later(session),
                 Output::Refused { remark, .. } => panic!("an honest change was refused: {remark}"),
                 Output::Close { reason, .. } => panic!("an honest client was cut off: {reason}"),
-                Output::SetLife { .. } | Output::Replace { .. } => unreachable!("nobody deletes or rewrites here"),
+                Output::SetLife { .. } | Output::SetLocalOnly { .. } | Output::Replace { .. } => {
+                    unreachable!("nobody deletes, withholds or rewrites here")
+                }
                 Output::Notify(_) => {}
             }
         }
@@ -335,6 +337,7 @@ impl World {
             }
             Output::Send { .. }
             | Output::SetLife { .. }
+            | Output::SetLocalOnly { .. }
             | Output::Replace { .. }
             | Output::AwaitDrain { .. }
             | Output::Notify(_)

@@ -110,7 +110,7 @@ impl Memory {
         match what {
             Load::Summary => {
                 let life = self.lives.get(document).copied();
-                Loaded::Summary(Standing { summary: stored.map(Stored::summary), life })
+                Loaded::Summary(Standing { summary: stored.map(Stored::summary), life, local_only: false })
             }
             Load::Graph => {
                 let load = |stored: &Stored| Graph::from_stored(&stored.graph(), hash_key).expect("a whole graph");

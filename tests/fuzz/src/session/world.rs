@@ -205,6 +205,7 @@ impl World {
                 self.input(input);
             }
             Output::Send { .. }
+            | Output::SetLocalOnly { .. }
             | Output::Replace { .. }
             | Output::AwaitDrain { .. }
             | Output::Notify(_)
@@ -267,7 +268,7 @@ impl World {
                 assert!(!reason.is_empty());
                 self.to_close.push(session);
             }
-            Output::Replace { .. } => unreachable!("nobody rewrites here"),
+            Output::SetLocalOnly { .. } | Output::Replace { .. } => unreachable!("nobody withholds or rewrites here"),
             Output::Refused { remark, .. } => assert!(!remark.kind().is_empty() && !remark.to_string().is_empty()),
             Output::Notify(_) => {}
         }

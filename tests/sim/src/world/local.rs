@@ -120,6 +120,7 @@ impl World {
             }
             Event::Unavailable { .. }
             | Event::Ephemeral { .. }
+            | Event::InStep { .. }
             | Event::LifeChanged { .. }
             | Event::LifeFailed { .. }
             | Event::Refused { .. } => Ok(()),
