@@ -39,7 +39,7 @@ pub struct BlobStatus {
     pub held: u64,
     /// A server has said that it has it, durably, at some time.
     pub on_server: bool,
-    /// Bytes of it that have been sent to a server since the repo was opened, what it had before included.
+    /// Bytes of it that a server has or has been sent since the repo was opened.
     pub sent: u64,
     /// Why a server did not take it, in its words. It is offered again on the next connection.
     pub complaint: Option<Arc<str>>,
@@ -170,7 +170,7 @@ impl Repo {
             here: standing.is_some_and(|standing| standing.is_whole()),
             held: standing.map_or(0, |standing| standing.held),
             on_server: standing.is_some_and(|standing| standing.confirmed),
-            sent,
+            sent: standing.filter(|standing| standing.confirmed).map_or(sent, |standing| standing.size),
             complaint,
         })
     }
@@ -204,6 +204,7 @@ impl Repo {
             match standing {
                 None => return Err(Error::BlobNotHere { blob: blob.hash() }),
                 Some(standing) if standing.confirmed => return Ok(()),
+                // What has been confirmed and could not be noted is offered again by the next start.
                 Some(_) => changed.changed().await.map_err(|_| Error::Closed)?,
             }
         }
@@ -220,9 +221,10 @@ impl Repo {
         let Some(standing) = engine.stand(hash).await?.filter(BlobStanding::is_whole) else { return Ok(()) };
         let mut changed = engine.transfers.subscribe();
         let mut timer = Timer::start(engine, self.find_timeout);
-        let before = engine.transfers.answers(&hash);
+        let answer = engine.transfers.await_answer(hash);
         engine.push_blob(hash, standing.size);
-        while engine.transfers.answers(&hash) == before {
+        while !answer.has_come() {
+            engine.check_open()?;
             if engine.servers.sessions().is_empty() {
                 return Err(Error::BlobOnlyHere { blob: hash });
             }
@@ -230,8 +232,8 @@ impl Repo {
                 () = &mut timer => return Err(Error::BlobOnlyHere { blob: hash }),
                 changed = changed.changed() => changed.map_err(|_| Error::Closed)?,
             }
-            engine.check_open()?;
         }
+        drop(answer);
         self.delete_blob(blob).await
     }
 
@@ -244,7 +246,7 @@ impl Repo {
         engine.check_open()?;
         engine.replica.withdraw_blob(blob.hash());
         engine.change_blob(BlobChange::Remove { hash: blob.hash(), even_whole: true }).await?;
-        engine.transfers.forget(&blob.hash());
+        engine.transfers.withdraw(&blob.hash());
         Ok(())
     }
 }

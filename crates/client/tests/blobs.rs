@@ -74,7 +74,7 @@ async fn an_attachment_put_offline_reaches_another_device_and_is_read_there() {
     assert_eq!(read, large);
     let range = reader.read_blob_range(&picture, 65_530..65_540).await.expect("it is here now");
     assert_eq!(range, large[65_530..65_540]);
-    assert!(status(&reader, &picture).on_server, "it came from there");
+    until(&reader, &picture, |status| status.on_server).await;
     assert!(
         matches!(reader.read_blob_range(&small, 0..1).await, Err(Error::BlobNotHere { .. })),
         "nobody asked for it"

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use syncline_core::blob::exchange::{Exchange, Input, Output, WriteFailure};
+use syncline_core::blob::exchange::{Event, Exchange, Input, Output, WriteFailure};
 use syncline_core::blob::{BlobChange, BlobHash, BlobStanding};
 use syncline_core::hub::{Outgoing, StoreFailure};
 use syncline_core::native::NativeMessage;
@@ -111,11 +111,18 @@ impl BlobTask {
                 });
             }
             Output::Verify { hash, size } => self.verify(replica, hash, size),
-            Output::Confirm { hash } => replica.store.change_blob(BlobChange::Confirm { hash }, move |result| {
-                if let Err(error) = result {
-                    tracing::warn!(%hash, "that a server has a blob could not be noted: {error}");
-                }
-            }),
+            Output::Confirm { hash, session } => {
+                // The callback must not keep the store, which the replica holds.
+                let weak = Arc::downgrade(replica);
+                replica.store.change_blob(BlobChange::Confirm { hash }, move |result| {
+                    if let Err(error) = result {
+                        tracing::warn!(%hash, "that a server has a blob could not be noted: {error}");
+                    }
+                    if let Some(replica) = weak.upgrade() {
+                        replica.tell(News::Blob(Event::OnServer { hash, session }));
+                    }
+                });
+            }
             Output::Notify(event) => replica.tell(News::Blob(event)),
             Output::Refused { session, hash, kind } => {
                 replica.metrics.refuse(kind);

@@ -24,6 +24,8 @@ struct Transfer {
     fetches: usize,
     held: u64,
     outcome: Option<Outcome>,
+    /// Those who wait for a server to say that it has it.
+    awaited: usize,
     /// It is to be on a server, and no server has said since that it is.
     pushed: bool,
     sent: u64,
@@ -39,6 +41,29 @@ pub(super) enum Outcome {
     /// So many servers have been asked in vain.
     Unavailable(usize),
     Failed(BlobRefusal, String),
+}
+
+/// A wait for a server to say that it has a blob. It ends with the value.
+pub(super) struct Answer<'a> {
+    transfers: &'a Transfers,
+    hash: BlobHash,
+    before: u64,
+}
+
+impl Answer<'_> {
+    /// Whether a server has said so.
+    pub(super) fn has_come(&self) -> bool {
+        self.transfers.lock().get(&self.hash).is_some_and(|transfer| transfer.answers > self.before)
+    }
+}
+
+impl Drop for Answer<'_> {
+    fn drop(&mut self) {
+        if let Some(transfer) = self.transfers.lock().get_mut(&self.hash) {
+            transfer.awaited = transfer.awaited.saturating_sub(1);
+        }
+        self.transfers.let_go(&self.hash);
+    }
 }
 
 impl Transfers {
@@ -58,11 +83,14 @@ impl Transfers {
                 self.change(&hash, |transfer| transfer.outcome = Some(Outcome::Failed(reason, message)));
             }
             Event::Sent { hash, bytes, .. } => self.change(&hash, |transfer| transfer.sent = transfer.sent.max(bytes)),
-            Event::OnServer { hash, .. } => self.change(&hash, |transfer| {
-                transfer.answers += 1;
-                transfer.complaint = None;
-                transfer.pushed = false;
-            }),
+            Event::OnServer { hash, .. } => {
+                self.change(&hash, |transfer| {
+                    transfer.answers += 1;
+                    transfer.complaint = None;
+                    transfer.pushed = false;
+                });
+                self.let_go(&hash);
+            }
             Event::NotTaken { hash, words, .. } => {
                 self.change(&hash, |transfer| transfer.complaint = Some(Arc::from(words)));
             }
@@ -97,9 +125,8 @@ impl Transfers {
         let Some(transfer) = state.get_mut(hash) else { return true };
         transfer.fetches = transfer.fetches.saturating_sub(1);
         let last = transfer.fetches == 0;
-        if last && !transfer.pushed {
-            state.remove(hash);
-        }
+        drop(state);
+        self.let_go(hash);
         last
     }
 
@@ -114,22 +141,31 @@ impl Transfers {
         state.get(hash).map(|transfer| (transfer.sent, transfer.complaint.clone())).unwrap_or_default()
     }
 
-    /// How often a server has said that it has the blob, since somebody is interested.
-    pub(super) fn answers(&self, hash: &BlobHash) -> u64 {
-        self.lock().entry(*hash).or_default().answers
+    /// Begins to wait until a server says, from now on, that it has the blob.
+    pub(super) fn await_answer(&self, hash: BlobHash) -> Answer<'_> {
+        let mut state = self.lock();
+        let transfer = state.entry(hash).or_default();
+        transfer.awaited += 1;
+        Answer { transfers: self, hash, before: transfer.answers }
     }
 
     pub(super) fn expect_push(&self, hash: BlobHash) {
         self.lock().entry(hash).or_default().pushed = true;
     }
 
-    pub(super) fn forget(&self, hash: &BlobHash) {
+    /// The blob is not to be on a server any more.
+    pub(super) fn withdraw(&self, hash: &BlobHash) {
+        self.change(hash, |transfer| (transfer.pushed, transfer.complaint) = (false, None));
+        self.let_go(hash);
+    }
+
+    /// Forgets a blob that nobody waits for.
+    fn let_go(&self, hash: &BlobHash) {
         let mut state = self.lock();
-        if state.get(hash).is_some_and(|transfer| transfer.fetches == 0) {
+        let idle = |transfer: &Transfer| transfer.fetches == 0 && transfer.awaited == 0 && !transfer.pushed;
+        if state.get(hash).is_some_and(idle) {
             state.remove(hash);
         }
-        drop(state);
-        self.tick();
     }
 
     fn change(&self, hash: &BlobHash, change: impl FnOnce(&mut Transfer)) {

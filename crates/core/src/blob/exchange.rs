@@ -176,10 +176,12 @@ pub enum Output {
         /// Its size.
         size: u64,
     },
-    /// Note that a server has the blob.
+    /// Make durable that a server has the blob, and then tell the application with [`Event::OnServer`].
     Confirm {
         /// The blob.
         hash: BlobHash,
+        /// The server's connection.
+        session: SessionId,
     },
     /// Tell the application.
     Notify(Event),
@@ -340,8 +342,7 @@ impl Exchange {
             BlobMessage::Have { hash, .. } => {
                 if peer.settle(&hash) {
                     self.pushes.remove(&hash);
-                    self.outputs.push_back(Output::Confirm { hash });
-                    self.outputs.push_back(Output::Notify(Event::OnServer { hash, session }));
+                    self.outputs.push_back(Output::Confirm { hash, session });
                     self.offer_next(session);
                 }
             }

@@ -299,8 +299,10 @@ impl Exchange {
         match result {
             Ok(true) => {
                 let size = incoming.stored.0;
-                if source.is_some_and(|source| self.peers.get(&source.session).is_some_and(|peer| peer.upstream)) {
-                    self.outputs.push_back(Output::Confirm { hash });
+                if let Some(Source { session, .. }) = source
+                    && self.peers.get(&session).is_some_and(|peer| peer.upstream)
+                {
+                    self.outputs.push_back(Output::Confirm { hash, session });
                 }
                 self.complete(hash, size);
             }

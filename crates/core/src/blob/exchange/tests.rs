@@ -119,7 +119,7 @@ impl Node {
                 }
                 return Some(Input::Verified { hash, result: Ok(whole) });
             }
-            Output::Confirm { .. } => {}
+            Output::Confirm { hash, session } => self.events.push(Event::OnServer { hash, session }),
             Output::Notify(event) => self.events.push(event),
             Output::Refused { kind, .. } => self.refused.push(kind),
             Output::Close { session, .. } => self.closed.push(session),
