@@ -57,7 +57,7 @@ fn parse(range: &str, size: u64) -> Option<Wanted> {
     let (from, to) = match (from, to) {
         ("", "") => return None,
         ("", last) => (size.saturating_sub(number(last)?), size),
-        (from, "") => (number(from)?, size),
+        (from, "") => (number(from)?, size.max(number(from)?)),
         (from, to) => (number(from)?, number(to)?.saturating_add(1)),
     };
     if to < from || (to == from && from < size) {
