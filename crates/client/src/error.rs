@@ -9,7 +9,7 @@ use automerge::ChangeHash;
 use syncline_core::blob::{BlobHash, BlobRefusal};
 use syncline_core::change::ChangeError;
 use syncline_core::id::DocumentId;
-use syncline_replica::DialError;
+use syncline_replica::{DialError, NoCertificate};
 use syncline_store::StoreError;
 
 use crate::receipt::Receipt;
@@ -32,9 +32,13 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
-    /// The text is not the address of a server. **State:** nothing was dialled. **Do:** write `ws://host:port`.
+    /// The text is not the address of a server. **State:** nothing was dialled. **Do:** write `ws://host:port` or `wss://host`.
     #[error(transparent)]
     Address(#[from] DialError),
+    /// The text has no certificate that could be trusted. **State:** nobody is trusted who was not before. **Do:** give the
+    /// authority's certificate as PEM.
+    #[error(transparent)]
+    Certificate(#[from] NoCertificate),
     /// The closure that was to change or make a document returned an error. **State:** the document is as it was.
     /// **Do:** mend the closure; the error is automerge's.
     #[error("the document was not changed: {0}")]

@@ -222,7 +222,7 @@ impl Repo {
     /// is dropped. It is dialled in the background, again and again while it cannot be reached.
     ///
     /// # Errors
-    /// [`Error::Address`] when the text is not `ws://host:port`, [`Error::Closed`].
+    /// [`Error::Address`] when the text is neither `ws://host:port` nor `wss://host`, [`Error::Closed`].
     pub fn connect(&self, address: &str) -> Result<Server, Error> {
         self.connect_with(address, ConnectOptions::default())
     }
@@ -245,7 +245,7 @@ impl Repo {
         let engine = self.engine();
         engine.check_open()?;
         let _runtime = engine.runtime.enter();
-        let dial = |address| engine.replica.dial(address, options.into_credentials());
+        let dial = |address| engine.replica.dial(address, options.into_dial());
         let link = engine.servers.link(address, dial);
         Ok(Server::new(link, Arc::clone(&self.background)))
     }

@@ -14,6 +14,8 @@ use automerge::{
 
 use sequence::Sequence;
 
+// Named, since the simulator takes this file in from elsewhere.
+#[path = "reverse/sequence.rs"]
 mod sequence;
 
 /// Where things are that were deleted and came back: their ids of old, and those that they have.
@@ -128,10 +130,28 @@ impl Reversal<'_, '_> {
         if found.is_none_or(|(_, found)| found != ours) || !self.is_untouched(id, op)? {
             return Ok(());
         }
-        match self.value_before(object, then)? {
-            Some((value, old)) => self.put(&present, now, value, old),
-            None => self.transaction.delete(&present, now),
+        let others = self.in_conflict_with(&present, &now, &ours)?;
+        match others.as_slice() {
+            [] => match self.value_before(object, then)? {
+                Some((value, old)) => self.put(&present, now, value, old),
+                None => self.transaction.delete(&present, now),
+            },
+            // What somebody put at the same time is what is there without ours.
+            [(value @ Value::Scalar(_), old)] => self.put(&present, now, value.clone(), old.clone()),
+            // Of an object there would be a copy, and of several values one.
+            _ => Ok(()),
         }
+    }
+
+    /// The values that are at a place beside the one that is shown.
+    fn in_conflict_with(
+        &self,
+        object: &ObjId,
+        place: &Prop,
+        shown: &ObjId,
+    ) -> Result<Vec<(Value<'static>, ObjId)>, AutomergeError> {
+        let all = self.transaction.get_all(object, place.clone())?.into_iter();
+        Ok(all.filter(|(_, id)| id != shown).map(|(value, id)| (value.into_owned(), id)).collect())
     }
 
     /// Puts back a map's entry that the change deleted, if nobody has put another.

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::SystemTime;
 
 use syncline_core::id::{DocumentId, SessionId, StorageId};
-use syncline_replica::{Credentials, Dialling, ServerUrl};
+use syncline_replica::{Credentials, DialOptions, Dialling, ServerUrl};
 use tokio::sync::watch;
 
 use crate::Error;
@@ -27,7 +27,7 @@ pub struct Server {
 /// How a server is connected to.
 #[derive(Debug, Default)]
 pub struct ConnectOptions {
-    credentials: Option<Credentials>,
+    dial: DialOptions,
 }
 
 impl ConnectOptions {
@@ -39,11 +39,38 @@ impl ConnectOptions {
     where
         F: Future<Output = Result<String, Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
     {
-        Self { credentials: Some(Credentials::new(token)) }
+        let credentials = Some(Credentials::new(token));
+        Self { dial: DialOptions { credentials, ..self.dial } }
     }
 
-    pub(crate) fn into_credentials(self) -> Option<Credentials> {
-        self.credentials
+    /// Believes servers for whom these authorities vouch, beside those that the system trusts: certificates as PEM, an
+    /// authority's or the server's own. They count for `wss://` addresses.
+    ///
+    /// ```
+    /// # use syncline::ConnectOptions;
+    /// # fn company_authority() -> &'static [u8] { b"" }
+    /// match ConnectOptions::default().trust(company_authority()) {
+    ///     Ok(options) => drop(options), // repo.connect_with("wss://sync.example.org", options)?
+    ///     Err(error) => eprintln!("{error}"),
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Certificate`] when there is none in the text, or one that cannot be read.
+    pub fn trust(self, pem: impl AsRef<[u8]>) -> Result<Self, Error> {
+        let trust = self.dial.trust.add_pem(pem.as_ref())?;
+        Ok(Self { dial: DialOptions { trust, ..self.dial } })
+    }
+
+    /// Believes only those whom [`ConnectOptions::trust`] added, not those that the system trusts.
+    #[must_use]
+    pub fn trust_nobody_else(self) -> Self {
+        let trust = self.dial.trust.without_system();
+        Self { dial: DialOptions { trust, ..self.dial } }
+    }
+
+    pub(crate) fn into_dial(self) -> DialOptions {
+        self.dial
     }
 }
 

@@ -1,7 +1,7 @@
 //! A lasting connection to a server: dials, and dials again.
 //!
 //! Owns: the server's address, the wait between tries. Must not: give up while the handle lives.
-//! Next: `connection.rs`.
+//! Next: `connection.rs`, `tls.rs`.
 
 use std::fmt;
 use std::pin::Pin;
@@ -9,17 +9,21 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
-use tokio_tungstenite::client_async_with_config;
+use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::handshake::client::Request;
 use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::http::header::AUTHORIZATION;
+use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 use tracing::Instrument;
 
 use crate::connection::{self, websocket_config};
 use crate::replica::{Inner, News};
 use crate::stream::Counted;
+use crate::tls::{self, Trust};
 
 /// The first wait; doubles with each failure.
 const WAIT_MIN: Duration = Duration::from_millis(100);
@@ -33,22 +37,20 @@ const STABLE: Duration = Duration::from_secs(5);
 /// Longest try to connect and upgrade.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A server's address: `ws://host[:port][/path]`.
+/// A server's address: `ws://host[:port][/path]`, or `wss://` for an encrypted connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerUrl {
     text: String,
     /// `host:port`, for the socket.
     authority: String,
+    encrypted: bool,
 }
 
-/// Why an address cannot be dialled. **State:** nothing was dialled. **Do:** write `ws://host:port`.
+/// Why an address cannot be dialled. **State:** nothing was dialled. **Do:** write `ws://host:port` or `wss://host`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DialError {
-    /// TLS is not built in. **State:** nothing was dialled. **Do:** use `ws://`, or a TLS proxy on this machine.
-    #[error("wss:// is not supported: dial ws://, or put a TLS proxy between")]
-    Tls,
-    /// Not a websocket URL. **State:** nothing was dialled. **Do:** write `ws://host:port`.
-    #[error("{0:?} is not a server address: write ws://host:port")]
+    /// Not a websocket URL. **State:** nothing was dialled. **Do:** write `ws://host:port` or `wss://host`.
+    #[error("{0:?} is not a server address: write ws://host:port or wss://host")]
     NotAnAddress(String),
 }
 
@@ -56,20 +58,26 @@ impl FromStr for ServerUrl {
     type Err = DialError;
 
     fn from_str(text: &str) -> Result<Self, DialError> {
-        if text.starts_with("wss://") {
-            return Err(DialError::Tls);
-        }
         let bad = || DialError::NotAnAddress(text.to_owned());
-        let rest = text.strip_prefix("ws://").ok_or_else(bad)?;
+        let encrypted = text.starts_with("wss://");
+        let rest = text.strip_prefix(if encrypted { "wss://" } else { "ws://" }).ok_or_else(bad)?;
+        let default_port = if encrypted { 443 } else { 80 };
         let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
         if host.is_empty() || host.contains('@') {
             return Err(bad());
         }
         let after_bracket = host.rsplit(']').next().unwrap_or_default();
-        let authority = if after_bracket.contains(':') { host.to_owned() } else { format!("{host}:80") };
+        let authority = if after_bracket.contains(':') { host.to_owned() } else { format!("{host}:{default_port}") };
         let port = authority.rsplit(':').next().unwrap_or_default();
         port.parse::<u16>().map_err(|_| bad())?;
-        Ok(Self { text: text.to_owned(), authority })
+        Ok(Self { text: text.to_owned(), authority, encrypted })
+    }
+}
+
+impl ServerUrl {
+    /// The name without the port.
+    fn host(&self) -> &str {
+        self.authority.rsplit_once(':').map_or(&self.authority, |(host, _)| host)
     }
 }
 
@@ -77,6 +85,15 @@ impl fmt::Display for ServerUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
     }
+}
+
+/// How a server is dialled.
+#[derive(Debug, Clone, Default)]
+pub struct DialOptions {
+    /// What it is shown.
+    pub credentials: Option<Credentials>,
+    /// Who may vouch for it, where the connection is encrypted.
+    pub trust: Trust,
 }
 
 /// What a server is shown when it is dialled: a token that is asked for before each try.
@@ -124,9 +141,9 @@ pub struct Dialling {
 }
 
 impl Dialling {
-    pub(crate) fn start(replica: Arc<Inner>, server: ServerUrl, credentials: Option<Credentials>) -> Self {
+    pub(crate) fn start(replica: Arc<Inner>, server: ServerUrl, options: DialOptions) -> Self {
         let span = tracing::info_span!("server", address = %server);
-        Self { task: tokio::spawn(keep_dialling(replica, server, credentials).instrument(span)) }
+        Self { task: tokio::spawn(keep_dialling(replica, server, options).instrument(span)) }
     }
 }
 
@@ -136,12 +153,12 @@ impl Drop for Dialling {
     }
 }
 
-async fn keep_dialling(replica: Arc<Inner>, server: ServerUrl, credentials: Option<Credentials>) {
+async fn keep_dialling(replica: Arc<Inner>, server: ServerUrl, options: DialOptions) {
     let mut network = replica.network.subscribe();
     let mut wait = WAIT_MIN;
     while !*replica.quiet.borrow() {
         network.mark_unchanged();
-        match dial_once(&replica, &server, credentials.as_ref()).await {
+        match dial_once(&replica, &server, &options).await {
             Ok(Some(joined)) if joined >= STABLE => wait = WAIT_MIN,
             Ok(Some(_)) => {}
             Ok(None) => {
@@ -163,23 +180,42 @@ async fn keep_dialling(replica: Arc<Inner>, server: ServerUrl, credentials: Opti
 async fn dial_once(
     replica: &Arc<Inner>,
     server: &ServerUrl,
-    credentials: Option<&Credentials>,
+    options: &DialOptions,
 ) -> Result<Option<Duration>, String> {
+    let late = |_| format!("no answer within {CONNECT_TIMEOUT:?}");
     let connect = async {
         let mut request = server.text.as_str().into_client_request().map_err(|error| error.to_string())?;
-        if let Some(credentials) = credentials {
+        if let Some(credentials) = &options.credentials {
             request.headers_mut().insert(AUTHORIZATION, credentials.bearer().await?);
         }
         let stream = TcpStream::connect(&server.authority).await.map_err(|error| error.to_string())?;
         stream.set_nodelay(true).map_err(|error| error.to_string())?;
-        let stream = Counted::new(stream, u64::MAX);
-        let config = websocket_config(&replica.limits);
-        let upgraded = client_async_with_config(request, stream, Some(config)).await;
-        upgraded.map_err(|error| error.to_string())
+        Ok::<_, String>((request, stream))
     };
-    let connected = tokio::time::timeout(CONNECT_TIMEOUT, connect).await;
-    let (socket, _) = connected.map_err(|_| format!("no answer within {CONNECT_TIMEOUT:?}"))??;
+    let began = Instant::now();
+    let (request, stream) = tokio::time::timeout(CONNECT_TIMEOUT, connect).await.map_err(late)??;
+    let left = CONNECT_TIMEOUT.saturating_sub(began.elapsed());
+    if !server.encrypted {
+        let socket = tokio::time::timeout(left, upgrade(replica, request, stream)).await.map_err(late)??;
+        return Ok(connection::dialled(Arc::clone(replica), socket, server.clone()).await);
+    }
+    let connect = async {
+        let stream = tls::encrypt(&options.trust, server.host(), stream).await?;
+        upgrade(replica, request, stream).await
+    };
+    let socket = tokio::time::timeout(left, connect).await.map_err(late)??;
     Ok(connection::dialled(Arc::clone(replica), socket, server.clone()).await)
+}
+
+/// Makes a websocket of a stream to a server.
+async fn upgrade<S: AsyncRead + AsyncWrite + Unpin>(
+    replica: &Arc<Inner>,
+    request: Request,
+    stream: S,
+) -> Result<WebSocketStream<Counted<S>>, String> {
+    let config = websocket_config(&replica.limits);
+    let upgraded = client_async_with_config(request, Counted::new(stream, u64::MAX), Some(config)).await;
+    upgraded.map(|(socket, _)| socket).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]
@@ -193,13 +229,14 @@ mod tests {
         assert_eq!(authority("ws://127.0.0.1:3030/sync?x=1"), Ok("127.0.0.1:3030".into()));
         assert_eq!(authority("ws://[::1]:3030"), Ok("[::1]:3030".into()));
         assert_eq!(authority("ws://[::1]/"), Ok("[::1]:80".into()));
+        assert_eq!(authority("wss://example.org/sync"), Ok("example.org:443".into()));
+        assert_eq!(authority("wss://example.org:8443"), Ok("example.org:8443".into()));
     }
 
     #[test]
     fn what_cannot_be_dialled_says_what_to_write() {
-        for text in ["", "http://x", "ws://", "ws://host:port", "ws://a@b", "localhost:3030"] {
+        for text in ["", "http://x", "ws://", "ws://host:port", "ws://a@b", "localhost:3030", "wss://", "wss://host:"] {
             assert_eq!(text.parse::<ServerUrl>(), Err(DialError::NotAnAddress(text.into())));
         }
-        assert_eq!("wss://example.org".parse::<ServerUrl>(), Err(DialError::Tls));
     }
 }

@@ -25,7 +25,7 @@ use tokio::time::Instant;
 
 use crate::blobs::{self, BlobHandle};
 use crate::connection;
-use crate::dial::{Credentials, Dialling, ServerUrl};
+use crate::dial::{DialOptions, Dialling, ServerUrl};
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
 use crate::shard::{self, Occupied, ShardHandle};
@@ -189,10 +189,10 @@ impl Replica {
         connection::accept(Arc::clone(&self.inner), stream).await;
     }
 
-    /// Keeps a connection to a server, until the returned handle is dropped. Shows it these credentials, if any.
+    /// Keeps a connection to a server, until the returned handle is dropped.
     #[must_use]
-    pub fn dial(&self, server: ServerUrl, credentials: Option<Credentials>) -> Dialling {
-        Dialling::start(Arc::clone(&self.inner), server, credentials)
+    pub fn dial(&self, server: ServerUrl, options: DialOptions) -> Dialling {
+        Dialling::start(Arc::clone(&self.inner), server, options)
     }
 
     /// Dials servers that wait for their next try at once.

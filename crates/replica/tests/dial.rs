@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use syncline_replica::{Credentials, News, Options, Replica, ServerUrl};
+use syncline_replica::{Credentials, DialOptions, News, Options, Replica, ServerUrl};
 use syncline_store::Store;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
@@ -33,7 +33,7 @@ async fn a_dialling_given_up_leaves_no_session_behind() {
         server.serve(upgraded.into_inner()).await;
     });
     let (client, mut news) = replica();
-    let dialling = client.dial(url.clone(), None);
+    let dialling = client.dial(url.clone(), DialOptions::default());
     let News::Joined { session, server, .. } = next(&mut news).await else { panic!("expected to join") };
     assert_eq!(server, Some(url), "the application can tell its servers apart");
     drop(dialling);
@@ -53,7 +53,7 @@ async fn a_server_that_hangs_up_before_the_handshake_counts_as_unreachable() {
         upgraded.read_exact(&mut join).await.expect("a join");
     });
     let (client, mut news) = replica();
-    let _dialling = client.dial(url.clone(), None);
+    let _dialling = client.dial(url.clone(), DialOptions::default());
     assert!(matches!(next(&mut news).await, News::Unreachable { server, .. } if server == url));
 }
 
@@ -79,7 +79,7 @@ async fn each_try_shows_a_token_that_was_asked_for_anew() {
         let n = asked.fetch_add(1, Ordering::Relaxed);
         async move { if n == 1 { Err("expired") } else { Ok(format!("token-{n}")) } }
     });
-    let _dialling = client.dial(url, Some(credentials));
+    let _dialling = client.dial(url, DialOptions { credentials: Some(credentials), ..DialOptions::default() });
     let mut reasons = Vec::new();
     while reasons.len() < 4 {
         if let News::Unreachable { reason, .. } = next(&mut news).await {
@@ -97,7 +97,7 @@ async fn a_changed_network_ends_the_wait_for_the_next_try() {
     let url: ServerUrl = format!("ws://{}", listener.local_addr().expect("bound")).parse().expect("an address");
     drop(listener);
     let (client, mut news) = replica();
-    let _dialling = client.dial(url, None);
+    let _dialling = client.dial(url, DialOptions::default());
     // So many tries with waits that double would take longer than a test waits.
     for _ in 0..12 {
         assert!(matches!(next(&mut news).await, News::Unreachable { .. }));

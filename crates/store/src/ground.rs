@@ -10,6 +10,8 @@ use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use syncline_core::id::ReplicaId;
+
 /// Bytes that are written anew at a time.
 const RENEW_BYTES: usize = 1024 * 1024;
 
@@ -22,6 +24,11 @@ pub trait Ground: Debug + Send + Sync {
 
     /// Milliseconds since the Unix epoch.
     fn wall_ms(&self) -> u64;
+
+    /// The identity of a store that is created here; drawn at random if there is none.
+    fn replica(&self) -> Option<ReplicaId> {
+        None
+    }
 
     /// Makes a directory, and those above it, unless it is there.
     ///

@@ -67,6 +67,7 @@ impl LifeEntry {
             "SELECT {columns}, document FROM life WHERE ?1 IS NULL OR document > ?1 ORDER BY document LIMIT ?2"
         );
         let mut statement = read.prepare_cached(&sql)?;
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let mut rows = statement.query((after.map(DocumentId::as_bytes), limit))?;
         let mut entries = Vec::new();
         while let Some(row) = rows.next()? {

@@ -273,7 +273,7 @@ impl Home {
         if let Some(pages) = pages_max {
             connection.pragma_update(None, "max_page_count", pages)?;
         }
-        migrate(&connection, found)?;
+        migrate(&connection, found, ground.replica())?;
         sync_directory(&**ground, &self.directory)?;
         Ok(connection)
     }
@@ -484,12 +484,15 @@ fn accept(path: &Path, application: u32, format: u32) -> Result<(), StoreError> 
 
 /// Leads the file to the current format in one transaction, and moves that into the main file, so that an older
 /// version sees the new number in the header.
-fn migrate(connection: &Connection, found: u32) -> Result<(), StoreError> {
+fn migrate(connection: &Connection, found: u32, replica: Option<ReplicaId>) -> Result<(), StoreError> {
     if found == FORMAT {
         return Ok(());
     }
     let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
     transaction.execute_batch(&MIGRATIONS[found as usize..].concat())?;
+    if let Some(replica) = replica.filter(|_| found == 0) {
+        transaction.execute("UPDATE meta SET value = ?1 WHERE name = 'replica'", [&replica.0[..]])?;
+    }
     if (1..FORMAT_WITH_OPERATIONS).contains(&found) {
         reindex::rewrite_all(&transaction)?;
     }

@@ -39,7 +39,13 @@ macro_rules! kinds {
 
             /// Whether it comes in this tier: some mean something only to a store on a disk.
             pub(crate) fn is_of(self, tier: Tier) -> bool {
-                tier == Tier::T2 || self < Self::SyncFails
+                match tier {
+                    // Forged changes are not to be read.
+                    Tier::T0 => self < Self::SyncFails && self != Self::Undo,
+                    Tier::T1 => self < Self::SyncFails,
+                    // Thirty days do not pass in such a world.
+                    Tier::T2 => self != Self::Purge,
+                }
             }
 
             pub(crate) fn name(self) -> &'static str {
@@ -121,6 +127,14 @@ kinds! {
     ClientLoss, Crash, true;
     /// A hostile peer does something.
     HostileAct, Hostile, true;
+    /// Whoever a machine belongs to deletes a document.
+    Delete, Workload, true;
+    /// Whoever a machine belongs to restores a document.
+    Restore, Workload, true;
+    /// A machine's application takes its last change back.
+    Undo, Workload, true;
+    /// The grace period of a deleted document is over on a machine.
+    Purge, Disk, true;
     /// A sync of the next few operations on the disk fails, and what it should have synced is forgotten.
     SyncFails, Disk, true;
     /// A write fails after half of it is on the disk.

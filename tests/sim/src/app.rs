@@ -13,6 +13,7 @@ use syncline_core::limits::Limits;
 
 use crate::content::Content;
 use crate::journal::Journal;
+use crate::reverse::Aliases;
 use crate::scenario::Tier;
 
 /// Changes to be handed to the hub, each with its ticket.
@@ -34,6 +35,11 @@ pub(crate) struct Open {
     pub(crate) retry_at_ms: Option<u64>,
     /// Heads of this application's own changes that were called saved.
     pub(crate) saved: BTreeSet<ChangeHash>,
+    /// Changes that can be undone, oldest first, and under which ids things came back.
+    pub(crate) undoable: Vec<ChangeHash>,
+    pub(crate) aliases: Aliases,
+    /// The application knows that the document is deleted, and does not write to it.
+    pub(crate) deleted: bool,
     handed_over: Vec<(u64, ChangeHash)>,
 }
 
@@ -44,7 +50,16 @@ impl App {
             let mut content = Content::new(tier, actor);
             content.apply(&changes)?;
             let (journal, handed_over) = (Journal::default(), Vec::new());
-            Ok(Open { content, journal, retry_at_ms: None, saved: BTreeSet::new(), handed_over })
+            Ok(Open {
+                content,
+                journal,
+                retry_at_ms: None,
+                saved: BTreeSet::new(),
+                undoable: Vec::new(),
+                aliases: Aliases::default(),
+                deleted: false,
+                handed_over,
+            })
         };
         Ok(Self { documents: stored.into_iter().map(open).collect::<Result<_, String>>()?, next_ticket: 1 })
     }

@@ -13,10 +13,12 @@ use syncline_core::limits::Limits;
 use syncline_core::sync::message::Message;
 
 use crate::dag::{Dag, DagSync};
-use crate::oracle::{Made, Oracle};
+use crate::oracle::{Checked, Made, Oracle};
 use crate::random::Stream;
+use crate::reverse::Aliases;
 use crate::scenario::Tier;
 use crate::subject::Subject;
+use crate::undo::undo;
 
 /// One document of one application.
 #[derive(Debug, Clone)]
@@ -104,6 +106,20 @@ impl Content {
         oracle.make(change.hash(), Made { deps, max_op: change.max_op() });
         oracle.note_deed(change.hash(), deed.clone());
         Ok(Some((Bytes::copy_from_slice(change.raw_bytes()), deed)))
+    }
+
+    /// Takes one of its author's changes back, and returns the change that does so, if it takes one.
+    pub(crate) fn undo(
+        &mut self,
+        change: ChangeHash,
+        aliases: &mut Aliases,
+        oracle: &mut Oracle,
+    ) -> Checked<Option<Bytes>> {
+        let deps = self.heads();
+        let Self::Real(document) = self else { return Ok(None) };
+        let Some(change) = undo(document, change, aliases)? else { return Ok(None) };
+        oracle.make(change.hash(), Made { deps, max_op: change.max_op() });
+        Ok(Some(Bytes::copy_from_slice(change.raw_bytes())))
     }
 
     pub(crate) fn heads(&mut self) -> Vec<ChangeHash> {

@@ -8,29 +8,56 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use syncline_core::clock::Clock;
-use syncline_core::hub::StoreFailure;
-use syncline_core::id::DocumentId;
+use syncline_core::hub::{Input, StoreFailure};
+use syncline_core::id::{DocumentId, ReplicaId};
+use syncline_core::life::{Life, LifeUpdate};
 use syncline_core::storage::Commit;
 
 use crate::image::Image;
 use crate::oracle::{Checked, Oracle, require};
 use crate::real::Real;
 
-/// Commits that were handed over together: they stand or fall together.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Call(pub(crate) Vec<(u64, Commit)>);
-
-impl Call {
-    pub(crate) fn tickets(&self) -> Vec<(DocumentId, u64)> {
-        self.0.iter().map(|(ticket, commit)| (commit.document.clone(), *ticket)).collect()
-    }
+/// What is handed to a store at once.
+#[derive(Debug, Clone)]
+pub(crate) enum Call {
+    /// Commits that stand or fall together.
+    Commits(Vec<(u64, Commit)>),
+    /// Whether a document is deleted.
+    Life { ticket: u64, document: DocumentId, update: LifeUpdate },
 }
 
-/// What the store tells about a call.
-#[derive(Debug)]
-pub(crate) struct Finished {
-    pub(crate) tickets: Vec<(DocumentId, u64)>,
-    pub(crate) failure: Option<StoreFailure>,
+impl Call {
+    pub(crate) fn commits(&self) -> &[(u64, Commit)] {
+        match self {
+            Self::Commits(commits) => commits,
+            Self::Life { .. } => &[],
+        }
+    }
+
+    /// What the hub is told when it has failed, or is durable. `life` is the record that stands after a call for one.
+    pub(crate) fn outcome(&self, failure: Option<&StoreFailure>, life: Option<Life>) -> Vec<Input> {
+        match self {
+            Self::Commits(commits) => {
+                let told = |(ticket, commit): &(u64, Commit)| {
+                    let (document, ticket) = (commit.document.clone(), *ticket);
+                    match failure.cloned() {
+                        None => Input::Persisted { document, ticket },
+                        Some(failure) => Input::PersistFailed { document, ticket, failure },
+                    }
+                };
+                commits.iter().map(told).collect()
+            }
+            Self::Life { ticket, document, .. } => {
+                let (document, ticket) = (document.clone(), *ticket);
+                let not_set = |failure: &StoreFailure| {
+                    let (document, failure) = (document.clone(), failure.clone());
+                    Input::LifeNotSet { document, ticket, failure }
+                };
+                let set = life.map(|life| Input::LifeSet { document: document.clone(), ticket, life });
+                failure.map(not_set).or(set).into_iter().collect()
+            }
+        }
+    }
 }
 
 /// What goes wrong next.
@@ -50,8 +77,8 @@ pub(crate) struct Disk {
     pub(crate) faults: Faults,
     /// Handed over and not yet synced, in order.
     pub(crate) calls: VecDeque<Call>,
-    /// Synced or failed, and not yet told, in order.
-    pub(crate) finished: VecDeque<Finished>,
+    /// What is to be told of each call that was synced or has failed, in order.
+    pub(crate) finished: VecDeque<Vec<Input>>,
     pub(crate) backup: Option<Image>,
     /// Every later commit fails.
     pub(crate) poisoned: bool,
@@ -60,12 +87,14 @@ pub(crate) struct Disk {
     /// Failed without anybody knowing whether they are on the disk.
     pub(crate) uncertain: VecDeque<Call>,
     clock: Clock,
+    /// In whose name documents are deleted and restored.
+    pub(crate) replica: ReplicaId,
     /// The store that ships, where one runs: then the image is what that must hold.
     pub(crate) real: Option<Box<Real>>,
 }
 
 impl Disk {
-    pub(crate) fn new(image: Image) -> Self {
+    pub(crate) fn new(image: Image, replica: ReplicaId) -> Self {
         let clock = Clock::new(image.highest, Duration::from_secs(60));
         Self {
             image,
@@ -77,6 +106,7 @@ impl Disk {
             has_failed: false,
             uncertain: VecDeque::new(),
             clock,
+            replica,
             real: None,
         }
     }
@@ -105,25 +135,28 @@ impl Disk {
             None
         };
         for call in group {
-            let tickets = call.tickets();
             let message = match failure {
                 Some(message) => Some(message),
-                None if self.commit(call, wall_ms, oracle)? => None,
+                None if self.commit(&call, wall_ms, oracle)? => None,
                 None => Some("the commit builds on another history"),
             };
             self.has_failed |= message.is_some();
             let failure = message.map(|message| StoreFailure { message: message.to_owned() });
-            self.finished.push_back(Finished { tickets, failure });
+            let life = self.image.life_of(&call);
+            self.finished.push_back(call.outcome(failure.as_ref(), life));
         }
         Ok(())
     }
 
     /// Puts a call into the image; false, and nothing done, if it does not continue what is there.
-    fn commit(&mut self, call: Call, wall_ms: u64, oracle: &Oracle) -> Checked<bool> {
-        if !self.image.continues(&call.0) {
+    fn commit(&mut self, call: &Call, wall_ms: u64, oracle: &Oracle) -> Checked<bool> {
+        if let Call::Life { document, update, .. } = call {
+            self.set_life(document, *update, wall_ms);
+        }
+        if !self.image.continues(call.commits()) {
             return Ok(false);
         }
-        for (_, commit) in call.0 {
+        for (_, commit) in call.commits() {
             for bytes in &commit.changes {
                 let stamp = self.clock.tick(wall_ms);
                 require(stamp > self.image.highest, "stamps increase", || {
@@ -131,9 +164,17 @@ impl Disk {
                 })?;
                 self.image.append(&commit.document, bytes.clone(), stamp, oracle)?;
             }
-            self.image.end_commit(&commit)?;
+            self.image.end_commit(commit)?;
         }
         Ok(true)
+    }
+
+    fn set_life(&mut self, document: &DocumentId, update: LifeUpdate, wall_ms: u64) {
+        let before = self.image.lives.get(document).copied();
+        let (clock, replica) = (&mut self.clock, self.replica);
+        let life = Life::after(before, update, |deleted| Life::own(before, clock.tick(wall_ms), replica, deleted));
+        self.image.highest = self.image.highest.max(self.clock.highest());
+        self.image.lives.insert(document.clone(), life);
     }
 
     /// What a start finds after the power went: everything synced, some of the calls that were not, in order, and
@@ -143,7 +184,7 @@ impl Disk {
         let calls = std::mem::take(&mut self.calls);
         let candidates = uncertain.into_iter().chain(if self.poisoned { VecDeque::new() } else { calls });
         for call in candidates.take(survive) {
-            self.commit(call, wall_ms, oracle)?;
+            self.commit(&call, wall_ms, oracle)?;
         }
         self.restart(None);
         Ok(())
@@ -153,6 +194,6 @@ impl Disk {
     pub(crate) fn restart(&mut self, image: Option<Image>) {
         let (backup, real) = (self.backup.take(), self.real.take());
         let image = image.unwrap_or_else(|| std::mem::take(&mut self.image));
-        *self = Self { backup, real, ..Self::new(image) };
+        *self = Self { backup, real, ..Self::new(image, self.replica) };
     }
 }

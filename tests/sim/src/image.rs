@@ -11,14 +11,18 @@ use syncline_core::clock::Stamp;
 use syncline_core::graph::Graph;
 use syncline_core::hub::{Load, Loaded, StoreFailure};
 use syncline_core::id::DocumentId;
-use syncline_core::storage::{Commit, Payload, StoredChange, StoredGraph, Summary};
+use syncline_core::life::Life;
+use syncline_core::storage::{Commit, Payload, Standing, StoredChange, StoredGraph, Summary};
 
+use crate::disk::Call;
 use crate::oracle::{Checked, Oracle, require};
 
 /// Everything that a disk holds.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Image {
     pub(crate) documents: BTreeMap<DocumentId, Stored>,
+    /// Who said last whether a document is deleted.
+    pub(crate) lives: BTreeMap<DocumentId, Life>,
     pub(crate) highest: Stamp,
 }
 
@@ -106,6 +110,19 @@ impl Image {
         Ok(())
     }
 
+    /// The record that stands of the document that a call is about, if it is about one's life.
+    pub(crate) fn life_of(&self, call: &Call) -> Option<Life> {
+        match call {
+            Call::Life { document, .. } => self.lives.get(document).copied(),
+            Call::Commits(_) => None,
+        }
+    }
+
+    /// Whether a document is deleted.
+    pub(crate) fn is_deleted(&self, document: &DocumentId) -> bool {
+        self.lives.get(document).is_some_and(|life| life.deleted)
+    }
+
     /// The first so many changes of each document.
     pub(crate) fn prefix(&self, lengths: &BTreeMap<DocumentId, usize>, oracle: &Oracle) -> Checked<Self> {
         let mut prefix = Self::default();
@@ -119,6 +136,7 @@ impl Image {
                 begun.snapshots.clone_from(&stored.snapshots);
             }
         }
+        prefix.lives.clone_from(&self.lives);
         prefix.highest = self.highest;
         Ok(prefix)
     }
@@ -127,7 +145,10 @@ impl Image {
     pub(crate) fn load(&self, document: &DocumentId, what: &Load, hash_key: u64) -> Result<Loaded, StoreFailure> {
         let stored = self.documents.get(document);
         Ok(match what {
-            Load::Summary => Loaded::Summary(stored.map(Stored::summary).into()),
+            Load::Summary => {
+                let life = self.lives.get(document).copied();
+                Loaded::Summary(Standing { summary: stored.map(Stored::summary), life, local_only: false })
+            }
             Load::Graph => {
                 let graph = stored.map(|stored| Graph::from_stored(&stored.graph(), hash_key)).transpose();
                 let graph = graph.map_err(|error| StoreFailure { message: error.to_string() })?;

@@ -31,6 +31,7 @@ pub mod shrink;
 mod simulation;
 pub mod small;
 mod subject;
+mod undo;
 mod world;
 
 pub use oracle::Violation;
@@ -49,3 +50,7 @@ mod forge;
 #[allow(dead_code)]
 #[path = "../../../crates/client/src/journal.rs"]
 mod journal;
+
+// The client's undo, as it ships.
+#[path = "../../../crates/client/src/reverse.rs"]
+mod reverse;

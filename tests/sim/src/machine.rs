@@ -3,20 +3,21 @@
 //! Owns: what a machine is made of, and what a restart leaves of it. Must not: move anything between machines.
 //! Next: `world/hub.rs`; the shell that does the same over tokio is the crate `syncline-replica`.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use automerge::ChangeHash;
 use bytes::Bytes;
 use syncline_core::hub::{Hub, Input, Load, Now, Outgoing};
-use syncline_core::id::{DocumentId, PeerId, SessionId, StorageId};
+use syncline_core::id::{DocumentId, PeerId, ReplicaId, SessionId, StorageId};
+use syncline_core::life::LifeUpdate;
 use syncline_core::limits::Limits;
 use syncline_core::session::{LocalPeer, Roster, Session};
 use syncline_core::storage::Commit;
 
 use crate::app::App;
-use crate::disk::Disk;
+use crate::disk::{Call, Disk};
 use crate::image::Image;
 use crate::log::State;
 use crate::scenario::Topology;
@@ -34,6 +35,8 @@ pub(crate) struct Machine {
     pub(crate) connections: BTreeMap<SessionId, Connection>,
     /// Commits of this turn, to be handed to the store together.
     pub(crate) batch: Vec<(u64, Commit)>,
+    /// Records of this turn of documents that are deleted or restored.
+    pub(crate) lives: Vec<(u64, DocumentId, LifeUpdate)>,
     pub(crate) loads: VecDeque<(DocumentId, Load)>,
     /// Answers of the store on their way to the hub; reads overtake each other.
     pub(crate) answers: Vec<Input>,
@@ -44,6 +47,11 @@ pub(crate) struct Machine {
     pub(crate) clocks: Clocks,
     /// How often it has started.
     pub(crate) starts: u64,
+    /// Documents of which its hub has been told that they are deleted.
+    pub(crate) knows_deleted: BTreeSet<usize>,
+    /// Documents that were purged here once, so that what was said of them before is no promise.
+    pub(crate) purged: BTreeSet<usize>,
+    pub(crate) purges: u64,
     /// It went back to an older disk or an empty one, so that what it said before is no promise.
     pub(crate) went_back: bool,
 }
@@ -130,13 +138,17 @@ impl Machine {
             roster: Roster::default(),
             connections: BTreeMap::new(),
             batch: Vec::new(),
+            lives: Vec::new(),
             loads: VecDeque::new(),
             answers: Vec::new(),
             receipts: Arc::default(),
-            disk: Disk::new(Image::default()),
+            disk: Disk::new(Image::default(), ReplicaId([number as u8 + 1; 16])),
             app: None,
             clocks: Clocks::new(),
             starts: 0,
+            knows_deleted: BTreeSet::new(),
+            purged: BTreeSet::new(),
+            purges: 0,
             went_back: false,
         }
     }
@@ -149,10 +161,23 @@ impl Machine {
         self.roster = Roster::default();
         self.connections.clear();
         self.batch.clear();
+        self.lives.clear();
         self.loads.clear();
         self.answers.clear();
         self.receipts = Arc::default();
+        self.knows_deleted.clear();
         self.clocks.mono_ms = 1_000;
+    }
+
+    /// A turn ends: what it wants of the store is handed over, in the order of the shell.
+    pub(crate) fn submit(&mut self) {
+        let batch = std::mem::take(&mut self.batch);
+        if !batch.is_empty() {
+            self.disk.submit(Call::Commits(batch));
+        }
+        for (ticket, document, update) in self.lives.drain(..) {
+            self.disk.submit(Call::Life { ticket, document, update });
+        }
     }
 
     /// What the machine is in the middle of, the rarest first.
@@ -166,7 +191,7 @@ impl Machine {
             State::NotTold
         } else if !self.disk.calls.is_empty() {
             State::NotSynced
-        } else if !self.batch.is_empty() {
+        } else if !self.batch.is_empty() || !self.lives.is_empty() {
             State::NotSubmitted
         } else if queues.any(|(_, outbox)| !outbox.is_empty()) {
             State::Queued

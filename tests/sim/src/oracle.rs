@@ -69,6 +69,11 @@ impl Oracle {
         self.promised.retain(|(holder, _), _| *holder != machine);
     }
 
+    /// The machine may forget this document.
+    pub(crate) fn release_document(&mut self, machine: usize, document: usize) {
+        self.promised.remove(&(machine, document));
+    }
+
     /// Checks that what a machine holds of a document includes all that it ever announced.
     pub(crate) fn check_promises(&self, machine: usize, document: usize, holds: &BTreeSet<ChangeHash>) -> Checked {
         let lost = self.promised.get(&(machine, document)).and_then(|promised| promised.difference(holds).next());

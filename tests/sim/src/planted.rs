@@ -39,7 +39,15 @@ pub(crate) fn planted(bug: u32) -> bool {
 "#;
 
 /// What is copied.
-const PARTS: [&str; 5] = ["crates/core", "crates/store", "crates/client/src/journal.rs", "tests/disk", "tests/sim"];
+const PARTS: [&str; 7] = [
+    "crates/core",
+    "crates/store",
+    "crates/client/src/journal.rs",
+    "crates/client/src/reverse.rs",
+    "crates/client/src/reverse",
+    "tests/disk",
+    "tests/sim",
+];
 
 /// The name of the copy's package and binary.
 pub const COPY: &str = "syncline-sim-planted";

@@ -19,7 +19,8 @@ use std::time::Duration;
 
 use syncline_core::graph::Graph;
 use syncline_core::hub::{Load, Loaded};
-use syncline_core::id::DocumentId;
+use syncline_core::id::{DocumentId, ReplicaId};
+use syncline_core::life::Life;
 use syncline_disk::{Cut, Disk, Fault, FaultKind, Image as Files, Site};
 use syncline_store::{Driven, Options, Store, StoreError, check_on};
 
@@ -37,6 +38,8 @@ const TURNS_MAX: usize = 10_000;
 pub(crate) struct Real {
     pub(crate) disk: Disk,
     volume: Arc<Volume>,
+    /// Of the stores that are created here.
+    replica: ReplicaId,
     driven: Option<Driven>,
     pub(crate) backup: Option<Files>,
     /// Faults that had fired when the store was last opened.
@@ -73,12 +76,13 @@ fn options() -> Options {
 
 impl Real {
     /// An empty disk, and no store on it yet.
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(replica: ReplicaId) -> Self {
         let disk = Disk::default();
-        let volume = Volume::new(&disk, &Files::new());
+        let volume = Volume::new(&disk, &Files::new(), replica);
         Self {
             disk,
             volume,
+            replica,
             driven: None,
             backup: None,
             fired_before: 0,
@@ -124,14 +128,21 @@ impl Real {
     }
 
     /// Commits these calls as one group; what each was told, in the order in which they were told it.
-    pub(crate) fn commit(&mut self, calls: &[Call]) -> Vec<(usize, Result<(), StoreError>)> {
+    pub(crate) fn commit(&mut self, calls: &[Call]) -> Vec<(usize, Result<Option<Life>, StoreError>)> {
         let Some(driven) = &mut self.driven else { return Vec::new() };
         let told = Arc::new(Mutex::new(Vec::new()));
         for (number, call) in calls.iter().enumerate() {
             let told = Arc::clone(&told);
-            let commits = call.0.iter().map(|(_, commit)| commit.clone()).collect();
-            let done = move |verdict| told.lock().unwrap_or_else(PoisonError::into_inner).push((number, verdict));
-            driven.store().commit(commits, Box::new(done));
+            let note = move |verdict| told.lock().unwrap_or_else(PoisonError::into_inner).push((number, verdict));
+            match call {
+                Call::Commits(commits) => {
+                    let commits = commits.iter().map(|(_, commit)| commit.clone()).collect();
+                    driven.store().commit(commits, Box::new(move |verdict| note(verdict.map(|_| None))));
+                }
+                Call::Life { document, update, .. } => {
+                    driven.store().set_life(document.clone(), *update, Box::new(move |life| note(life.map(Some))));
+                }
+            }
         }
         while driven.commit() {}
         std::mem::take(&mut told.lock().unwrap_or_else(PoisonError::into_inner))
@@ -208,7 +219,7 @@ impl Real {
     /// Another disk in the place of the one that there was.
     pub(crate) fn insert(&mut self, files: &Files) {
         self.driven = None;
-        self.volume = Volume::new(&self.disk, files);
+        self.volume = Volume::new(&self.disk, files, self.replica);
         self.volume.set_wall_ms(self.wall_ms);
     }
 

@@ -9,6 +9,7 @@ mod client;
 mod deliver;
 mod hostile;
 mod hub;
+mod life;
 mod link;
 mod local;
 mod quiet;
@@ -47,6 +48,8 @@ pub(crate) struct World {
     links: BTreeMap<u64, Link>,
     next_link: u64,
     oracle: Oracle,
+    /// How often a document was deleted or restored.
+    decisions: u64,
     /// What replicas do, if it is not the simulator's own edits.
     pub(crate) subject: Option<Arc<Subject>>,
     pub(crate) log: Log,
@@ -109,6 +112,7 @@ impl World {
             links: BTreeMap::new(),
             next_link: 1,
             oracle: Oracle::default(),
+            decisions: 0,
             subject: None,
             log: Log::new(traced),
         };

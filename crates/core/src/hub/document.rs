@@ -11,6 +11,7 @@ use bytes::Bytes;
 
 use super::Receipt;
 use super::input::{Load, SyncMessage};
+use super::retry::Retry;
 use crate::ChangeHash;
 use crate::change::Change;
 use crate::graph::{Graph, Orphans};
@@ -36,6 +37,8 @@ pub(super) struct Document {
     /// Empty, but there, while the document is absent.
     pub(super) graph: Option<Box<Graph>>,
     pub(super) loading: Option<Load>,
+    /// The store has purged it since its summary was asked for: what the summary says of changes may be older than that.
+    pub(super) purged_meanwhile: bool,
     /// Reads that failed one after the other; the wait before the next grows with each.
     pub(super) reads_failed: u8,
     /// A payload of about so many bytes is asked for or queued; the peers that wait for it are those whose plan says so.
@@ -99,6 +102,8 @@ pub(super) struct Peer {
     pub(super) offered_in_vain: bool,
     /// The application knows that the peer had everything when there were so many durable changes.
     pub(super) in_step_at: u32,
+    /// It did not take something, which is offered again.
+    pub(super) retry: Retry,
 }
 
 /// Another history on its way to the disk.
@@ -207,7 +212,15 @@ impl Item {
 
 impl Peer {
     fn new(session: SessionId, sync: PeerSync) -> Self {
-        Self { session, sync, unanswered_request: false, told_life: None, offered_in_vain: false, in_step_at: 0 }
+        Self {
+            session,
+            sync,
+            unanswered_request: false,
+            told_life: None,
+            offered_in_vain: false,
+            in_step_at: 0,
+            retry: Retry::default(),
+        }
     }
 }
 
@@ -225,6 +238,7 @@ impl Document {
             payload_bytes: 0,
             graph: None,
             loading: None,
+            purged_meanwhile: false,
             reads_failed: 0,
             fetching: None,
             inbox: VecDeque::new(),

@@ -19,6 +19,7 @@ impl Hub {
 
     /// A peer has a record. One that is greater than ours is to stand; one that is smaller is answered with ours.
     pub(super) fn hear_life(&mut self, now: Now, key: u32, session: SessionId, heard: Life) {
+        let upstream = self.upstreams.contains(&session);
         let Some(document) = self.document(key) else { return };
         if document.local_only {
             // As of a document that is not here: there is no answer, and nothing comes of it.
@@ -28,6 +29,10 @@ impl Hub {
             Some(own) if own >= heard => {
                 if let Some(peer) = document.peer(session) {
                     peer.told_life = Some(heard);
+                    // Of what it was told while it took the document for deleted it has taken nothing.
+                    if heard.deleted && !own.deleted {
+                        peer.sync = if upstream { PeerSync::initiate() } else { PeerSync::default() };
+                    }
                 }
                 self.respond(now, key, session);
             }
@@ -175,6 +180,7 @@ impl Hub {
         let Some(key) = self.keys.get(id).copied() else { return };
         let Some(document) = self.document(key) else { return };
         if document.presence == Presence::Unknown {
+            document.purged_meanwhile = document.loading.is_some();
             return;
         }
         document.presence = Presence::Absent;

@@ -72,8 +72,8 @@ pub const PLANTED: &[Planted] = &[
         number: 9,
         what: "a stock peer's reset is not understood",
         file: "crates/core/src/sync.rs",
-        from: "let rejects_frontier = is_reset(&statement) && self.told.is_some();",
-        to: "let rejects_frontier = is_reset(&statement) && self.told.is_some() && !planted!;",
+        from: "is_reset(&statement) && self.told.is_some() &&",
+        to: "is_reset(&statement) && self.told.is_some() && !planted! &&",
     },
     Planted {
         number: 10,
@@ -303,5 +303,74 @@ pub const PLANTED: &[Planted] = &[
             self.calls.remove(count - 1);
         }
         let count = count.min(self.calls.len());"#,
+    },
+    Planted {
+        number: 39,
+        what: "a deleted document is given to whoever asks",
+        file: "crates/core/src/hub/life.rs",
+        from: "        life.deleted\n    }\n",
+        to: "        life.deleted && !planted!\n    }\n",
+    },
+    Planted {
+        number: 40,
+        what: "a deleted document takes what peers bring",
+        file: "crates/core/src/hub/ingest.rs",
+        from: "if self.document(key).is_some_and(|document| document.is_deleted()) {",
+        to: "if self.document(key).is_some_and(|document| document.is_deleted() && !planted!) {",
+    },
+    Planted {
+        number: 41,
+        what: "of two records the later to come stands",
+        file: "crates/core/src/life.rs",
+        from: "before.map_or(heard, |before| before.max(heard))",
+        to: "before.map_or(heard, |before| if planted! { heard } else { before.max(heard) })",
+    },
+    Planted {
+        number: 42,
+        what: "who was told of a deletion is not told of the restoration",
+        file: "crates/core/src/hub/life.rs",
+        from: "        if told != Some(life) {",
+        to: "        if told.is_none() || told != Some(life) && !planted! {",
+    },
+    Planted {
+        number: 43,
+        what: "a decision is stamped by the clock alone",
+        file: "crates/core/src/life.rs",
+        from: "stamp: now.max(above)",
+        to: "stamp: if planted! { now } else { now.max(above) }",
+    },
+    Planted {
+        number: 44,
+        what: "who offered something in vain is not told to come again when the document is restored",
+        file: "crates/core/src/hub/life.rs",
+        from: "} else if offered {",
+        to: "} else if offered && !planted! {",
+    },
+    Planted {
+        number: 45,
+        what: "the hub keeps the changes that the store has purged",
+        file: "crates/core/src/hub/life.rs",
+        from: "        document.graph = Some(Box::new(Graph::new(hash_key)));",
+        to: r#"        if !planted! {
+            document.graph = Some(Box::new(Graph::new(hash_key)));
+        }"#,
+    },
+    Planted {
+        number: 46,
+        what: "a record is passed on before it is durable",
+        file: "crates/core/src/hub/life.rs",
+        from: "        document.deciding = Some(Deciding { ticket, origin, update });",
+        to: r#"        document.deciding = Some(Deciding { ticket, origin, update });
+        if planted! && let LifeUpdate::Heard(heard) = update {
+            document.life = Some(heard);
+            document.deciding = None;
+        }"#,
+    },
+    Planted {
+        number: 47,
+        what: "an undo overwrites what somebody else has put since",
+        file: "crates/client/src/reverse.rs",
+        from: "if found.is_none_or(|(_, found)| found != ours) || !self.is_untouched(id, op)? {",
+        to: "if !planted! && (found.is_none_or(|(_, found)| found != ours) || !self.is_untouched(id, op)?) {",
     },
 ];

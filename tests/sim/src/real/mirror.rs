@@ -10,12 +10,13 @@ use bytes::Bytes;
 use syncline_core::clock::Stamp;
 use syncline_core::hub::{Load, Loaded, StoreFailure};
 use syncline_core::id::DocumentId;
+use syncline_core::life::{Life, LifeUpdate};
 use syncline_core::storage::Standing;
 use syncline_disk::{Cut, Fault, FaultKind};
 use syncline_store::StoreError;
 
 use super::Real;
-use crate::disk::{Call, Disk, Finished};
+use crate::disk::{Call, Disk};
 use crate::image::{Image, Stored};
 use crate::oracle::{Checked, Oracle, require};
 use crate::random::Stream;
@@ -35,20 +36,22 @@ impl Disk {
         let in_order = told.iter().enumerate().all(|(place, (number, _))| place == *number);
         require(in_order && told.len() == group.len(), "commits are answered in order", || format!("{told:?}"))?;
         let was_poisoned = self.poisoned;
-        let kept: Vec<Call> =
-            group.iter().zip(&told).filter(|(_, (_, verdict))| verdict.is_ok()).map(|(call, _)| call.clone()).collect();
-        self.take_in(&kept, oracle)?;
+        let kept = group.iter().zip(&told).filter(|(_, (_, verdict))| verdict.is_ok());
+        self.take_in(&kept.map(|(call, _)| call.clone()).collect::<Vec<_>>(), oracle)?;
         for (call, (_, verdict)) in group.into_iter().zip(told) {
-            let tickets = call.tickets();
-            let failure = match verdict {
-                Ok(()) => None,
+            let outcome = match verdict {
+                Ok(life) => {
+                    self.note_life(&call, life)?;
+                    call.outcome(None, life)
+                }
                 Err(error) => {
+                    self.has_failed = true;
+                    let outcome = call.outcome(Some(&failure(&error.to_string())), None);
                     self.refused(call, &error, was_poisoned)?;
-                    Some(StoreFailure { message: error.to_string() })
+                    outcome
                 }
             };
-            self.has_failed |= failure.is_some();
-            self.finished.push_back(Finished { tickets, failure });
+            self.finished.push_back(outcome);
         }
         self.note_failures();
         Ok(())
@@ -56,7 +59,7 @@ impl Disk {
 
     /// A commit failed: it must have had a reason, and what that says about the disk must be true.
     fn refused(&mut self, call: Call, error: &StoreError, was_poisoned: bool) -> Checked {
-        let continues = self.image.continues(&call.0);
+        let continues = self.image.continues(call.commits());
         let Some(real) = &mut self.real else { return Ok(()) };
         let stale = matches!(error, StoreError::Stale { .. }) && !continues;
         require(stale || was_poisoned || real.excuses(error), "commits fail for a reason", || error.to_string())?;
@@ -78,7 +81,7 @@ impl Disk {
     fn take_in(&mut self, calls: &[Call], oracle: &Oracle) -> Checked {
         let before = self.image.highest;
         let mut highest = before;
-        for (_, commit) in calls.iter().flat_map(|call| &call.0) {
+        for (_, commit) in calls.iter().flat_map(Call::commits) {
             require(self.image.continues(&[(0, commit.clone())]), "commits continue what is there", || {
                 format!("{commit:?}")
             })?;
@@ -93,6 +96,45 @@ impl Disk {
             self.image.end_commit(commit)?;
         }
         self.image.highest = highest;
+        Ok(())
+    }
+
+    /// The store says that this record stands after the call: it must be what follows from the one before.
+    fn note_life(&mut self, call: &Call, life: Option<Life>) -> Checked {
+        let (Call::Life { document, update, .. }, Some(life)) = (call, life) else { return Ok(()) };
+        let before = self.image.lives.insert(document.clone(), life);
+        let rotten = self.real.as_ref().is_some_and(|real| real.rotten);
+        require(rotten || follows(before, *update, life), "the greater record stands", || {
+            format!("{life:?} after {before:?} and {update:?}")
+        })
+    }
+
+    /// A start finds the records that were acknowledged, or what a call that is in doubt made of them.
+    fn find_lives(&mut self, candidates: &[Call]) -> Checked {
+        let Some(real) = &self.real else { return Ok(()) };
+        let lives: BTreeMap<DocumentId, Life> = match real.store().and_then(|store| store.lives(None, usize::MAX)) {
+            Ok(lives) => lives.into_iter().map(|(document, entry)| (document, entry.life)).collect(),
+            Err(error) => return require(real.rotten, "a store that starts can be read", || error.to_string()),
+        };
+        let before: &BTreeMap<DocumentId, Life> = &self.image.lives;
+        let in_doubt = |document: &DocumentId, found: Life| {
+            let mut stands = before.get(document).copied();
+            candidates.iter().any(|call| match call {
+                Call::Life { document: of, update, .. } if of == document => {
+                    let explained = follows(stands, *update, found);
+                    stands = stands.max(Some(found));
+                    explained
+                }
+                Call::Life { .. } | Call::Commits(_) => false,
+            })
+        };
+        let lost = before.iter().find(|(document, life)| lives.get(*document) < Some(life));
+        let strange =
+            lives.iter().find(|(document, life)| before.get(*document) != Some(life) && !in_doubt(document, **life));
+        require(real.rotten || lost.is_none() && strange.is_none(), "a start finds what was acknowledged", || {
+            format!("{lost:?} is lost, nobody wrote {strange:?}")
+        })?;
+        self.image.lives = lives;
         Ok(())
     }
 
@@ -131,8 +173,12 @@ impl Disk {
                 None
             }
         };
+        // No hash covers the records of documents' lives.
+        let uncovered = matches!(&loaded, Ok(Loaded::Summary(Standing { life, .. }))
+            if *life != self.image.lives.get(document).copied());
         if let Some(wrong) = &wrong {
-            require(real.rotten && real.is_found(), "nothing is silently wrong", || format!("{document}: {wrong}"))?;
+            let excused = real.rotten && (uncovered || real.is_found());
+            require(excused, "nothing is silently wrong", || format!("{document}: {wrong}"))?;
             real.lost = true;
         }
         self.note_failures();
@@ -167,7 +213,12 @@ impl Disk {
         let mut kept = Vec::new();
         for (call, (_, verdict)) in handed.into_iter().zip(told) {
             // What was told before the power went is a promise, though nobody heard it.
-            if verdict.is_ok() { kept.push(call) } else { candidates.push(call) }
+            if let Ok(life) = verdict {
+                self.note_life(&call, life)?;
+                kept.push(call);
+            } else {
+                candidates.push(call);
+            }
         }
         self.take_in(&kept, oracle)?;
         let Some(real) = &mut self.real else { return Ok(()) };
@@ -257,9 +308,16 @@ impl Disk {
             return self.start_over(oracle);
         }
         let found = real.store().and_then(|store| {
-            let documents = store.documents(None, usize::MAX)?;
-            let highest = store.highest_stamp();
-            Ok((documents.into_iter().map(|(id, summary)| (id, summary.changes as usize)).collect(), highest))
+            let mut lengths = BTreeMap::new();
+            for (id, summary) in store.documents(None, usize::MAX)? {
+                lengths.insert(id, summary.changes as usize);
+            }
+            // Those that are deleted are in no list.
+            for (id, _) in store.lives(None, usize::MAX)? {
+                let summary = store.standing(&id)?.summary;
+                lengths.extend(summary.map(|summary| (id, summary.changes as usize)));
+            }
+            Ok((lengths, store.highest_stamp()))
         });
         let (found, highest): (BTreeMap<DocumentId, usize>, _) = match found {
             Ok(found) => found,
@@ -271,6 +329,7 @@ impl Disk {
         })?;
         // No hash covers the stamps.
         self.image.highest = self.image.highest.min(highest);
+        self.find_lives(candidates)?;
         match self.explained(&found, candidates) {
             Some(calls) => self.take_in(&calls, oracle)?,
             None => {
@@ -284,7 +343,7 @@ impl Disk {
                     self.image = whole;
                 }
                 let stamp = self.image.highest;
-                for (_, commit) in candidates.iter().flat_map(|call| &call.0) {
+                for (_, commit) in candidates.iter().flat_map(Call::commits) {
                     if self.image.continues(&[(0, commit.clone())]) {
                         for bytes in &commit.changes {
                             self.image.append(&commit.document, bytes.clone(), stamp, oracle)?;
@@ -315,7 +374,7 @@ impl Disk {
                 return Some(there);
             }
             let mut after = lengths.clone();
-            let continues = call.0.iter().all(|(_, commit)| {
+            let continues = call.commits().iter().all(|(_, commit)| {
                 let length = after.entry(commit.document.clone()).or_default();
                 let continues = *length == commit.changes_before as usize;
                 *length += commit.changes.len();
@@ -367,6 +426,14 @@ impl Real {
     }
 }
 
+/// Whether a record is what an update makes of the one before.
+fn follows(before: Option<Life>, update: LifeUpdate, found: Life) -> bool {
+    match update {
+        LifeUpdate::Own { deleted } => Some(found) > before && found.deleted == deleted,
+        LifeUpdate::Heard(heard) => Some(found) == before.max(Some(heard)),
+    }
+}
+
 fn failure(message: &str) -> StoreFailure {
     StoreFailure { message: message.to_owned() }
 }
@@ -381,8 +448,7 @@ fn compare(image: &mut Image, document: &DocumentId, loaded: &Loaded) -> Result<
     let stored = image.documents.get(document).unwrap_or(&empty);
     let same = match loaded {
         Loaded::Graph(None) | Loaded::Payload(None) => stored.changes.is_empty(),
-        // Nobody deletes here.
-        Loaded::Summary(Standing { life: Some(_), .. }) => false,
+        Loaded::Summary(Standing { life, .. }) if *life != image.lives.get(document).copied() => false,
         Loaded::Summary(Standing { summary: None, .. }) => stored.changes.is_empty(),
         Loaded::Summary(Standing { summary: Some(summary), .. }) => {
             let heads: Vec<ChangeHash> = stored.heads.iter().copied().collect();

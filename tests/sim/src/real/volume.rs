@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use syncline_core::id::ReplicaId;
 use syncline_disk::tree::{Inode, ROOT};
 use syncline_disk::{Cut, Disk, Failure, Image, Operation, Tree};
 use syncline_store::ground::Ground;
@@ -38,6 +39,8 @@ pub(crate) struct Volume {
     number: u64,
     place: String,
     wall_ms: AtomicU64,
+    /// Of a store that is created on it.
+    replica: ReplicaId,
     held: Mutex<BTreeMap<Inode, Held>>,
     /// Somebody else has the files.
     passed_on: AtomicBool,
@@ -45,21 +48,21 @@ pub(crate) struct Volume {
 
 impl Volume {
     /// A disk with these files, all of them durable.
-    pub(crate) fn new(disk: &Disk, files: &Image) -> Arc<Self> {
-        Self::at(disk, disk.place(files))
+    pub(crate) fn new(disk: &Disk, files: &Image, replica: ReplicaId) -> Arc<Self> {
+        Self::at(disk, disk.place(files), replica)
     }
 
     /// The same files, for another process: what the last one did not sync is still to be synced.
     pub(crate) fn passed_on(&self) -> Arc<Self> {
         self.passed_on.store(true, Ordering::Relaxed);
-        Self::at(&self.disk, self.place.clone())
+        Self::at(&self.disk, self.place.clone(), self.replica)
     }
 
-    fn at(disk: &Disk, place: String) -> Arc<Self> {
+    fn at(disk: &Disk, place: String, replica: ReplicaId) -> Arc<Self> {
         static NUMBER: AtomicU64 = AtomicU64::new(1);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let (wall_ms, held, passed_on) = (AtomicU64::new(0), Mutex::default(), AtomicBool::new(false));
-        let volume = Arc::new(Self { disk: disk.clone(), number, place, wall_ms, held, passed_on });
+        let volume = Arc::new(Self { disk: disk.clone(), number, place, wall_ms, replica, held, passed_on });
         volumes().insert(number, Arc::downgrade(&volume));
         volume
     }
@@ -132,6 +135,10 @@ impl Ground for Volume {
 
     fn wall_ms(&self) -> u64 {
         self.wall_ms.load(Ordering::Relaxed)
+    }
+
+    fn replica(&self) -> Option<ReplicaId> {
+        Some(self.replica)
     }
 
     fn make_directory(&self, directory: &Path) -> io::Result<()> {

@@ -85,6 +85,13 @@ impl World {
             Kind::PowerCut | Kind::RestoreBackup | Kind::LoseDisk | Kind::CloneDisk => {
                 self.machine_fails(kind, machine, value)
             }
+            Kind::Undo => {
+                let document = value as usize % self.documents.len();
+                self.local_undo(machine, document)
+            }
+            Kind::Delete | Kind::Restore | Kind::Purge => {
+                self.decide(kind, machine, value as usize % self.documents.len())
+            }
             Kind::ForgetSyncState | Kind::ClientRollback | Kind::ClientLoss => self.client_fails(kind, client),
             Kind::HostileAct => {
                 self.met(kind, machine);
@@ -223,6 +230,7 @@ impl World {
         self.met(kind, machine);
         if kind == Kind::CloneDisk {
             self.machines[machine].store = self.machines[other].store;
+            self.machines[machine].disk.replica = self.machines[other].disk.replica;
         }
         if let Some(image) = image {
             self.machines[machine].disk.restart(Some(image));

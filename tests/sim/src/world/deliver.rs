@@ -8,7 +8,6 @@ use syncline_core::id::SessionId;
 
 use super::link::{accepted, dialled};
 use super::{Dialler, World};
-use crate::disk::Call;
 use crate::oracle::Checked;
 
 /// Something that is under way.
@@ -62,7 +61,7 @@ impl World {
             }
             let disk = &machine.disk;
             let stages = [
-                (!machine.batch.is_empty(), UnderWay::Submit(number)),
+                (!machine.batch.is_empty() || !machine.lives.is_empty(), UnderWay::Submit(number)),
                 (!disk.calls.is_empty() && disk.faults.stalled_until_ms <= self.now_ms, UnderWay::Sync(number)),
                 (!disk.finished.is_empty(), UnderWay::Tell(number)),
                 (!machine.loads.is_empty(), UnderWay::Read(number)),
@@ -116,9 +115,7 @@ impl World {
                 self.drop_end(if acceptor_left { dialled(number) } else { accepted(number) })
             }
             UnderWay::Submit(machine) => {
-                let machine = &mut self.machines[machine];
-                let batch = std::mem::take(&mut machine.batch);
-                machine.disk.submit(Call(batch));
+                self.machines[machine].submit();
                 Ok(())
             }
             UnderWay::Sync(machine) => {
@@ -130,6 +127,7 @@ impl World {
             UnderWay::Answer(machine) => {
                 let answers = &mut self.machines[machine].answers;
                 let answer = answers.remove(random as usize % answers.len());
+                self.life_told(machine, &answer);
                 self.input(machine, answer)
             }
             UnderWay::Speak(client) => {
@@ -151,15 +149,10 @@ impl World {
     }
 
     fn tell(&mut self, machine: usize) -> Checked {
-        let Some(finished) = self.machines[machine].disk.finished.pop_front() else { return Ok(()) };
-        for (document, ticket) in finished.tickets {
-            self.input(
-                machine,
-                match finished.failure.clone() {
-                    None => Input::Persisted { document, ticket },
-                    Some(failure) => Input::PersistFailed { document, ticket, failure },
-                },
-            )?;
+        let told = self.machines[machine].disk.finished.pop_front().unwrap_or_default();
+        for input in told {
+            self.life_told(machine, &input);
+            self.input(machine, input)?;
         }
         Ok(())
     }

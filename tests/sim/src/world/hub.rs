@@ -11,6 +11,7 @@ use syncline_core::chunk;
 use syncline_core::hub::{Input, OpenedDocuments, Outgoing, Output, Receipt, Remark, Role};
 use syncline_core::id::SessionId;
 use syncline_core::limits::Limits;
+use syncline_core::native::NativeMessage;
 use syncline_core::session::{Offence, Step};
 use syncline_core::sync::message::Message;
 
@@ -51,14 +52,19 @@ impl World {
                 self.log
                     .say(|| format!("  machine {machine} commits {} changes, ticket {ticket}", commit.changes.len()));
                 commit.changes.iter().for_each(|bytes| self.log.note(machine, "persist", bytes));
+                self.check_taken(machine, &commit.document)?;
                 self.machines[machine].batch.push((ticket, commit));
             }
             Output::Load { document, what } => {
                 self.log.say(|| format!("  machine {machine} loads {what:?}"));
                 self.machines[machine].loads.push_back((document, what));
             }
-            Output::SetLife { .. } | Output::SetLocalOnly { .. } | Output::Replace { .. } => {
-                unreachable!("nobody deletes, withholds or rewrites in this world")
+            Output::SetLife { ticket, document, update } => {
+                self.log.say(|| format!("  machine {machine} sets {update:?}, ticket {ticket}"));
+                self.machines[machine].lives.push((ticket, document, update));
+            }
+            Output::SetLocalOnly { .. } | Output::Replace { .. } => {
+                unreachable!("nobody withholds or rewrites in this world")
             }
             Output::Send { session, message } => self.send(machine, session, message)?,
             Output::AwaitDrain { session } => {
@@ -70,7 +76,8 @@ impl World {
             Output::Refused { session, remark, .. } => self.refused(machine, session, &remark)?,
             Output::Close { session, reason } => {
                 self.log.say(|| format!("  machine {machine} closes {}: {reason}", session.0));
-                let excused = self.machines[machine].disk.has_failed || self.is_hostile(session);
+                let restored = self.decisions > 0 && reason.contains("was restored");
+                let excused = self.machines[machine].disk.has_failed || self.is_hostile(session) || restored;
                 require(excused, "honest peers are kept", || format!("machine {machine} cut off a peer: {reason}"))?;
                 self.close(machine, session);
             }
@@ -113,13 +120,23 @@ impl World {
                     format!("{unknown:?} was not made")
                 });
             }
+            Outgoing::Native(NativeMessage::Life { document, life }) => {
+                let stored = self.machines[machine].disk.image.lives.get(document).copied();
+                return require(stored >= Some(*life), "told is durable", || {
+                    format!("machine {machine} tells of {life:?}, and has stored {stored:?}")
+                });
+            }
             Outgoing::DocUnavailable { .. }
             | Outgoing::Ephemeral { .. }
-            | Outgoing::Native(_)
+            // No hub speaks of blobs: the exchange beside the hubs does.
+            | Outgoing::Native(NativeMessage::Refused { .. } | NativeMessage::Blob(_))
             | Outgoing::Error { .. } => return Ok(()),
         };
         self.log.note(machine, "send", data);
         let Some(document) = document else { return Ok(()) };
+        require(!self.machines[machine].knows_deleted.contains(&document), "the deleted is not spoken of", || {
+            format!("machine {machine} sends document {document} to {}", session.0)
+        })?;
         let message = Message::decode(data.clone(), &Limits::default())
             .map_err(|error| Violation { checker: "own messages are readable", detail: error.to_string() })?;
         self.log.say(|| format!("  machine {machine} to {}: document {document}, {}", session.0, describe(&message)));
@@ -189,6 +206,8 @@ impl World {
         let failed = self.machines[machine].disk.has_failed;
         let excused = match (session, remark) {
             (Some(_), Remark::Store(_)) | (None, Remark::LocalOrphan { .. }) => failed,
+            // Nobody can know before it is told.
+            (Some(_), Remark::Deleted) => true,
             (Some(session), _) => self.is_hostile(session),
             (None, _) => false,
         };

@@ -8,10 +8,15 @@ use syncline_core::hub::{Event, Input};
 use syncline_core::id::{DocumentId, SessionId};
 
 use super::World;
+use crate::action::Kind;
 use crate::app::{App, HandOver};
 use crate::client::machine_actor;
 use crate::image::Stored;
 use crate::oracle::{Checked, Violation, require};
+
+fn hash_of(change: &Bytes) -> automerge::ChangeHash {
+    automerge::ChangeHash(crate::forge::hash(crate::forge::CHANGE, crate::forge::body(change)))
+}
 
 fn broken(detail: String) -> Violation {
     Violation { checker: "applications can read their documents", detail }
@@ -35,7 +40,11 @@ impl World {
         };
         let stored = self.documents.iter().map(raw).collect();
         let actor = machine_actor(machine, machine_.starts);
-        machine_.app = Some(App::open(self.tier, &actor, stored).map_err(broken)?);
+        let mut app = App::open(self.tier, &actor, stored).map_err(broken)?;
+        for (open, id) in app.documents.iter_mut().zip(&self.documents) {
+            open.deleted = machine_.disk.image.is_deleted(id);
+        }
+        machine_.app = Some(app);
         for document in self.documents.clone() {
             self.input(machine, Input::Watch { document })?;
         }
@@ -52,6 +61,9 @@ impl World {
 
     pub(super) fn local_edit(&mut self, machine: usize, document: usize, random: u64) -> Checked {
         let Some(app) = &mut self.machines[machine].app else { return Ok(()) };
+        if app.documents[document].deleted {
+            return Ok(());
+        }
         let content = &mut app.documents[document].content;
         let bytes = if let Some(subject) = self.subject.clone() {
             let acted = content.act(&subject, random, &mut self.oracle);
@@ -61,8 +73,24 @@ impl World {
             content.edit(random, &mut self.oracle)
         };
         let Some(app) = &mut self.machines[machine].app else { return Ok(()) };
+        app.documents[document].undoable.push(hash_of(&bytes));
         let handed = app.wrote(document, bytes).map_err(broken)?;
         self.hand_over(machine, document, handed)
+    }
+
+    /// The application takes back what it wrote last.
+    pub(super) fn local_undo(&mut self, machine: usize, document: usize) -> Checked {
+        let Some(app) = &mut self.machines[machine].app else { return Ok(()) };
+        let open = &mut app.documents[document];
+        if open.deleted {
+            return Ok(());
+        }
+        let Some(change) = open.undoable.pop() else { return Ok(()) };
+        let made = open.content.undo(change, &mut open.aliases, &mut self.oracle)?;
+        self.met(Kind::Undo, machine);
+        let Some(app) = &mut self.machines[machine].app else { return Ok(()) };
+        let handed = made.map(|bytes| app.wrote(document, bytes)).transpose().map_err(broken)?;
+        self.hand_over(machine, document, handed.unwrap_or_default())
     }
 
     fn hand_over(&mut self, machine: usize, document: usize, handed: HandOver) -> Checked {
@@ -118,20 +146,21 @@ impl World {
                 let Some(document) = index(&document) else { return Ok(()) };
                 self.told_of_peer(machine, document, session, &heads, has_all)
             }
-            Event::Unavailable { .. }
-            | Event::Ephemeral { .. }
-            | Event::InStep { .. }
-            | Event::LifeChanged { .. }
-            | Event::LifeFailed { .. }
-            | Event::Refused { .. } => Ok(()),
+            Event::LifeChanged { document, life, .. } => self.life_changed(machine, &document, life),
+            Event::LifeFailed { message, .. } => {
+                require(self.machines[machine].disk.has_failed, "decisions are stored", || {
+                    format!("machine {machine}, without a failure: {message}")
+                })
+            }
+            Event::Unavailable { .. } | Event::Ephemeral { .. } | Event::InStep { .. } | Event::Refused { .. } => {
+                Ok(())
+            }
         }
     }
 
     fn told_of_changes(&mut self, machine: usize, document: usize, changes: &[Bytes], own: bool) -> Checked {
         let stored = self.stored(machine, document);
-        let hash =
-            |bytes: &Bytes| automerge::ChangeHash(crate::forge::hash(crate::forge::CHANGE, crate::forge::body(bytes)));
-        let hashes: Vec<automerge::ChangeHash> = changes.iter().map(hash).collect();
+        let hashes: Vec<automerge::ChangeHash> = changes.iter().map(hash_of).collect();
         let durable = |hash: &automerge::ChangeHash| stored.is_some_and(|stored| stored.hashes.contains(hash));
         require(hashes.iter().all(durable), "told is durable", || {
             format!("machine {machine} tells its application of changes that are not stored")
@@ -154,7 +183,7 @@ impl World {
     ) -> Checked {
         let upstream = machine.checked_sub(1).map(|at| usize::from(self.topology.upstream[at]));
         let Some(upstream) = upstream.filter(|_| session.0 % 2 == 1) else { return Ok(()) };
-        if self.machines[upstream].went_back {
+        if self.machines[upstream].went_back || self.machines[upstream].purged.contains(&document) {
             return Ok(());
         }
         let empty = Stored::default();

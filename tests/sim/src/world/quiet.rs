@@ -29,7 +29,14 @@ impl World {
         self.log.say(|| "settling".to_owned());
         self.end_faults()?;
         let before: Vec<BTreeSet<ChangeHash>> = (0..self.documents.len()).map(|d| self.everything(d)).collect();
+        let lives = self.greatest_lives();
         self.talk_until_silence()?;
+        self.check_lives(&lives)?;
+        if self.restore_all()? {
+            self.log.say(|| "everything is restored".to_owned());
+            self.talk_until_silence()?;
+            self.check_lives(&lives)?;
+        }
         for (document, held) in before.iter().enumerate() {
             self.check_agreement(document, held)?;
         }

@@ -21,7 +21,7 @@ impl World {
     pub(super) fn insert_disks(&mut self) {
         if self.tier == Tier::T2 {
             for machine in &mut self.machines {
-                let mut real = Real::new();
+                let mut real = Real::new(machine.disk.replica);
                 real.set_wall_ms(machine.clocks.wall_ms);
                 real.open().expect("an empty disk that does not fail");
                 machine.disk.real = Some(Box::new(real));

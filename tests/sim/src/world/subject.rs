@@ -46,9 +46,10 @@ impl World {
         let (machine, document) = (&mut machines[machine], documents[document].clone());
         if machine.disk.real.is_some() {
             let (changes, heads) = (vec![bytes.clone()], vec![hash]);
-            machine
-                .disk
-                .submit(Call(vec![(0, Commit { document, changes, heads, changes_before: 0, snapshot: None })]));
+            machine.disk.submit(Call::Commits(vec![(
+                0,
+                Commit { document, changes, heads, changes_before: 0, snapshot: None },
+            )]));
             machine.disk.sync_real(1, oracle)?;
             return machine.disk.restart_process(oracle);
         }

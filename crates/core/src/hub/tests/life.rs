@@ -5,6 +5,7 @@
 
 use super::*;
 use crate::native::RefusalReason;
+use crate::storage::Standing;
 
 /// A document with two changes, in the store.
 fn stored_document(stage: &mut Stage) -> (DocumentId, Vec<Change>) {
@@ -181,6 +182,44 @@ fn a_purged_document_can_come_again_from_a_peer_once_it_is_restored() {
     stage.store.remove(&id);
     stage.input(Input::Purged { document: id.clone() });
     set(&mut stage, &id, false, 2);
+    stage.forget_sent();
+    let all: Vec<_> = changes.iter().collect();
+    stage.sync(A, &id, &[changes[2].hash], &all);
+    assert_eq!(stage.take(A), [heads_only(&[changes[2].hash])]);
+    assert_eq!(stage.store[&id].changes.len(), 3);
+}
+
+/// What is said to a replica that takes the document for deleted is not taken: it waited for what had been said already.
+#[test]
+fn whoever_was_told_something_while_it_thought_the_document_deleted_is_told_again() {
+    let mut stage = Stage::new();
+    let (id, changes) = stored_document(&mut stage);
+    stage.connect_native(A, Role::Upstream);
+    stage.input(Input::Initiate { session: A, document: id.clone() });
+    set(&mut stage, &id, false, 1);
+    stage.forget_sent();
+    hear(&mut stage, A, &id, heard(0, true));
+    let life = stage.lives[&id];
+    assert_eq!(stage.take(A), [life_message(&id, life), heads_only(&[changes[1].hash])]);
+}
+
+/// The summary was read before the purge and arrived after it: the hub announced what no store had any more.
+#[test]
+fn a_summary_that_is_older_than_the_purge_is_not_believed() {
+    let mut stage = Stage::of(&[A]);
+    let (id, changes) = stored_document(&mut stage);
+    let life = heard(100, true);
+    stage.lives.insert(id.clone(), life);
+    let summary = stage.store[&id].summary();
+    stage.holds = true;
+    stage.request(A, &id);
+    stage.store.remove(&id);
+    stage.held.clear();
+    stage.input(Input::Purged { document: id.clone() });
+    let standing = Standing { summary: Some(summary), life: Some(life), local_only: false };
+    stage.input(Input::Loaded { document: id.clone(), loaded: Loaded::Summary(standing) });
+    stage.holds = false;
+    set(&mut stage, &id, false, 1);
     stage.forget_sent();
     let all: Vec<_> = changes.iter().collect();
     stage.sync(A, &id, &[changes[2].hash], &all);
