@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
@@ -41,6 +42,10 @@ struct Arguments {
     /// Most documents that one connection may have open
     #[arg(long, env = "SYNCLINE_SESSION_DOCUMENTS_MAX", default_value_t = 10_000)]
     session_documents_max: usize,
+
+    /// How long a deleted document can be restored before its content is removed, days
+    #[arg(long, env = "SYNCLINE_DELETED_KEEP_DAYS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(0..=36_500))]
+    deleted_keep_days: u32,
 
     /// Most memory that the process may have in which documents from peers are loaded, MiB
     #[arg(long, env = "SYNCLINE_LOAD_MEMORY_MIB_MAX", default_value_t = 4096, global = true, value_parser = clap::value_parser!(u32).range(16..))]
@@ -124,7 +129,8 @@ async fn serve(arguments: &Arguments) -> anyhow::Result<()> {
         ..Limits::default()
     };
     let loader = Arc::new(loader(arguments)?);
-    let config = Config { listen: arguments.listen, data: arguments.data.clone(), limits, loader };
+    let deleted_keep = Duration::from_secs(u64::from(arguments.deleted_keep_days) * 24 * 3600);
+    let config = Config { listen: arguments.listen, data: arguments.data.clone(), limits, loader, deleted_keep };
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let server = Server::start(config).await?;

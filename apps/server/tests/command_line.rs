@@ -26,6 +26,7 @@ fn help_names_every_flag_with_its_variable() {
         ("--data", "SYNCLINE_DATA"),
         ("--message-mib-max", "SYNCLINE_MESSAGE_MIB_MAX"),
         ("--session-documents-max", "SYNCLINE_SESSION_DOCUMENTS_MAX"),
+        ("--deleted-keep-days", "SYNCLINE_DELETED_KEEP_DAYS"),
         ("--log", "SYNCLINE_LOG"),
     ] {
         assert!(help.contains(flag) && help.contains(variable), "{flag} and {variable} are in:\n{help}");
@@ -39,6 +40,7 @@ fn a_wrong_flag_is_refused_with_its_name() {
     for (arguments, name) in [
         (&["--listen", "nowhere"][..], "--listen"),
         (&["--message-mib-max", "0"], "--message-mib-max"),
+        (&["--deleted-keep-days", "100000"], "--deleted-keep-days"),
         (&["--log", "syncline=loud"], "--log"),
         (&["--no-such-flag"], "--no-such-flag"),
     ] {

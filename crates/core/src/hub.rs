@@ -17,6 +17,7 @@ mod memory;
 mod relay;
 mod replace;
 mod respond;
+mod retry;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
@@ -206,6 +207,7 @@ impl Hub {
             }
             // Only those whom we offer our changes have a say in what becomes of them.
             NativeMessage::Refused { document, hash, reason, words } if self.upstreams.contains(&session) => {
+                self.retry_later(now, &document, session, reason);
                 self.outputs.push_back(Output::Notify(Event::Refused { document, session, hash, reason, words }));
             }
             NativeMessage::Refused { .. } => {}

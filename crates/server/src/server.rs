@@ -41,6 +41,8 @@ pub struct Config {
     pub limits: Limits,
     /// Who builds documents that peers have sent.
     pub loader: Arc<dyn Loader>,
+    /// How long deleted documents can be restored before their content is removed.
+    pub deleted_keep: Duration,
 }
 
 /// A server that accepts connections until [`Server::stop`].
@@ -83,10 +85,10 @@ impl Server {
     /// # Errors
     /// [`ServerError`] if either cannot be done.
     pub async fn start(config: Config) -> Result<Self, ServerError> {
-        let Config { listen, data, limits, loader } = config;
+        let listen = config.listen;
         let listener = bind(listen).and_then(|listener| Ok((listener.local_addr()?, listener)));
         let (address, listener) = listener.map_err(|source| ServerError::Listen { address: listen, source })?;
-        Self::start_on(Tcp(listener), Config { listen: address, data, limits, loader }).await
+        Self::start_on(Tcp(listener), Config { listen: address, ..config }).await
     }
 
     /// Opens the store and accepts from a listener that is there already, of whatever kind of connections.
@@ -97,8 +99,9 @@ impl Server {
     where
         L: Listener<Addr = SocketAddr>,
     {
-        let Config { listen: address, data, limits, loader } = config;
-        let store = open_store(data.clone(), loader).await?;
+        let Config { listen: address, data, limits, loader, deleted_keep } = config;
+        let options = syncline_store::Options { loader, deleted_keep, ..syncline_store::Options::default() };
+        let store = open_store(data.clone(), options).await?;
         let (replica, _) = Replica::start(store, Options { limits, ..Options::default() });
         let mut registry = Registry::with_prefix("syncline");
         replica.metrics().register(&mut registry);
@@ -135,8 +138,7 @@ fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-async fn open_store(data: PathBuf, loader: Arc<dyn Loader>) -> Result<Store, StoreError> {
-    let options = syncline_store::Options { loader, ..syncline_store::Options::default() };
+async fn open_store(data: PathBuf, options: syncline_store::Options) -> Result<Store, StoreError> {
     let open = move || Store::open(&data, options);
     match tokio::task::spawn_blocking(open).await {
         Ok(opened) => opened,

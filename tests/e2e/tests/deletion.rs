@@ -1,10 +1,16 @@
-//! A document that was deleted on the server, and the automerge-repo pages that still hold it.
+//! A document that was deleted on the server, and the automerge-repo pages and samod repos that still hold it.
 //!
-//! Owns: what those pages see, and that they cost the server nothing but answers. The deletion comes from a raw peer that
+//! Owns: what those see, and that they cost the server nothing but answers. The deletion comes from a raw peer that
 //! speaks the native extension by hand. Must not: look inside the server. Next: `javascript.rs`; docs/deletion.md.
 
+use std::time::{Duration, Instant};
+
+use automerge::transaction::Transactable;
+use automerge::{Automerge, ROOT, ReadDoc};
+use futures_util::StreamExt;
+use samod::{BackoffConfig, DocHandle, Repo, SearchState};
 use serde_json::json;
-use syncline_e2e::{Browser, DataDirectory, Found, Frame, Item, PackageSet, RawPeer, Received, Server};
+use syncline_e2e::{Browser, DataDirectory, Found, Frame, Item, PATIENCE, PackageSet, RawPeer, Received, Server};
 
 /// A Syncline replica, as far as a deletion needs one.
 struct Replica(RawPeer);
@@ -102,4 +108,107 @@ fn pages_that_hold_a_deleted_document_are_refused_politely_newest() {
 #[test]
 fn pages_that_hold_a_deleted_document_are_refused_politely_oldest() {
     check(PackageSet::Oldest);
+}
+
+/// What the check counts of a data directory, also while a server runs on it.
+fn documents_in(data: &DataDirectory) -> String {
+    let check = Server::check(data.path());
+    let said = String::from_utf8_lossy(&check.stdout).into_owned();
+    assert!(check.status.success(), "{said}");
+    let documents = said.split("clean: ").nth(1).and_then(|rest| rest.split(',').next());
+    documents.unwrap_or_else(|| panic!("no count in {said}")).to_owned()
+}
+
+/// A document of samod's that is on the server, and the repo that made it.
+async fn made_with_samod(server: &Server) -> (Repo, DocHandle) {
+    let repo = samod_at(server).await;
+    let mut document = Automerge::new();
+    let mut transaction = document.transaction();
+    transaction.put(ROOT, "n", 0).expect("the root accepts any key");
+    transaction.commit();
+    let handle = repo.create(document).await.expect("the repo runs");
+    found(&samod_at(server).await, &handle).await;
+    (repo, handle)
+}
+
+async fn samod_at(server: &Server) -> Repo {
+    let repo = Repo::build_tokio().load().await;
+    let url = url::Url::parse(&server.url()).expect("the server's address is a URL");
+    let (initial_delay, max_delay) = (Duration::from_millis(50), Duration::from_millis(250));
+    let dialer = repo.dial_websocket(url, BackoffConfig { initial_delay, max_delay, max_retries: None });
+    let joined = tokio::time::timeout(PATIENCE, dialer.expect("the repo runs").established()).await;
+    joined.expect("within the test's patience").expect("the server accepts the join");
+    repo
+}
+
+/// Searches until the document is there, however long it is not.
+async fn found(repo: &Repo, document: &DocHandle) -> DocHandle {
+    let (mut state, mut updates) = repo.search(document.document_id().clone()).expect("the repo runs");
+    loop {
+        if let SearchState::Found(handle) = state {
+            return handle;
+        }
+        let update = tokio::time::timeout(PATIENCE, updates.next()).await;
+        state = update.expect("it is found within the test's patience").expect("the repo runs");
+    }
+}
+
+fn set(handle: &DocHandle, value: i64) {
+    handle.with_document(|doc| {
+        let mut transaction = doc.transaction();
+        transaction.put(ROOT, "n", value).expect("the root accepts any key");
+        transaction.commit();
+    });
+}
+
+fn number(handle: &DocHandle) -> Option<i64> {
+    handle.with_document(|doc| doc.get(ROOT, "n").expect("readable").and_then(|(value, _)| value.as_i64()))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn samod_keeps_what_it_holds_of_a_deleted_document_and_gives_it_back_after_a_restore() {
+    if Server::is_reference() {
+        return;
+    }
+    let data = DataDirectory::new();
+    let server = Server::start(data.path());
+    let (_repo, held) = made_with_samod(&server).await;
+    let id = held.document_id().to_string();
+    let mut replica = Replica::join(&server);
+    replica.says(&id, true, 1_000);
+
+    set(&held, 1);
+    assert_eq!(number(&held), Some(1), "it goes on with its own copy");
+    let control = held.with_document(|doc| doc.get_heads());
+    server.until_refused(0);
+    let other = samod_at(&server).await;
+    let denied = tokio::time::timeout(PATIENCE, other.find(held.document_id().clone())).await;
+    assert!(matches!(denied, Ok(Ok(None))), "nobody gets it any more");
+    replica.says(&id, false, 2_000);
+    let again = found(&other, &held).await;
+    let mut changes = again.changes();
+    while again.with_document(|doc| doc.get_heads()) != control {
+        tokio::time::timeout(PATIENCE, changes.next()).await.expect("it arrives").expect("the repo runs");
+    }
+    assert_eq!(number(&again), Some(1), "what was written meanwhile comes with it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_content_of_a_deleted_document_goes_when_its_time_is_over() {
+    if Server::is_reference() {
+        return;
+    }
+    let data = DataDirectory::new();
+    let mut server = Server::start(data.path());
+    let (repo, held) = made_with_samod(&server).await;
+    repo.stop().await;
+    Replica::join(&server).says(&held.document_id().to_string(), true, 1_000);
+    assert!(server.stop().success());
+    assert_eq!(documents_in(&data), "1 documents", "it is there for 30 days");
+
+    let _server = Server::start_with(data.path(), &["--deleted-keep-days", "0"]);
+    let began = Instant::now();
+    while documents_in(&data) != "0 documents" {
+        assert!(began.elapsed() < PATIENCE, "it is not removed");
+    }
 }

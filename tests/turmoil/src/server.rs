@@ -51,7 +51,8 @@ pub(crate) async fn run(data: PathBuf, counters: Counters) -> turmoil::Result {
     let listen = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), PORT);
     let server = loop {
         let listener = Simulated(TcpListener::bind(listen).await?);
-        let config = Config { listen, data: data.clone(), limits: Limits::default(), loader: Arc::new(InProcess) };
+        let (limits, deleted_keep) = (Limits::default(), Duration::from_secs(30 * 24 * 3600));
+        let config = Config { listen, data: data.clone(), limits, loader: Arc::new(InProcess), deleted_keep };
         match Server::start_on(listener, config).await {
             Ok(server) => break server,
             // The threads of the store that died are real, and take real time to end.

@@ -11,6 +11,7 @@ use bytes::Bytes;
 
 use super::Receipt;
 use super::input::{Load, SyncMessage};
+use super::retry::Retry;
 use crate::ChangeHash;
 use crate::change::Change;
 use crate::graph::{Graph, Orphans};
@@ -101,6 +102,8 @@ pub(super) struct Peer {
     pub(super) offered_in_vain: bool,
     /// The application knows that the peer had everything when there were so many durable changes.
     pub(super) in_step_at: u32,
+    /// It did not take something, which is offered again.
+    pub(super) retry: Retry,
 }
 
 /// Another history on its way to the disk.
@@ -209,7 +212,15 @@ impl Item {
 
 impl Peer {
     fn new(session: SessionId, sync: PeerSync) -> Self {
-        Self { session, sync, unanswered_request: false, told_life: None, offered_in_vain: false, in_step_at: 0 }
+        Self {
+            session,
+            sync,
+            unanswered_request: false,
+            told_life: None,
+            offered_in_vain: false,
+            in_step_at: 0,
+            retry: Retry::default(),
+        }
     }
 }
 

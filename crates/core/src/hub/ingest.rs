@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::document::{Awaiting, Item, Origin, Persisting, Presence};
+use super::retry::Retry;
 use super::{Event, Hub, Load, Loaded, Now, Outgoing, Output, Receipt, Remark, StoreFailure, SyncMessage};
 use crate::ChangeHash;
 use crate::change::Change;
@@ -223,6 +224,9 @@ impl Hub {
             return;
         };
         let has_all = durable > 0 && document.heads.iter().all(|head| announced.binary_search(head).is_ok());
+        if has_all {
+            peer.retry = Retry::default();
+        }
         if has_all && peer.in_step_at != durable {
             peer.in_step_at = durable;
             let (document, session, heads) = (document.id.clone(), peer.session, document.heads.clone());

@@ -46,6 +46,7 @@ impl Hub {
         if self.respond_life(key, session) {
             return;
         }
+        self.retry_if_due(now, key, session);
         let limits = &self.limits;
         let Some(document) = self.documents.get_mut(key as usize).and_then(Option::as_mut) else { return };
         let Ok(at) = document.peers.binary_search_by_key(&session, |peer| peer.session) else { return };

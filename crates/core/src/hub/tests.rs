@@ -12,6 +12,7 @@ mod opening;
 mod passing;
 mod reading;
 mod replace;
+mod retry;
 
 use std::collections::{BTreeMap, VecDeque};
 

@@ -1,0 +1,52 @@
+//! Changes of ours that a server did not take, offered again while the connection lasts.
+//!
+//! Owns: when that is tried, and how often. Must not: change what is offered: a conversation begins anew, and finds out.
+//! Next: `respond.rs`, `ingest.rs`; docs/protocol.md §9.
+
+use std::time::Duration;
+
+use super::{Hub, Now};
+use crate::id::{DocumentId, SessionId};
+use crate::native::RefusalReason;
+use crate::sync::PeerSync;
+
+/// Between a refusal and the next try; twice as long after each try that is refused too.
+const RETRY: Duration = Duration::from_secs(30);
+
+/// Tries on one connection. The last one is 16 minutes after the one before.
+const RETRIES_MAX: u8 = 6;
+
+/// What is still to be tried with one server about one document.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Retry {
+    at: Option<Duration>,
+    tried: u8,
+}
+
+impl Hub {
+    /// A server did not take a change. Most reasons may be gone after a while: there was no room, a limit has been raised.
+    pub(super) fn retry_later(&mut self, now: Now, id: &DocumentId, session: SessionId, reason: RefusalReason) {
+        let Some(key) = self.keys.get(id).copied() else { return };
+        let Some(peer) = self.document(key).and_then(|document| document.peer(session)) else { return };
+        // What another device contradicts is never taken: its author writes it anew.
+        if reason == RefusalReason::ActorInUse || peer.retry.at.is_some() || peer.retry.tried >= RETRIES_MAX {
+            return;
+        }
+        let at = now.mono + RETRY * (1 << peer.retry.tried);
+        peer.retry.at = Some(at);
+        self.wake_at(key, at);
+    }
+
+    /// Begins the conversation anew if a try is due, and sees to it that a later one will be.
+    pub(super) fn retry_if_due(&mut self, now: Now, key: u32, session: SessionId) {
+        let Some(peer) = self.document(key).and_then(|document| document.peer(session)) else { return };
+        match peer.retry.at {
+            Some(at) if at <= now.mono => {
+                peer.retry = Retry { at: None, tried: peer.retry.tried + 1 };
+                peer.sync = PeerSync::initiate();
+            }
+            Some(at) => self.wake_at(key, at),
+            None => {}
+        }
+    }
+}
