@@ -144,13 +144,17 @@ impl Disk {
     /// A start finds which documents stay here: as was acknowledged, or as a call that is in doubt would have it.
     fn find_local_only(&mut self, candidates: &[Call]) -> Checked {
         let mut expected: BTreeMap<DocumentId, BTreeSet<bool>> = BTreeMap::new();
-        for document in &self.image.local_only {
-            expected.entry(document.clone()).or_default().insert(true);
-        }
-        for call in candidates {
-            let Call::LocalOnly { document, local_only, .. } = call else { continue };
+        let known = self.image.documents.keys().chain(self.image.lives.keys()).chain(&self.image.local_only);
+        let decided = candidates.iter().filter_map(|call| match call {
+            Call::LocalOnly { document, local_only, .. } => Some((document, *local_only)),
+            Call::Life { .. } | Call::Commits(_) => None,
+        });
+        for document in known.chain(decided.clone().map(|(document, _)| document)) {
             let before = self.image.local_only.contains(document);
-            expected.entry(document.clone()).or_default().extend([before, *local_only]);
+            expected.entry(document.clone()).or_default().insert(before);
+        }
+        for (document, local_only) in decided {
+            expected.entry(document.clone()).or_default().insert(local_only);
         }
         let Some(real) = &self.real else { return Ok(()) };
         for (document, expected) in expected {
