@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use syncline_core::clock::Stamp;
 use syncline_core::id::DocumentId;
+use syncline_store::StoreError;
 use tokio::sync::watch;
 
 use crate::repo::{Background, Repo};
@@ -52,7 +53,8 @@ impl FromStr for Position {
     }
 }
 
-/// Documents in the order in which they were last changed, here or elsewhere, once that is durable here.
+/// Documents in the order in which they were last changed, deleted or restored, here or elsewhere, once that is durable
+/// here. Of one that is deleted, [`Repo::find_local`] says so.
 ///
 /// A document that changes several times before it is told of comes once, at its latest place. A feed that nobody reads
 /// takes a bounded amount of memory and misses nothing.
@@ -65,7 +67,7 @@ pub struct Feed {
 }
 
 impl Repo {
-    /// Follows the whole repo: every document that was changed after this position, and from there on.
+    /// Follows the whole repo: every document that was changed, deleted or restored after this position, and from there on.
     ///
     /// ```
     /// # use syncline::automerge::{ROOT, transaction::Transactable};
@@ -90,7 +92,7 @@ impl Repo {
 }
 
 impl Feed {
-    /// The next document that has changed; waits for one.
+    /// The next document that has changed, or was deleted or restored; waits for one.
     ///
     /// # Errors
     /// [`Error::Closed`] when the repo is closed, [`Error::Store`] when it cannot be read.
@@ -125,19 +127,15 @@ impl Feed {
         let (background, queue, position) = (Arc::clone(&self.background), Arc::clone(&self.queue), self.position);
         let read = move || {
             let store = background.engine.replica.store();
-            let mut after: Option<DocumentId> = None;
-            let result = loop {
-                let page = match store.documents(after.as_ref(), PAGE) {
-                    Ok(page) => page,
-                    Err(error) => break Err(Error::from(error)),
-                };
-                let Some((last, _)) = page.last() else { break Ok(()) };
-                after = Some(last.clone());
-                let mut pending = queue.lock();
-                for (document, summary) in page.into_iter().filter(|(_, summary)| summary.last_stamp > position) {
-                    pending.add(document, summary.last_stamp);
-                }
+            let changed = |after: Option<&DocumentId>| {
+                let page = store.documents(after, PAGE)?;
+                Ok(page.into_iter().map(|(document, summary)| (document, summary.last_stamp)).collect())
             };
+            let decided = |after: Option<&DocumentId>| {
+                let page = store.lives(after, PAGE)?;
+                Ok(page.into_iter().map(|(document, entry)| (document, entry.noted)).collect())
+            };
+            let result = queue.fill(position, changed).and_then(|()| queue.fill(position, decided));
             // The last handle of a repo must not be dropped on one of its own threads.
             (result, background)
         };
@@ -201,6 +199,23 @@ struct Queue {
 }
 
 impl Queue {
+    /// Takes in what the store has after a position, page by page in the order of ids.
+    fn fill(
+        &self,
+        position: Stamp,
+        page: impl Fn(Option<&DocumentId>) -> Result<Vec<(DocumentId, Stamp)>, StoreError>,
+    ) -> Result<(), Error> {
+        let mut after: Option<DocumentId> = None;
+        loop {
+            let page = page(after.as_ref())?;
+            let Some((last, _)) = page.last() else { return Ok(()) };
+            after = Some(last.clone());
+            let mut pending = self.lock();
+            let later = page.into_iter().filter(|(_, stamp)| *stamp > position);
+            later.for_each(|(document, stamp)| pending.add(document, stamp));
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Pending> {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -90,12 +90,16 @@ async fn a_remote_change_says_who_brought_it() {
     assert_eq!(origins, BTreeSet::from([Origin::Server(address(&server).into())]));
 }
 
+fn saved(document: &syncline::Document) {
+    block_on(document.saved()).expect("room on the disk");
+}
+
 #[test]
 fn the_feed_goes_on_where_it_was_in_a_later_run() {
     let directory = directory();
     let repo = Repo::open(directory.path()).expect("a repo");
-    let documents: Vec<_> = (0..5).map(|n| note(&repo, &n.to_string())).collect();
-    documents.iter().for_each(|document| block_on(document.saved()).expect("saved"));
+    // Documents that are made at one time become durable in any order.
+    let documents: Vec<_> = (0..5).map(|n| note(&repo, &n.to_string())).inspect(saved).collect();
     let urls: Vec<_> = documents.iter().map(syncline::Document::url).collect();
     let mut feed = repo.changes_since(Position::START).expect("open");
     assert_eq!(take(&mut feed, 3), urls[..3]);
@@ -135,4 +139,28 @@ async fn the_feed_tells_of_documents_that_nobody_has_open() {
     drop(mine);
     theirs.change(|tx| tx.put(ROOT, "there", 1)).expect("a change");
     assert_eq!(within("it comes", feed.next()).await.expect("open"), url);
+}
+
+#[test]
+fn the_feed_tells_of_deletions_and_restorations_also_after_a_restart() {
+    let directory = directory();
+    let repo = Repo::open(directory.path()).expect("a repo");
+    let urls: Vec<_> = (0..3).map(|n| note(&repo, &n.to_string()).url()).collect();
+    let mut feed = repo.changes_since(Position::START).expect("open");
+    take(&mut feed, 3);
+    block_on(repo.delete(&urls[1])).expect("room on the disk");
+    assert_eq!(take(&mut feed, 1), [urls[1].clone()]);
+    assert!(matches!(repo.find_local(&urls[1]), Err(Error::Deleted { .. })), "that is what it tells of");
+    let kept = feed.position();
+    block_on(repo.delete(&urls[0])).expect("room on the disk");
+    drop(block_on(repo.restore(&urls[1])).expect("within its time"));
+    drop(feed);
+    block_on(repo.close()).expect("a clean close");
+
+    let repo = Repo::open(directory.path()).expect("the same repo");
+    let mut feed = repo.changes_since(kept).expect("open");
+    assert_eq!(take(&mut feed, 2), [urls[0].clone(), urls[1].clone()]);
+    assert!(repo.find_local(&urls[1]).is_ok());
+    put(&repo.find_local(&urls[2]).expect("stored"), "text", "later");
+    assert_eq!(take(&mut feed, 1), [urls[2].clone()], "what comes after a record is after it");
 }

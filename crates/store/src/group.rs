@@ -102,6 +102,8 @@ pub(crate) struct Group {
     pub next_seq: i64,
     pub rows: usize,
     pub bytes: usize,
+    /// Documents whose record has changed, and when that was noted.
+    pub lives: Vec<(DocumentId, Stamp)>,
     /// Some record says that its document is deleted.
     pub deleted: bool,
     /// A document that began anew, and whether there was one before.
@@ -207,7 +209,9 @@ impl Group {
         let own = |deleted| Life::own(before, clock.tick(self.wall_ms), shared.replica, deleted);
         let life = Life::after(before, update, own);
         if before != Some(life) {
-            LifeEntry::write(write, document, &life, self.wall_ms)?;
+            let noted = clock.tick(self.wall_ms);
+            LifeEntry::write(write, document, &life, self.wall_ms, noted)?;
+            self.lives.push((document.clone(), noted));
         }
         self.deleted |= life.deleted;
         Ok(life)

@@ -38,17 +38,20 @@ pub struct LifeEntry {
     /// When this store noted it, by this machine's clock: milliseconds since the Unix epoch. The grace period counts
     /// from then.
     pub noted_ms: u64,
+    /// The same by this store's own clock: a place among the stamps of changes. Zero for what an earlier version noted.
+    pub noted: Stamp,
     /// Whether the document's bytes are gone from this store.
     pub purged: bool,
 }
 
 impl LifeEntry {
-    const COLUMNS: &str = "stamp, replica, deleted, noted_ms, purged";
+    const COLUMNS: &str = "stamp, replica, deleted, noted_ms, purged, noted";
 
     fn from_row(row: &Row<'_>) -> rusqlite::Result<Self> {
         let stamp = Stamp::from_u64(row.get::<_, i64>(0)?.cast_unsigned());
         let life = Life { stamp, replica: ReplicaId(row.get(1)?), deleted: row.get(2)? };
-        Ok(Self { life, noted_ms: row.get(3)?, purged: row.get(4)? })
+        let noted = Stamp::from_u64(row.get::<_, i64>(5)?.cast_unsigned());
+        Ok(Self { life, noted_ms: row.get(3)?, noted, purged: row.get(4)? })
     }
 
     pub(crate) fn find(connection: &Connection, id: &DocumentId) -> rusqlite::Result<Option<Self>> {
@@ -71,19 +74,25 @@ impl LifeEntry {
         let mut rows = statement.query((after.map(DocumentId::as_bytes), limit))?;
         let mut entries = Vec::new();
         while let Some(row) = rows.next()? {
-            let id = read::document_id(row.get_ref(5)?.as_blob().map_err(rusqlite::Error::from)?)?;
+            let id = read::document_id(row.get_ref(6)?.as_blob().map_err(rusqlite::Error::from)?)?;
             entries.push((id, Self::from_row(row)?));
         }
         Ok(entries)
     }
 
     /// Writes the record that stands, noted at this time.
-    pub(crate) fn write(write: &Connection, id: &DocumentId, life: &Life, noted_ms: u64) -> rusqlite::Result<()> {
-        const SQL: &str = "INSERT INTO life (document, stamp, replica, deleted, noted_ms) VALUES (?1, ?2, ?3, ?4, ?5) \
-                           ON CONFLICT (document) DO UPDATE SET stamp = ?2, replica = ?3, deleted = ?4, noted_ms = ?5, \
-                           purged = purged AND ?4";
-        let stamp = life.stamp.as_u64().cast_signed();
-        let values = (id.as_bytes(), stamp, &life.replica.0[..], life.deleted, noted_ms.cast_signed());
+    pub(crate) fn write(
+        write: &Connection,
+        id: &DocumentId,
+        life: &Life,
+        noted_ms: u64,
+        noted: Stamp,
+    ) -> rusqlite::Result<()> {
+        const SQL: &str = "INSERT INTO life (document, stamp, replica, deleted, noted_ms, noted) \
+                           VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (document) DO UPDATE SET \
+                           stamp = ?2, replica = ?3, deleted = ?4, noted_ms = ?5, noted = ?6, purged = purged AND ?4";
+        let [stamp, noted] = [life.stamp, noted].map(|stamp| stamp.as_u64().cast_signed());
+        let values = (id.as_bytes(), stamp, &life.replica.0[..], life.deleted, noted_ms.cast_signed(), noted);
         write.prepare_cached(SQL)?.execute(values).map(|_| ())
     }
 }
@@ -91,6 +100,12 @@ impl LifeEntry {
 /// Whether the last word on a document is that it is deleted.
 pub(crate) fn is_deleted(read: &Connection, id: &DocumentId) -> rusqlite::Result<bool> {
     Ok(LifeEntry::find(read, id)?.is_some_and(|entry| entry.life.deleted))
+}
+
+/// The latest stamp at which a record was noted.
+pub(crate) fn latest_noted(read: &Connection) -> rusqlite::Result<Stamp> {
+    let latest = read.query_row("SELECT ifnull(max(noted), 0) FROM life", [], |row| row.get::<_, i64>(0))?;
+    Ok(Stamp::from_u64(latest.cast_unsigned()))
 }
 
 /// What one step of purging did.

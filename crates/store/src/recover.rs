@@ -24,7 +24,7 @@ use crate::schema::{self, DocumentRow, LOG_SEQ_MAX};
 pub(crate) struct Recovered {
     pub overlay: Overlay,
     pub log: Log,
-    /// The highest stamp that any change has, or that was written down.
+    /// The highest stamp that any change or life record has, or that was written down.
     pub highest: Stamp,
     /// Documents with rows that have been set aside, at this start or an earlier one.
     pub damaged: BTreeSet<DocumentId>,
@@ -33,7 +33,7 @@ pub(crate) struct Recovered {
 /// Reads the log. Rows of documents in which it is damaged are moved out of it first, all or none.
 pub(crate) fn recover(connection: &Connection) -> Result<Recovered, StoreError> {
     let mut pass = Pass::over(connection)?;
-    let highest = pass.highest.max(schema::highest_stamp(connection)?);
+    let highest = pass.highest.max(schema::highest_stamp(connection)?).max(life::latest_noted(connection)?);
     if !pass.damaged.is_empty() {
         set_aside(connection, &pass.damaged, highest)?;
         pass = Pass::over(connection)?;

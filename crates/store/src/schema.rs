@@ -88,6 +88,7 @@ const MIGRATIONS: [&str; 6] = [
         heads INTEGER NOT NULL,
         PRIMARY KEY (server, document)
     ) STRICT, WITHOUT ROWID;
+    ALTER TABLE life ADD COLUMN noted INTEGER NOT NULL DEFAULT 0;
 ",
     "
     CREATE TABLE blob (

@@ -372,7 +372,8 @@ impl Store {
     }
 
     /// Calls back after each group of commits, from the writer thread and before their own callbacks, with every document
-    /// in it and the stamp of its last change. Calls come in the order of the stamps. The callback must not block; a
+    /// in it and the stamp of its last change, and every document whose life record has changed and the stamp at which that
+    /// was noted. Calls come in the order of the stamps. The callback must not block; a
     /// later one replaces it.
     pub fn on_committed(&self, callback: impl Fn(&[(DocumentId, Stamp)]) + Send + Sync + 'static) {
         let mut committed = self.inner.shared.committed.lock().unwrap_or_else(PoisonError::into_inner);

@@ -34,7 +34,8 @@ use crate::store::Options;
 /// Called after each purge of a document, from the writer thread.
 pub(crate) type OnPurged = Arc<dyn Fn(DocumentId) + Send + Sync>;
 
-/// Told which documents were committed, and the stamp of the last change of each.
+/// Told which documents were committed, and the stamp of the last change of each; and of which the life record changed,
+/// and when.
 pub(crate) type Committed = Arc<dyn Fn(&[(DocumentId, Stamp)]) + Send + Sync>;
 
 /// Longest wait before another look at the wall clock, which may have been set meanwhile.
@@ -466,7 +467,7 @@ impl Writer {
             self.shared.documents.fetch_sub(u64::from(*existed), Ordering::Relaxed);
             self.purge_at = Some(Instant::now());
         }
-        let mut committed = Vec::with_capacity(group.documents.len());
+        let mut committed = group.lives;
         for (id, pending) in group.documents {
             if pending.rows.is_empty() {
                 continue;
