@@ -55,6 +55,14 @@ struct Arguments {
     #[arg(long, env = "SYNCLINE_LOAD_SECONDS_MAX", default_value_t = 60, global = true, value_parser = clap::value_parser!(u32).range(1..))]
     load_seconds_max: u32,
 
+    /// Largest blob (attachment) that is taken, MiB
+    #[arg(long, env = "SYNCLINE_BLOB_MIB_MAX", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(0..=1_048_576))]
+    blob_mib_max: u32,
+
+    /// Most room that all blobs together may take, MiB
+    #[arg(long, env = "SYNCLINE_BLOBS_MIB_MAX", default_value_t = 16 * 1024)]
+    blobs_mib_max: u32,
+
     /// What to log: error, warn, info, debug or trace, or a filter such as syncline_replica=debug
     #[arg(long, env = "SYNCLINE_LOG", default_value = "info")]
     log: String,
@@ -126,6 +134,8 @@ async fn serve(arguments: &Arguments) -> anyhow::Result<()> {
         message_bytes_max,
         inflate_bytes_max: message_bytes_max,
         session_documents_max: arguments.session_documents_max,
+        blob_bytes_max: u64::from(arguments.blob_mib_max) * 1024 * 1024,
+        blobs_bytes_max: u64::from(arguments.blobs_mib_max) * 1024 * 1024,
         ..Limits::default()
     };
     let loader = Arc::new(loader(arguments)?);
@@ -139,7 +149,9 @@ async fn serve(arguments: &Arguments) -> anyhow::Result<()> {
     println!("  status page  http://{address}/");
     println!("  data         {}", arguments.data.display());
     if !address.ip().is_loopback() {
-        println!("  warning      anyone who can reach {address} can read and write every document whose id they know");
+        println!(
+            "  warning      anyone who can reach {address} can read and write every document whose id they know,\n               and every blob whose address they know"
+        );
     }
     tokio::select! {
         _ = terminate.recv() => {}
@@ -157,6 +169,9 @@ fn check(data: &Path) -> anyhow::Result<ExitCode> {
         println!("{fault}");
     }
     let verdict = if report.is_clean() { "clean".to_owned() } else { format!("{} faults", report.faults) };
-    println!("{verdict}: {} documents, {} changes, {} bytes", report.documents, report.changes, report.bytes);
+    println!(
+        "{verdict}: {} documents, {} changes, {} bytes; {} blobs, {} bytes",
+        report.documents, report.changes, report.bytes, report.blobs, report.blob_bytes
+    );
     Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::from(2) })
 }

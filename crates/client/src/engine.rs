@@ -20,6 +20,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::Error;
+use crate::blob::Transfers;
 use crate::deletion::Decisions;
 use crate::document::Lease;
 use crate::feed::Feeds;
@@ -53,6 +54,7 @@ pub(crate) struct Engine {
     pub(crate) text_encoding: TextEncoding,
     pub(crate) servers: Servers,
     pub(crate) decisions: Decisions,
+    pub(crate) transfers: Transfers,
     /// How long deleted documents can be restored.
     pub(crate) deleted_keep: Duration,
     pub(crate) feeds: Arc<Feeds>,
@@ -96,6 +98,7 @@ impl Engine {
             text_encoding: options.text_encoding,
             servers: Servers::new(),
             decisions: Decisions::default(),
+            transfers: Transfers::new(),
             deleted_keep: options.store.deleted_keep,
             feeds,
             sync: options.sync,
@@ -208,10 +211,12 @@ impl Engine {
             News::Joined { server: None, .. } => {}
             News::Left { session } => {
                 self.servers.left(session);
+                self.transfers.tick();
                 for live in self.all_live() {
                     live.progress.send_modify(|ticks| *ticks += 1);
                 }
             }
+            News::Blob(event) => self.transfers.hear(event),
             News::Refused { session, offence: Offence::PeerError(words) } => self.servers.complained(session, &words),
             // What the server did wrong is logged; nothing of it came into a document.
             News::Refused { .. } => {}
@@ -328,6 +333,7 @@ impl Engine {
         self.stopped.send_replace(true);
         self.decisions.end();
         self.feeds.end();
+        self.transfers.tick();
         let mut unsaved = Ok(());
         for live in self.all_live() {
             live.end();

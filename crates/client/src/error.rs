@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use automerge::ChangeHash;
+use syncline_core::blob::{BlobHash, BlobRefusal};
 use syncline_core::change::ChangeError;
 use syncline_core::id::DocumentId;
 use syncline_replica::{DialError, NoCertificate};
@@ -215,6 +216,62 @@ pub enum Error {
         document: DocumentId,
         /// What the store said.
         reason: String,
+    },
+    /// A blob is larger than blobs may be. **State:** nothing of it is kept. **Do:** split it, or raise
+    /// `Limits::blob_bytes_max`.
+    #[error("the blob has more than {bytes_max} bytes, which is the most that is kept")]
+    BlobTooLarge {
+        /// The limit.
+        bytes_max: u64,
+    },
+    /// What was to become a blob could not be read. **State:** nothing of it is kept. **Do:** as the message says.
+    #[error("the content cannot be read: {0}")]
+    BlobRead(std::io::Error),
+    /// The blob, or a part of it, is not on this disk. **State:** nothing was changed. **Do:** fetch it.
+    #[error("blob {blob} is not stored here")]
+    BlobNotHere {
+        /// The blob.
+        blob: BlobHash,
+    },
+    /// No connected server has said that it has the blob. **State:** this device's copy stays. **Do:** try again when a server
+    /// is connected and has it.
+    #[error("blob {blob} may be on no other disk than this one")]
+    BlobOnlyHere {
+        /// The blob.
+        blob: BlobHash,
+    },
+    /// The blob is not stored here, and the repo connects to no server. **State:** what has come of it is kept.
+    /// **Do:** connect to a server that has it.
+    #[error("blob {blob} is not stored here, and no server is connected to")]
+    BlobNoServer {
+        /// The blob.
+        blob: BlobHash,
+    },
+    /// The blob is not stored here, and every connected server says that it has not got it either. **State:** what has come
+    /// of it is kept. **Do:** try again once whoever put it has been online.
+    #[error("blob {blob} is neither stored here nor on a connected server")]
+    BlobUnavailable {
+        /// The blob.
+        blob: BlobHash,
+    },
+    /// Nothing of the blob has come for too long. **State:** what has come of it is kept. **Do:** fetch it again.
+    #[error("nothing of blob {blob} has come within {waited:?}")]
+    BlobTimeout {
+        /// The blob.
+        blob: BlobHash,
+        /// How long was waited.
+        waited: Duration,
+    },
+    /// The blob cannot be had, or not be kept: what came does not have the hash, it is too large, or there is no room.
+    /// **State:** as the message says; nothing else was changed. **Do:** as the message says.
+    #[error("blob {blob} cannot be fetched: {message}")]
+    BlobRefused {
+        /// The blob.
+        blob: BlobHash,
+        /// Why, for programs.
+        reason: BlobRefusal,
+        /// Why, for people.
+        message: String,
     },
     /// The repo was closed. **State:** what was saved is kept; this call did nothing. **Do:** open it again.
     #[error("the repo is closed")]

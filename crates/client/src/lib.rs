@@ -12,10 +12,11 @@
 //! time which of these are true.
 //!
 //! Reading order: [`repo`] opens and finds, [`document`] reads, changes and watches, [`deletion`] deletes
-//! and restores, [`selection`] says what goes to servers, [`status`] and [`server`] name what
+//! and restores, [`selection`] says what goes to servers, [`blob`] keeps attachments, [`status`] and [`server`] name what
 //! is known, [`url`] is how documents are passed on, [`error`] what can go wrong; `engine` runs behind a repo, `live` is
 //! one document in memory, `journal` its changes that are not saved.
 
+pub mod blob;
 mod blocking;
 mod branch;
 mod cbor;
@@ -51,6 +52,7 @@ pub mod watch;
 
 pub use automerge;
 pub use autosurgeon;
+pub use blob::{BlobFetch, BlobProgress, BlobStatus};
 pub use blocking::block_on;
 pub use deletion::Deleted;
 pub use document::{ChangeOptions, Document};
@@ -64,6 +66,7 @@ pub use selection::SyncPolicy;
 pub use server::{ConnectOptions, Connection, Server};
 pub use status::{Complaint, OnOneServer, OnServer, RepoStatus, Saved, Status};
 pub use steps::Origin;
+pub use syncline_core::blob::{BlobHash, BlobRefusal};
 pub use text::TextEditor;
 pub use url::DocumentUrl;
 pub use view::View;

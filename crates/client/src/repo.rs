@@ -69,7 +69,7 @@ impl Default for Options {
 #[derive(Debug, Clone)]
 pub struct Repo {
     pub(crate) background: Arc<Background>,
-    find_timeout: Duration,
+    pub(crate) find_timeout: Duration,
 }
 
 impl Repo {
@@ -317,6 +317,7 @@ impl Background {
         };
         let engine = Arc::new(Engine::new(replica, runtime.handle().clone(), &options));
         runtime.spawn(Arc::clone(&engine).run(news));
+        runtime.spawn(Arc::clone(&engine).resume_pushes());
         runtime.spawn(Arc::clone(&engine).keep_in_step());
         Ok(Self { engine, runtime: Mutex::new(Some(runtime)) })
     }

@@ -3,12 +3,16 @@
 //! Owns: what each reads, what it writes, and which values it refuses. Must not: know a document; autosurgeon does.
 //! Next: `typed.rs`; docs/client.md, "Types between Rust and JavaScript".
 
+mod blob;
+
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use autosurgeon::reconcile::{CounterReconciler, NoKey, TextReconciler};
 use autosurgeon::{Hydrate, HydrateError, ReadDoc, Reconcile, Reconciler};
+
+pub use blob::Blob;
 
 /// The largest whole number that JavaScript's numbers hold exactly, 2⁵³ − 1.
 pub const INTEGER_MAX: i64 = (1 << 53) - 1;

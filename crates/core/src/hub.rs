@@ -211,6 +211,8 @@ impl Hub {
                 self.outputs.push_back(Output::Notify(Event::Refused { document, session, hash, reason, words }));
             }
             NativeMessage::Refused { .. } => {}
+            // The shell hands these to the exchange: no hub has a part of a blob.
+            NativeMessage::Blob(_) => {}
         }
     }
 

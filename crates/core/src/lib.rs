@@ -6,12 +6,14 @@
 //! Reading order: [`id`] and [`clock`] name things, [`chunk`] and [`change`] turn hostile bytes into validated changes,
 //! [`graph`] is what a replica knows of a document, [`sync`] agrees on one document with one peer, [`hub`] does so
 //! for all documents and peers, [`session`] speaks with one socket, [`wire`] is the byte format of that speech,
-//! [`native`] what Syncline replicas add to it, [`life`] says which documents are deleted, [`storage`] is the seam to a
+//! [`native`] what Syncline replicas add to it, [`life`] says which documents are deleted, [`blob`]
+//! are attachments and how they travel, [`storage`] is the seam to a
 //! store, [`loader`] to whoever builds whole documents, and [`limits`] bounds all of it.
 
 // A test's helper panics on whatever it did not expect.
 #![cfg_attr(test, allow(clippy::wildcard_enum_match_arm))]
 
+pub mod blob;
 pub mod change;
 pub mod chunk;
 pub mod clock;

@@ -52,6 +52,16 @@ pub struct Limits {
     pub graph_cache_bytes: usize,
     /// Bytes of document payloads that a hub may have asked the store for at one time, beyond one document.
     pub fetch_bytes_max: usize,
+    /// Largest blob that is taken from a peer, bytes.
+    pub blob_bytes_max: u64,
+    /// Most bytes that all blobs on a server take; a client's bound is in its store's options.
+    pub blobs_bytes_max: u64,
+    /// Bytes of one blob that may be asked for and not be stored yet.
+    pub blob_window_bytes: u64,
+    /// Most blobs that one connection may send at one time, and most that it may want.
+    pub blob_transfers_max: usize,
+    /// Longest that whoever sends a blob may send nothing of it.
+    pub blob_stall_timeout: Duration,
 }
 
 impl Default for Limits {
@@ -80,6 +90,11 @@ impl Default for Limits {
             remote_subscriptions_max: 1_024,
             graph_cache_bytes: 64 * MIB,
             fetch_bytes_max: 8 * MIB,
+            blob_bytes_max: 1024 * MIB as u64,
+            blobs_bytes_max: 16 * 1024 * MIB as u64,
+            blob_window_bytes: 512 * 1024,
+            blob_transfers_max: 16,
+            blob_stall_timeout: Duration::from_secs(30),
         }
     }
 }

@@ -1,17 +1,18 @@
 //! What Syncline replicas say to each other beside automerge-repo's protocol.
 //!
 //! Owns: the versions, the kinds of messages and their bytes. Must not: know what follows from a message.
-//! Next: `session.rs`, `hub/life.rs`; docs/protocol.md §9.
+//! Next: `session.rs`, `hub/life.rs`, `blob/message.rs`; docs/protocol.md §9.
 
 use bytes::{Buf, BufMut, Bytes};
 
 use crate::ChangeHash;
+use crate::blob::{self, BlobMessage};
 use crate::clock::Stamp;
 use crate::id::{DocumentId, ReplicaId};
 use crate::life::Life;
 
 /// The newest version that this code speaks.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// Longest words of a refusal, bytes.
 const WORDS_BYTES_MAX: usize = 4 * 1024;
@@ -43,6 +44,8 @@ pub enum NativeMessage {
         /// Why, for people.
         words: String,
     },
+    /// About a blob, which is no document's.
+    Blob(BlobMessage),
 }
 
 /// Why a change was not taken, as far as its author can do something about it.
@@ -95,14 +98,16 @@ impl NativeMessage {
     pub fn since(&self) -> u16 {
         match self {
             Self::Life { .. } | Self::Refused { .. } => 1,
+            Self::Blob(_) => blob::message::SINCE,
         }
     }
 
-    /// The document that it is about.
+    /// Bytes beyond a few dozen that it takes in a queue.
     #[must_use]
-    pub fn document(&self) -> &DocumentId {
+    pub fn weight(&self) -> usize {
         match self {
-            Self::Life { document, .. } | Self::Refused { document, .. } => document,
+            Self::Blob(message) => message.weight(),
+            Self::Life { .. } | Self::Refused { .. } => 0,
         }
     }
 
@@ -127,6 +132,7 @@ impl NativeMessage {
                 out.put_u16(words.len() as u16);
                 out.put_slice(words.as_bytes());
             }
+            Self::Blob(message) => message.encode(&mut out),
         }
         Bytes::from(out)
     }
@@ -139,6 +145,7 @@ impl NativeMessage {
         match take_u8(&mut data)? {
             LIFE => Ok(Some(decode_life(&mut data)?)),
             REFUSED => Ok(Some(decode_refused(&mut data)?)),
+            kind if BlobMessage::is_kind(kind) => Ok(Some(Self::Blob(BlobMessage::decode(kind, &mut data)?))),
             _ => Ok(None),
         }
     }
@@ -182,17 +189,17 @@ fn take_document(data: &mut Bytes) -> Result<DocumentId, NativeError> {
     DocumentId::from_bytes(&bytes).map_err(|_| NativeError::Bad("document id"))
 }
 
-fn take_u8(data: &mut Bytes) -> Result<u8, NativeError> {
+pub(crate) fn take_u8(data: &mut Bytes) -> Result<u8, NativeError> {
     data.try_get_u8().map_err(|_| NativeError::Truncated)
 }
 
-fn take_array<const N: usize>(data: &mut Bytes) -> Result<[u8; N], NativeError> {
+pub(crate) fn take_array<const N: usize>(data: &mut Bytes) -> Result<[u8; N], NativeError> {
     let mut array = [0; N];
     data.try_copy_to_slice(&mut array).map_err(|_| NativeError::Truncated)?;
     Ok(array)
 }
 
-fn take(data: &mut Bytes, length: usize) -> Result<Bytes, NativeError> {
+pub(crate) fn take(data: &mut Bytes, length: usize) -> Result<Bytes, NativeError> {
     if data.len() < length {
         return Err(NativeError::Truncated);
     }
@@ -200,7 +207,7 @@ fn take(data: &mut Bytes, length: usize) -> Result<Bytes, NativeError> {
 }
 
 /// The text, or as much of its start as fits.
-fn cut(text: &str, bytes_max: usize) -> &str {
+pub(crate) fn cut(text: &str, bytes_max: usize) -> &str {
     let mut end = text.len().min(bytes_max);
     while !text.is_char_boundary(end) {
         end -= 1;
@@ -211,6 +218,7 @@ fn cut(text: &str, bytes_max: usize) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::blob::{BlobHash, BlobRefusal};
 
     fn document() -> DocumentId {
         DocumentId::from_bytes(&[7; 16]).expect("16 bytes")
@@ -231,6 +239,20 @@ mod tests {
             refused(RefusalReason::ActorInUse),
             refused(RefusalReason::NoRoomToWait),
             refused(RefusalReason::Limit),
+            NativeMessage::Blob(BlobMessage::Offer { hash: BlobHash([3; 32]), size: 70_000 }),
+            NativeMessage::Blob(BlobMessage::Want { hash: BlobHash([3; 32]), from: 65_536, to: 70_000 }),
+            NativeMessage::Blob(BlobMessage::Piece {
+                hash: BlobHash([3; 32]),
+                size: 70_000,
+                offset: 65_536,
+                data: Bytes::from_static(b"rest"),
+            }),
+            NativeMessage::Blob(BlobMessage::Have { hash: BlobHash([3; 32]), size: 70_000 }),
+            NativeMessage::Blob(BlobMessage::Refused {
+                hash: BlobHash([3; 32]),
+                reason: BlobRefusal::NoRoom,
+                words: "füll".into(),
+            }),
         ]
     }
 
@@ -252,6 +274,22 @@ mod tests {
         let bytes = messages()[0].encode();
         let golden = [&[1, 1][..], &[0x01, 0x8b, 0xcf, 0xe5, 0x68, 0x00, 0, 3], &[9; 16], &[16], &[7; 16]].concat();
         assert_eq!(bytes, golden);
+    }
+
+    #[test]
+    fn the_bytes_of_a_piece_are_as_documented() {
+        let bytes = messages()[8].encode();
+        let (size, offset) = (70_000_u64.to_be_bytes(), 65_536_u64.to_be_bytes());
+        let golden = [&[5][..], &[3; 32], &size, &offset, &[0, 0, 0, 4], b"rest"].concat();
+        assert_eq!(bytes, golden);
+    }
+
+    #[test]
+    fn a_want_begins_with_a_piece_and_ends_behind_it() {
+        for (from, to) in [(1, 70_000), (65_536, 65_536), (65_536, 3)] {
+            let bytes = NativeMessage::Blob(BlobMessage::Want { hash: BlobHash([3; 32]), from, to }).encode();
+            assert_eq!(NativeMessage::decode(bytes), Err(NativeError::Bad("range")));
+        }
     }
 
     #[test]

@@ -271,11 +271,17 @@ impl Session {
 
     /// For a peer that has not announced it, the extension does not exist.
     fn native(&self, data: Bytes) -> Vec<Step> {
-        if self.peer().is_none_or(|peer| peer.native == 0) {
+        let version = self.peer().map_or(0, |peer| peer.native);
+        if version == 0 {
             return Vec::new();
         }
         match NativeMessage::decode(data) {
-            Ok(message) => message.map(|message| Step::Forward(PeerMessage::Native(message))).into_iter().collect(),
+            // What came up after the version that both speak is not known on this connection.
+            Ok(message) => message
+                .filter(|message| message.since() <= version)
+                .map(|message| Step::Forward(PeerMessage::Native(message)))
+                .into_iter()
+                .collect(),
             Err(error) => self.refuse(Offence::Native(error)),
         }
     }

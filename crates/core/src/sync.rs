@@ -151,7 +151,8 @@ impl PeerSync {
             self.supports_v2 = true;
             self.read_only = flags.read_only;
         }
-        let lost_everything = statement.heads.is_empty();
+        // Two that have nothing would tell each other so for ever.
+        let lost_everything = statement.heads.is_empty() && (view.durable > 0 || self.told.is_none());
         let asks_reset = statement.flags.as_ref().is_some_and(|flags| flags.reset);
         // A stock peer repeats its reset with all that it says until it hears the answer, which names only its own heads.
         let answer_under_way = self.exact && self.unconfirmed > 0;

@@ -15,7 +15,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_core::Stream;
 use futures_util::Sink;
-use syncline_core::hub::PeerInfo;
+use syncline_core::blob::exchange;
+use syncline_core::hub::{Input, PeerInfo};
 use syncline_core::id::SessionId;
 use syncline_core::limits::Limits;
 use syncline_core::session::{Offence, Session, Step, is_heavy};
@@ -26,7 +27,7 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig
 use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 
 use crate::dial::ServerUrl;
-use crate::outbox::{Outbox, Queued};
+use crate::outbox::{Outbox, Queued, Waiting};
 use crate::replica::{Inner, News};
 use crate::shard::Allowance;
 use crate::stream::Counted;
@@ -269,9 +270,12 @@ where
     }
 
     fn report_drained(&self) {
-        for shard in self.outbox.take_drained() {
-            let input = syncline_core::hub::Input::Drained { session: self.id };
-            self.replica.shards()[shard].send(input);
+        let session = self.id;
+        for waiting in self.outbox.take_drained() {
+            match waiting {
+                Waiting::Shard(shard) => self.replica.shards()[shard].send(Input::Drained { session }),
+                Waiting::Blobs => self.replica.blobs.send(exchange::Input::Room { session }),
+            }
         }
     }
 

@@ -1,12 +1,13 @@
 //! Drives Syncline's engine over tokio: the only place where the pure parts meet sockets, the store and the clock.
 //!
-//! Reading order: [`replica`] is the interface, `shard` runs one hub, `connection` one socket, `outbox` the
-//! queue between the two, [`dial`] keeps a connection to a server alive, [`tls`] encrypts it, [`metrics`]
-//! counts.
+//! Reading order: [`replica`] is the interface, `shard` runs one hub, `connection` one socket, `blobs` the exchange of
+//! blobs, `upload` those that are put in here, `outbox` the queue between them and a socket, [`dial`] keeps a connection
+//! to a server alive, [`tls`] encrypts it, [`metrics`] counts.
 //!
 //! Nothing here decides about the protocol: bytes go into a session, its messages into a hub, the hub's outputs are
 //! carried out in order.
 
+mod blobs;
 mod connection;
 pub mod dial;
 pub mod metrics;
@@ -15,8 +16,10 @@ pub mod replica;
 mod shard;
 mod stream;
 pub mod tls;
+mod upload;
 
 pub use connection::websocket_config;
 pub use dial::{Credentials, DialError, DialOptions, Dialling, ServerUrl};
 pub use replica::{News, Options, Replica};
 pub use tls::{NoCertificate, Trust};
+pub use upload::{Upload, UploadError};

@@ -37,6 +37,12 @@ pub struct Metrics {
     pub refused: Family<Reason, Counter>,
     /// Documents that could not be compacted and stay raw, by reason. One that grows may be counted again.
     pub quarantined: Family<Reason, Counter>,
+    /// Bytes of blobs received over websockets.
+    pub blob_bytes_in: Counter,
+    /// Bytes of blobs sent over websockets.
+    pub blob_bytes_out: Counter,
+    /// Blobs that were found damaged.
+    pub blobs_damaged: Counter,
     /// Documents in memory, by shard.
     pub documents: Family<Shard, Gauge>,
     /// Bytes of change graphs in memory, by shard.
@@ -72,6 +78,9 @@ impl Default for Metrics {
             commit_seconds: Histogram::new(exponential_buckets(0.000_25, 2.0, 14)),
             refused: Family::default(),
             quarantined: Family::default(),
+            blob_bytes_in: Counter::default(),
+            blob_bytes_out: Counter::default(),
+            blobs_damaged: Counter::default(),
             documents: Family::default(),
             graph_bytes: Family::default(),
         }
@@ -94,6 +103,9 @@ impl Metrics {
         registry.register("refused", "What was not taken, by reason", self.refused.clone());
         let quarantined = self.quarantined.clone();
         registry.register("documents_quarantined", "Documents that could not be compacted, by reason", quarantined);
+        registry.register("blob_received_bytes", "Bytes of blobs received", self.blob_bytes_in.clone());
+        registry.register("blob_sent_bytes", "Bytes of blobs sent", self.blob_bytes_out.clone());
+        registry.register("blobs_damaged", "Blobs found damaged on the disk", self.blobs_damaged.clone());
         registry.register("documents_in_memory", "Documents in memory", self.documents.clone());
         registry.register("graph_bytes", "Bytes of change graphs in memory", self.graph_bytes.clone());
     }

@@ -21,6 +21,15 @@ pub(crate) enum Queued {
     Frame(Vec<u8>),
 }
 
+/// Who waits until a connection's queue is empty.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Waiting {
+    /// The shard with this number.
+    Shard(usize),
+    /// The exchange of blobs.
+    Blobs,
+}
+
 /// The queue of one connection, filled by shards, emptied by the connection.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
@@ -32,8 +41,8 @@ struct State {
     queue: VecDeque<Queued>,
     /// Why the connection is to be closed once the queue is written.
     closing: Option<String>,
-    /// Shards that wait to hear that the queue is empty.
-    awaiting_drain: Vec<usize>,
+    /// Who waits to hear that the queue is empty.
+    awaiting_drain: Vec<Waiting>,
     waker: Option<Waker>,
 }
 
@@ -61,11 +70,11 @@ impl Outbox {
         wake(waker);
     }
 
-    /// Asks that a shard hear when everything is written.
-    pub(crate) fn await_drain(&self, shard: usize) {
+    /// Asks that somebody hear when everything is written.
+    pub(crate) fn await_drain(&self, who: Waiting) {
         let waker = {
             let mut state = self.lock();
-            state.awaiting_drain.push(shard);
+            state.awaiting_drain.push(who);
             state.waker.take()
         };
         wake(waker);
@@ -78,8 +87,8 @@ impl Outbox {
         std::mem::take(&mut state.queue)
     }
 
-    /// Shards to be told that the queue is empty, if it is.
-    pub(crate) fn take_drained(&self) -> Vec<usize> {
+    /// Who is to be told that the queue is empty, if it is.
+    pub(crate) fn take_drained(&self) -> Vec<Waiting> {
         let mut state = self.lock();
         if state.queue.is_empty() { std::mem::take(&mut state.awaiting_drain) } else { Vec::new() }
     }

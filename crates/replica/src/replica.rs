@@ -11,16 +11,19 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use syncline_core::ChangeHash;
+use syncline_core::blob::{self, exchange, exchange::Exchange};
 use syncline_core::change::Change;
 use syncline_core::hub::{Event, Hub, Input, Now, OpenedDocuments, PeerInfo, PeerMessage, Receipt, Role};
 use syncline_core::id::{DocumentId, PeerId, SessionId};
 use syncline_core::limits::Limits;
+use syncline_core::native::NativeMessage;
 use syncline_core::session::{LocalPeer, Offence, Roster};
 use syncline_store::Store;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::Instant;
 
+use crate::blobs::{self, BlobHandle};
 use crate::connection;
 use crate::dial::{DialOptions, Dialling, ServerUrl};
 use crate::metrics::Metrics;
@@ -79,6 +82,8 @@ pub enum News {
         /// What.
         offence: Offence,
     },
+    /// About a blob.
+    Blob(exchange::Event),
     /// A server could not be reached; it is tried again.
     Unreachable {
         /// The server.
@@ -91,7 +96,7 @@ pub enum News {
 /// A running replica. Clones share it. It must be created and used within a tokio runtime.
 #[derive(Debug, Clone)]
 pub struct Replica {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
 #[derive(Debug)]
@@ -102,6 +107,7 @@ pub(crate) struct Inner {
     pub(crate) metrics: Metrics,
     pub(crate) started: Instant,
     pub(crate) heavy: Semaphore,
+    pub(crate) blobs: BlobHandle,
     /// Turns true when shards are to end.
     pub(crate) stop: watch::Sender<bool>,
     /// Turns true when connections are to read no more.
@@ -127,6 +133,7 @@ impl Replica {
     pub fn start(store: Store, options: Options) -> (Self, mpsc::UnboundedReceiver<News>) {
         let local = LocalPeer { peer: options.peer, storage: store.replica_id().storage_id() };
         let (news, receiver) = mpsc::unbounded_channel();
+        let (blobs, exchanging) = blobs::prepare(Exchange::new(options.limits.clone()));
         let inner = Arc::new(Inner {
             store,
             limits: options.limits,
@@ -134,6 +141,7 @@ impl Replica {
             metrics: Metrics::default(),
             started: Instant::now(),
             heavy: Semaphore::new(HEAVY_DECODES_MAX),
+            blobs,
             stop: watch::Sender::new(false),
             quiet: watch::Sender::new(false),
             network: watch::Sender::new(0),
@@ -155,6 +163,7 @@ impl Replica {
         for task in tasks {
             tokio::spawn(task.run(Arc::clone(&inner)));
         }
+        tokio::spawn(exchanging.run(Arc::clone(&inner)));
         let weak = Arc::downgrade(&inner);
         inner.store.on_compacted(move |document, changes| {
             if let Some(inner) = weak.upgrade() {
@@ -334,7 +343,13 @@ impl Inner {
         let receipt = Receipt::new(Arc::new(allowance));
         let document = match &message {
             PeerMessage::Sync(message) => message.document.clone(),
-            PeerMessage::Native(message) => message.document().clone(),
+            PeerMessage::Native(NativeMessage::Blob(message)) => {
+                let message = message.clone();
+                return self.blobs.send(exchange::Input::Received { session, message, receipt });
+            }
+            PeerMessage::Native(NativeMessage::Life { document, .. } | NativeMessage::Refused { document, .. }) => {
+                document.clone()
+            }
             PeerMessage::DocUnavailable { document }
             | PeerMessage::Ephemeral { document, .. }
             | PeerMessage::RemoteHeads { document, .. } => document.clone(),
@@ -376,6 +391,10 @@ impl Inner {
         for shard in self.shards() {
             shard.send(Input::Connected { session, peer: peer.clone(), opened: opened.clone() });
         }
+        if peer.native >= blob::message::SINCE {
+            let upstream = peer.role == Role::Upstream;
+            self.blobs.send(exchange::Input::Connected { session, upstream });
+        }
         self.tell(News::Joined { session, peer: peer.clone(), server: server.cloned() });
     }
 
@@ -394,6 +413,7 @@ impl Inner {
         for shard in self.shards() {
             shard.send(Input::Disconnected { session });
         }
+        self.blobs.send(exchange::Input::Disconnected { session });
     }
 
     pub(crate) fn outbox(&self, session: SessionId) -> Option<Arc<Outbox>> {

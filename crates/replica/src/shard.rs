@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::metrics::Shard as ShardLabel;
-use crate::outbox::Queued;
+use crate::outbox::{Queued, Waiting};
 use crate::replica::{Inner, News};
 
 /// Inputs handled before other tasks of the thread get their turn.
@@ -189,7 +189,7 @@ impl ShardTask {
                 }
                 Output::AwaitDrain { session } => {
                     if let Some(outbox) = replica.outbox(session) {
-                        outbox.await_drain(self.number);
+                        outbox.await_drain(Waiting::Shard(self.number));
                     }
                 }
                 Output::Notify(event) => replica.tell(News::Document(event)),

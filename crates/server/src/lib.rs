@@ -1,7 +1,9 @@
-//! The Syncline sync server as a library: one port for websockets, health, metrics and a status page.
+//! The Syncline sync server as a library: one port for websockets, health, metrics, blobs and a status page.
 //!
-//! Reading order: [`server`] listens and stops, `routes` answers HTTP and upgrades websockets, `page` draws the page.
+//! Reading order: [`server`] listens and stops, `routes` answers HTTP and upgrades websockets,
+//! `blobs` reads and takes blobs, `page` draws the page.
 
+mod blobs;
 mod page;
 mod routes;
 pub mod server;

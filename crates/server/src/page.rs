@@ -26,6 +26,7 @@ pub(crate) fn status(shared: &Shared) -> Markup {
         ("Running for", duration(shared.replica.uptime().as_secs())),
         ("Documents", shared.replica.store().count().to_string()),
         ("Peers connected", shared.replica.peers().to_string()),
+        ("Blobs, MiB", (shared.replica.store().blob_bytes() / (1024 * 1024)).to_string()),
         ("Changes made durable since the start", metrics.changes.get().to_string()),
         ("Commits that failed", metrics.commit_failures.get().to_string()),
         ("Data directory", shared.data.display().to_string()),

@@ -10,15 +10,15 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{any, get};
 use hyper::upgrade::{Parts, Upgraded};
 use hyper_util::rt::TokioIo;
 use syncline_replica::Replica;
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use crate::page;
 use crate::server::Shared;
+use crate::{blobs, page};
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -27,6 +27,7 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
         .route("/", get(root))
         .route("/health", get(|| async { "ok\n" }))
         .route("/metrics", get(metrics))
+        .route("/blobs/{address}", any(blobs::answer))
         .fallback(|| async { (StatusCode::NOT_FOUND, "nothing here; the websocket and the status page are at /\n") })
         .with_state(shared)
 }
@@ -42,6 +43,7 @@ async fn root(State(shared): State<Arc<Shared>>, request: Request) -> Response {
 
 async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
     let mut text = String::new();
+    shared.blobs_stored.set(shared.replica.store().blob_bytes().cast_signed());
     match prometheus_client::encoding::text::encode(&mut text, &shared.registry) {
         Ok(()) => ([(header::CONTENT_TYPE, OPEN_METRICS)], text).into_response(),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),

@@ -12,6 +12,7 @@ use axum::Router;
 use axum::serve::Listener;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use syncline_core::limits::Limits;
 use syncline_core::loader::Loader;
@@ -19,9 +20,10 @@ use syncline_replica::{Options, Replica};
 use syncline_store::{Store, StoreError};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
-use crate::routes;
+use crate::{blobs, routes};
 
 /// What the kernel is asked to hold for a peer that has not taken it; Linux takes it twice. Left to itself it takes some
 /// megabytes, in which a peer that never reads is noticed late.
@@ -77,6 +79,10 @@ pub(crate) struct Shared {
     pub(crate) registry: Registry,
     pub(crate) address: SocketAddr,
     pub(crate) data: PathBuf,
+    /// Blobs that are being put at this time.
+    pub(crate) uploads: Semaphore,
+    /// Bytes of all blobs, as of the last look.
+    pub(crate) blobs_stored: Gauge,
 }
 
 impl Server {
@@ -100,12 +106,18 @@ impl Server {
         L: Listener<Addr = SocketAddr>,
     {
         let Config { listen: address, data, limits, loader, deleted_keep } = config;
-        let options = syncline_store::Options { loader, deleted_keep, ..syncline_store::Options::default() };
+        let blob_bytes_max = Some(limits.blobs_bytes_max);
+        let options =
+            syncline_store::Options { loader, deleted_keep, blob_bytes_max, ..syncline_store::Options::default() };
         let store = open_store(data.clone(), options).await?;
         let (replica, _) = Replica::start(store, Options { limits, ..Options::default() });
         let mut registry = Registry::with_prefix("syncline");
         replica.metrics().register(&mut registry);
-        let shared = Arc::new(Shared { replica: replica.clone(), registry, address, data });
+        let blobs_stored = Gauge::default();
+        registry.register("blob_stored_bytes", "Bytes of all blobs", blobs_stored.clone());
+        let uploads = Semaphore::new(blobs::UPLOADS_MAX);
+        let replica_here = replica.clone();
+        let shared = Arc::new(Shared { replica: replica_here, registry, address, data, uploads, blobs_stored });
         let accepting = tokio::spawn(accept(listener, shared));
         Ok(Self { address, replica, accepting })
     }

@@ -10,12 +10,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rusqlite::Connection;
 use syncline_core::ChangeHash;
+use syncline_core::blob::BlobHash;
 use syncline_core::change::Change;
 use syncline_core::clock::Stamp;
 use syncline_core::graph::Graph;
 use syncline_core::id::DocumentId;
 use syncline_core::storage::{StoredChange, StoredGraph, Summary};
 
+use crate::blob;
 use crate::compact;
 use crate::cover::Cover;
 use crate::error::StoreError;
@@ -39,6 +41,10 @@ pub struct CheckReport {
     pub changes: u64,
     /// Bytes of these as raw chunks.
     pub bytes: u64,
+    /// Blobs, partial ones included.
+    pub blobs: u64,
+    /// Bytes of them that are stored.
+    pub blob_bytes: u64,
     /// Number of faults.
     pub faults: u64,
     /// The first thousand of them.
@@ -52,7 +58,7 @@ impl CheckReport {
         self.faults == 0
     }
 
-    fn add(&mut self, document: Option<&DocumentId>, kind: FaultKind) {
+    pub(crate) fn add(&mut self, document: Option<&DocumentId>, kind: FaultKind) {
         self.faults += 1;
         if self.listed.len() < FAULTS_LISTED_MAX {
             self.listed.push(Fault { document: document.cloned(), kind });
@@ -139,8 +145,16 @@ pub enum FaultKind {
         number: u32,
     },
     /// Pieces that belong to no document. **State:** nothing refers to them. **Do:** report it.
-    #[error("{0} holds pieces of a document that does not exist")]
+    #[error("{0} holds pieces of a document or blob that does not exist")]
     Stray(&'static str),
+    /// A blob is not what was stored. **State:** it is not served from the damage on. **Do:** fetch or push it again.
+    #[error("blob {hash}: {what}")]
+    BadBlob {
+        /// The blob.
+        hash: BlobHash,
+        /// What is wrong.
+        what: &'static str,
+    },
 }
 
 /// Verifies the store in this directory, whether it is open elsewhere or not, and changes nothing.
@@ -159,7 +173,7 @@ pub fn check(directory: &Path) -> Result<CheckReport, StoreError> {
 /// # Errors
 /// As [`check()`].
 pub fn check_on(directory: &Path, ground: Arc<dyn Ground>) -> Result<CheckReport, StoreError> {
-    let Checked { connection, log: log_rows, old_index, has_life, has_selection } =
+    let Checked { connection, log: log_rows, old_index, has_life, has_selection, has_blobs } =
         schema::open_for_check(directory, ground)?;
     let read = connection.unchecked_transaction()?;
     let mut report = CheckReport::default();
@@ -185,6 +199,9 @@ pub fn check_on(directory: &Path, ground: Arc<dyn Ground>) -> Result<CheckReport
     check_log_numbers(&read, &mut report)?;
     check_strays(&read, &keys, &mut report)?;
     check_identity(&read, &mut report)?;
+    if has_blobs {
+        blob::check::check_blobs(&read, &mut report)?;
+    }
     Ok(report)
 }
 

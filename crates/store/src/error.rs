@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use rusqlite::ErrorCode;
 use syncline_core::ChangeHash;
+use syncline_core::blob::BlobHash;
 use syncline_core::id::DocumentId;
 use syncline_core::loader::LoadError;
 
@@ -125,6 +126,25 @@ pub enum StoreError {
         document: DocumentId,
         /// The hash asked for.
         hash: ChangeHash,
+    },
+    /// Blobs take as much room as they may ([`Options::blob_bytes_max`](crate::Options::blob_bytes_max)), or one is larger
+    /// than any may be. **State:** the piece was not kept; what was stored before is. **Do:** allow more, or remove some.
+    #[error("there is no room for more blobs")]
+    BlobsFull,
+    /// A stored piece of a blob is not what was stored. **State:** nothing was changed; other pieces can be read.
+    /// **Do:** note it with [`BlobChange::Damage`](syncline_core::blob::BlobChange::Damage) and fetch the blob again.
+    #[error("blob {hash} is damaged at byte {at}")]
+    BlobDamaged {
+        /// The blob.
+        hash: BlobHash,
+        /// Where the piece begins.
+        at: u64,
+    },
+    /// A blob was to be finished of which not everything is stored. **State:** nothing was changed. **Do:** write it again.
+    #[error("blob {hash} is not stored as it was said to be")]
+    NoSuchBlob {
+        /// The blob.
+        hash: BlobHash,
     },
     /// The store was closed. **State:** everything acknowledged is kept; this call did nothing. **Do:** open it again.
     #[error("the store is closed")]

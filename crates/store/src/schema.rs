@@ -27,7 +27,7 @@ pub(crate) const APPLICATION_ID: u32 = 0x5379_6e4c;
 pub(crate) const FORMAT: u32 = MIGRATIONS.len() as u32;
 
 /// Migration n leads from format n to format n + 1. A released one is never edited.
-const MIGRATIONS: [&str; 5] = [
+const MIGRATIONS: [&str; 6] = [
     "
     CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID;
     CREATE TABLE log (seq INTEGER PRIMARY KEY, document BLOB NOT NULL, data BLOB NOT NULL) STRICT;
@@ -90,6 +90,20 @@ const MIGRATIONS: [&str; 5] = [
     ) STRICT, WITHOUT ROWID;
     ALTER TABLE life ADD COLUMN noted INTEGER NOT NULL DEFAULT 0;
 ",
+    "
+    CREATE TABLE blob (
+        key INTEGER PRIMARY KEY,
+        hash BLOB NOT NULL UNIQUE,
+        size INTEGER NOT NULL,
+        held INTEGER NOT NULL,
+        state INTEGER NOT NULL,
+        confirmed INTEGER NOT NULL,
+        touched_ms INTEGER NOT NULL
+    ) STRICT;
+    CREATE INDEX blob_partial ON blob (touched_ms) WHERE state = 0;
+    CREATE TABLE blob_piece (place INTEGER PRIMARY KEY, digest BLOB NOT NULL, data BLOB NOT NULL) STRICT;
+    CREATE TABLE blob_gone (key INTEGER PRIMARY KEY, proof BLOB NOT NULL) STRICT;
+",
 ];
 
 /// The first format in which a log row has a kind, and damaged rows a table of their own.
@@ -103,6 +117,9 @@ const FORMAT_WITH_LIFE: u32 = 4;
 
 /// The first format that knows which documents are pinned or stay on the machine.
 const FORMAT_WITH_SELECTION: u32 = 5;
+
+/// The first format with blobs.
+const FORMAT_WITH_BLOBS: u32 = 6;
 
 /// The oldest SQLite whose write-ahead log cannot be reset while another connection still needs it.
 const SQLITE_OLDEST: i32 = 3_051_003;
@@ -303,6 +320,8 @@ pub(crate) struct Checked {
     pub has_life: bool,
     /// It says which documents are pinned or stay on the machine.
     pub has_selection: bool,
+    /// Blobs can be stored in it.
+    pub has_blobs: bool,
 }
 
 /// Opens a store's file for the check: refuses what is not ours, writes nothing.
@@ -331,8 +350,8 @@ pub(crate) fn open_for_check(directory: &Path, ground: Arc<dyn Ground>) -> Resul
         }
     };
     let (old_index, has_life) = (format < FORMAT_WITH_OPERATIONS, format >= FORMAT_WITH_LIFE);
-    let has_selection = format >= FORMAT_WITH_SELECTION;
-    Ok(Checked { connection, log, old_index, has_life, has_selection })
+    let (has_selection, has_blobs) = (format >= FORMAT_WITH_SELECTION, format >= FORMAT_WITH_BLOBS);
+    Ok(Checked { connection, log, old_index, has_life, has_selection, has_blobs })
 }
 
 /// The replica id that was drawn when the file was created.

@@ -24,6 +24,7 @@ use syncline_core::life::{Life, LifeUpdate};
 use syncline_core::loader::{InProcess, Loader};
 use syncline_core::storage::{Commit, Payload, Standing, StoredChange, StoredGraph, Summary};
 
+use crate::blob;
 use crate::checkpoint::Checkpointer;
 use crate::compact::{self, Backlog};
 use crate::error::StoreError;
@@ -64,6 +65,8 @@ pub struct Options {
     pub keep_bytes: usize,
     /// Largest size of the database file, pages of 4 KiB; beyond it commits fail as on a full disk. Default none.
     pub pages_max: Option<u32>,
+    /// Most bytes that all blobs together may take, those of partial ones included. Default none.
+    pub blob_bytes_max: Option<u64>,
     /// Furthest that a remote stamp may be ahead of this machine's clock and still be merged. Default 60 s.
     pub drift_max: Duration,
     /// How long a deleted document can be restored, from when this store noted the deletion. Default 30 days.
@@ -89,6 +92,7 @@ impl Default for Options {
             keep_changes: 256,
             keep_bytes: 128 * 1024,
             pages_max: None,
+            blob_bytes_max: None,
             drift_max: Duration::from_secs(60),
             deleted_keep: Duration::from_secs(30 * 24 * 3600),
             durable: true,
@@ -391,6 +395,14 @@ impl Store {
         self.inner.backlog.settle();
     }
 
+    pub(crate) fn readers(&self) -> &Readers {
+        &self.inner.readers
+    }
+
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.inner.shared
+    }
+
     fn unfolded(&self, id: &DocumentId) -> Result<Option<Unfolded>, StoreError> {
         self.inner.shared.expect_sound(id)?;
         Ok(self.inner.shared.overlay.read().unwrap_or_else(PoisonError::into_inner).find(id).cloned())
@@ -449,6 +461,7 @@ impl Inner {
     fn recover(directory: &Path, options: &Options, ground: Arc<dyn Ground>) -> Result<(Self, Beginning), StoreError> {
         let home = Home::enter(directory, Arc::clone(&ground))?;
         let mut connection = home.open_writer(options.durable, options.pages_max)?;
+        blob::forget_staged(&connection).map_err(StoreError::from_write)?;
         let replica = schema::replica_id(&connection)?;
         let Recovered { overlay, log, highest, damaged } = recover::recover(&connection)?;
         const SOUND: &str = "SELECT count(*) FROM document WHERE id NOT IN (SELECT document FROM damaged)";
@@ -456,6 +469,7 @@ impl Inner {
         let unfolded = overlay.after(None).filter(|(_, unfolded)| unfolded.key.is_none()).count() as u64;
         let clock = Clock::new(highest, options.drift_max);
         let shared = Arc::new(Shared::new(replica, overlay, clock, folded + unfolded, damaged, ground));
+        shared.blob_bytes.store(blob::total(&connection)?, Ordering::Relaxed);
         let readers = Arc::new(Readers::new(home.database(), options.readers_max));
         let checkpointer = Arc::new(Checkpointer::new(options.checkpoint_pages));
         checkpointer.follow(&mut connection)?;

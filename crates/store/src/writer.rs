@@ -2,7 +2,9 @@
 //!
 //! Owns: the writing connection, the queue, the order of acknowledgements, what a failed write means for later ones.
 //! Must not: acknowledge before SQLite has synced, or retry after a failed sync.
-//! Next: `fold.rs`, `overlay.rs`; docs/store.md, "What is durable when".
+//! Next: `writer/blobs.rs`, `fold.rs`, `overlay.rs`; docs/store.md, "What is durable when".
+
+mod blobs;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,6 +18,7 @@ use syncline_core::id::{DocumentId, ReplicaId};
 use syncline_core::life::LifeUpdate;
 use syncline_core::storage::Commit;
 
+use crate::blob::BlobUnit;
 use crate::checkpoint::Checkpointer;
 use crate::compact::{Backlog, Compaction};
 use crate::cover::Incoming;
@@ -56,6 +59,8 @@ pub(crate) struct Shared {
     pub purged: Mutex<Option<OnPurged>>,
     /// Hears of each group of commits once readers see it.
     pub committed: Mutex<Option<Committed>>,
+    /// Bytes of all blobs.
+    pub blob_bytes: AtomicU64,
     pub ground: Arc<dyn Ground>,
     queue: Mutex<Queue>,
     wake: Condvar,
@@ -64,6 +69,7 @@ pub(crate) struct Shared {
 #[derive(Default)]
 struct Queue {
     units: VecDeque<Unit>,
+    blobs: VecDeque<BlobUnit>,
     jobs: VecDeque<Job>,
     end: Option<End>,
 }
@@ -103,6 +109,7 @@ impl Shared {
             damaged,
             purged: Mutex::default(),
             committed: Mutex::default(),
+            blob_bytes: AtomicU64::new(0),
             queue: Mutex::default(),
             wake: Condvar::new(),
         }
@@ -128,6 +135,16 @@ impl Shared {
             return unit.fail(StoreError::Closed);
         }
         queue.units.push_back(unit);
+        self.wake.notify_one();
+    }
+
+    pub(crate) fn enqueue_blob(&self, unit: BlobUnit) {
+        let mut queue = self.lock_queue();
+        if queue.end.is_some() {
+            drop(queue);
+            return unit.answer(Err(StoreError::Closed));
+        }
+        queue.blobs.push_back(unit);
         self.wake.notify_one();
     }
 
@@ -175,6 +192,8 @@ pub(crate) struct Writer {
     idle_since: Instant,
     /// When to look for documents to purge; `None` while nothing is deleted.
     purge_at: Option<Instant>,
+    /// When to look for blobs to be removed.
+    clean_at: Instant,
     /// The failure after which nothing is written any more.
     failed: Option<StoreError>,
 }
@@ -184,6 +203,8 @@ enum Turn {
     Job(Job),
     Fold,
     Purge,
+    Blobs,
+    Clean,
     End(End),
 }
 
@@ -209,6 +230,7 @@ impl Writer {
             fold_again,
             idle_since,
             purge_at,
+            clean_at: Instant::now(),
             failed,
         }
     }
@@ -225,6 +247,14 @@ impl Writer {
                     self.purge();
                     self.watch_checkpoint();
                 }
+                Turn::Blobs => {
+                    self.write_blobs();
+                    self.watch_checkpoint();
+                }
+                Turn::Clean => {
+                    self.clean();
+                    self.watch_checkpoint();
+                }
                 Turn::End(End::Stop) => return self.failed.map_or(Ok(()), Err),
                 Turn::End(End::Close) => return self.finish(),
             }
@@ -234,11 +264,11 @@ impl Writer {
     /// Commits what waits, as one group, and does a slice of other work; false if nothing waits.
     pub(crate) fn commit_waiting(&mut self) -> bool {
         let units = take_group(&mut self.shared.lock_queue().units);
-        let any = !units.is_empty();
-        if any {
+        if !units.is_empty() {
             self.take_turn(units);
+            return true;
         }
-        any
+        self.write_blobs()
     }
 
     /// Folds one slice of the log, if there is any and nothing keeps it from being folded.
@@ -281,6 +311,9 @@ impl Writer {
             if let Some(job) = queue.jobs.pop_front() {
                 return Turn::Job(job);
             }
+            if !queue.blobs.is_empty() {
+                return Turn::Blobs;
+            }
             if let Some(end) = queue.end {
                 return Turn::End(end);
             }
@@ -290,13 +323,17 @@ impl Writer {
             if self.purge_is_due() {
                 return Turn::Purge;
             }
+            if self.clean_is_due() {
+                return Turn::Clean;
+            }
             let fold_at = self.idle_fold_at();
             let now = Instant::now();
             if fold_at.is_some_and(|at| at <= now) {
                 return Turn::Fold;
             }
             let purge_at = self.purge_at.filter(|_| self.failed.is_none());
-            queue = match fold_at.into_iter().chain(purge_at).min() {
+            let clean_at = Some(self.clean_at).filter(|_| self.failed.is_none());
+            queue = match fold_at.into_iter().chain(purge_at).chain(clean_at).min() {
                 None => shared.wake.wait(queue).unwrap_or_else(PoisonError::into_inner),
                 Some(at) => shared.wake.wait_timeout(queue, at - now).unwrap_or_else(PoisonError::into_inner).0,
             };
@@ -305,12 +342,15 @@ impl Writer {
 
     /// One slice of other work after a group of commits, so that neither starves.
     fn work_beside_commits(&mut self) {
+        self.write_blobs();
         if self.fold_is_due() {
             self.fold();
         } else if let Some(job) = { self.shared.lock_queue().jobs.pop_front() } {
             self.work(job);
         } else if self.purge_is_due() {
             self.purge();
+        } else if self.clean_is_due() {
+            self.clean();
         }
     }
 
@@ -556,8 +596,10 @@ impl Drop for Exit {
         self.0.end(End::Stop);
         let mut queue = self.0.lock_queue();
         let units = std::mem::take(&mut queue.units);
+        let blobs = std::mem::take(&mut queue.blobs);
         queue.jobs.clear();
         drop(queue);
+        blobs.into_iter().for_each(|unit| unit.answer(Err(StoreError::Closed)));
         units.into_iter().for_each(|unit| unit.fail(StoreError::Closed));
     }
 }

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use rusqlite::{Connection, params};
 use support::{Model, assert_clean, eager, lazy, open};
 use syncline_core::ChangeHash;
+use syncline_core::blob::{BlobChange, BlobHash};
 use syncline_core::change::{Actor, Change};
 use syncline_store::Store;
 
@@ -74,6 +75,7 @@ fn as_second_format(directory: &Path, models: &[&Model]) {
 
 /// Takes away what the fifth format added.
 fn without_selection(file: &Connection, format: u32) {
+    without_blobs(file, format);
     let added = "DROP TABLE policy; DROP TABLE server; DROP TABLE in_step; ALTER TABLE life DROP COLUMN noted";
     file.execute_batch(added).expect("the tables");
     file.pragma_update(None, "user_version", format).expect("an older file");
@@ -83,6 +85,12 @@ fn without_selection(file: &Connection, format: u32) {
 fn without_lives(file: &Connection, format: u32) {
     without_selection(file, format);
     file.execute_batch("DROP TABLE life; DROP TABLE purge; DROP TABLE floor").expect("the tables");
+    file.pragma_update(None, "user_version", format).expect("an older file");
+}
+
+/// Takes away what the sixth format added.
+fn without_blobs(file: &Connection, format: u32) {
+    file.execute_batch("DROP TABLE blob; DROP TABLE blob_piece; DROP TABLE blob_gone").expect("the tables");
     file.pragma_update(None, "user_version", format).expect("an older file");
 }
 
@@ -210,6 +218,31 @@ fn documents_of_the_third_format_can_be_deleted_after_the_migration() {
     assert_eq!(store.documents(None, 10).expect("readable").len(), 1);
     drop(store);
     assert_clean(directory.path(), 63);
+}
+
+#[test]
+fn a_file_of_the_fifth_format_takes_blobs_after_the_migration() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut grown = Model::new(1, 2);
+    let store = open(directory.path(), lazy());
+    grown.grow(&store, 30, 30);
+    drop(store);
+    without_blobs(&Connection::open(directory.path().join("syncline.db")).expect("nobody has it open"), 5);
+    assert_clean(directory.path(), 30);
+
+    let store = open(directory.path(), lazy());
+    grown.assert_stored(&store);
+    let hash = BlobHash::of(b"attached");
+    let change = |change| {
+        let (tell, told) = std::sync::mpsc::channel();
+        store.change_blob(change, move |result| tell.send(result).expect("somebody waits"));
+        told.recv().expect("answered").expect("room on the disk")
+    };
+    change(BlobChange::Write { hash, size: Some(8), offset: 0, data: Bytes::from_static(b"attached") });
+    change(BlobChange::Finish { written_as: hash, hash, size: 8 });
+    drop(store);
+    assert_eq!(syncline_store::check(directory.path()).expect("readable").blobs, 1);
+    assert_clean(directory.path(), 30);
 }
 
 #[test]

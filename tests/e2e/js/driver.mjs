@@ -4,6 +4,7 @@
 // Must not: know a scenario; the Rust tests speak in scenarios and this file in single steps.
 // Next: values.mjs, replay.mjs; ../src/browser.rs is the other end.
 
+import { createHash } from "node:crypto"
 import { createInterface } from "node:readline"
 import { isDeepStrictEqual } from "node:util"
 import { applyOperations, fromTagged, toTagged } from "./values.mjs"
@@ -263,6 +264,15 @@ const commands = {
       if (!/not ready/.test(error.message)) throw error
     })
     return true
+  },
+
+  /** A request as a browser makes it; of a long body, what tells it from others. */
+  async fetch(driver, { url, options }) {
+    const response = await fetch(url, options)
+    const body = new Uint8Array(await response.arrayBuffer())
+    const sha256 = createHash("sha256").update(body).digest("hex")
+    const text = body.length <= 1024 ? new TextDecoder().decode(body) : null
+    return { status: response.status, headers: Object.fromEntries(response.headers), length: body.length, sha256, text }
   },
 
   replay(driver, { page, url, author, trace }) {

@@ -131,6 +131,10 @@ kinds! {
     Delete, Workload, true;
     /// Whoever a machine belongs to restores a document.
     Restore, Workload, true;
+    /// Whoever a machine belongs to lets a document stay there alone.
+    Withhold, Workload, true;
+    /// Whoever a machine belongs to lets others have the document.
+    Release, Workload, true;
     /// A machine's application takes its last change back.
     Undo, Workload, true;
     /// The grace period of a deleted document is over on a machine.

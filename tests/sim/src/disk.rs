@@ -24,13 +24,15 @@ pub(crate) enum Call {
     Commits(Vec<(u64, Commit)>),
     /// Whether a document is deleted.
     Life { ticket: u64, document: DocumentId, update: LifeUpdate },
+    /// Whether a document stays on its machine.
+    LocalOnly { ticket: u64, document: DocumentId, local_only: bool },
 }
 
 impl Call {
     pub(crate) fn commits(&self) -> &[(u64, Commit)] {
         match self {
             Self::Commits(commits) => commits,
-            Self::Life { .. } => &[],
+            Self::Life { .. } | Self::LocalOnly { .. } => &[],
         }
     }
 
@@ -55,6 +57,13 @@ impl Call {
                 };
                 let set = life.map(|life| Input::LifeSet { document: document.clone(), ticket, life });
                 failure.map(not_set).or(set).into_iter().collect()
+            }
+            Self::LocalOnly { ticket, document, .. } => {
+                let (document, ticket) = (document.clone(), *ticket);
+                vec![match failure.cloned() {
+                    None => Input::LocalOnlySet { document, ticket },
+                    Some(failure) => Input::LocalOnlyNotSet { document, ticket, failure },
+                }]
             }
         }
     }
@@ -152,6 +161,9 @@ impl Disk {
     fn commit(&mut self, call: &Call, wall_ms: u64, oracle: &Oracle) -> Checked<bool> {
         if let Call::Life { document, update, .. } = call {
             self.set_life(document, *update, wall_ms);
+        }
+        if let Call::LocalOnly { document, local_only, .. } = call {
+            self.image.set_local_only(document, *local_only);
         }
         if !self.image.continues(call.commits()) {
             return Ok(false);

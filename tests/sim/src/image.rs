@@ -23,6 +23,8 @@ pub(crate) struct Image {
     pub(crate) documents: BTreeMap<DocumentId, Stored>,
     /// Who said last whether a document is deleted.
     pub(crate) lives: BTreeMap<DocumentId, Life>,
+    /// Documents that stay on their machine.
+    pub(crate) local_only: BTreeSet<DocumentId>,
     pub(crate) highest: Stamp,
 }
 
@@ -114,7 +116,15 @@ impl Image {
     pub(crate) fn life_of(&self, call: &Call) -> Option<Life> {
         match call {
             Call::Life { document, .. } => self.lives.get(document).copied(),
-            Call::Commits(_) => None,
+            Call::Commits(_) | Call::LocalOnly { .. } => None,
+        }
+    }
+
+    pub(crate) fn set_local_only(&mut self, document: &DocumentId, local_only: bool) {
+        if local_only {
+            self.local_only.insert(document.clone());
+        } else {
+            self.local_only.remove(document);
         }
     }
 
@@ -137,6 +147,7 @@ impl Image {
             }
         }
         prefix.lives.clone_from(&self.lives);
+        prefix.local_only.clone_from(&self.local_only);
         prefix.highest = self.highest;
         Ok(prefix)
     }
@@ -147,7 +158,8 @@ impl Image {
         Ok(match what {
             Load::Summary => {
                 let life = self.lives.get(document).copied();
-                Loaded::Summary(Standing { summary: stored.map(Stored::summary), life, local_only: false })
+                let local_only = self.local_only.contains(document);
+                Loaded::Summary(Standing { summary: stored.map(Stored::summary), life, local_only })
             }
             Load::Graph => {
                 let graph = stored.map(|stored| Graph::from_stored(&stored.graph(), hash_key)).transpose();

@@ -11,7 +11,6 @@ use automerge::ChangeHash;
 use bytes::Bytes;
 use syncline_core::hub::{Hub, Input, Load, Now, Outgoing};
 use syncline_core::id::{DocumentId, PeerId, ReplicaId, SessionId, StorageId};
-use syncline_core::life::LifeUpdate;
 use syncline_core::limits::Limits;
 use syncline_core::session::{LocalPeer, Roster, Session};
 use syncline_core::storage::Commit;
@@ -35,8 +34,8 @@ pub(crate) struct Machine {
     pub(crate) connections: BTreeMap<SessionId, Connection>,
     /// Commits of this turn, to be handed to the store together.
     pub(crate) batch: Vec<(u64, Commit)>,
-    /// Records of this turn of documents that are deleted or restored.
-    pub(crate) lives: Vec<(u64, DocumentId, LifeUpdate)>,
+    /// What this turn decides about documents, to be handed to the store one by one.
+    pub(crate) decisions: Vec<Call>,
     pub(crate) loads: VecDeque<(DocumentId, Load)>,
     /// Answers of the store on their way to the hub; reads overtake each other.
     pub(crate) answers: Vec<Input>,
@@ -49,6 +48,8 @@ pub(crate) struct Machine {
     pub(crate) starts: u64,
     /// Documents of which its hub has been told that they are deleted.
     pub(crate) knows_deleted: BTreeSet<usize>,
+    /// Documents of which its hub has been told that they stay here.
+    pub(crate) knows_local_only: BTreeSet<usize>,
     /// Documents that were purged here once, so that what was said of them before is no promise.
     pub(crate) purged: BTreeSet<usize>,
     pub(crate) purges: u64,
@@ -138,7 +139,7 @@ impl Machine {
             roster: Roster::default(),
             connections: BTreeMap::new(),
             batch: Vec::new(),
-            lives: Vec::new(),
+            decisions: Vec::new(),
             loads: VecDeque::new(),
             answers: Vec::new(),
             receipts: Arc::default(),
@@ -147,6 +148,7 @@ impl Machine {
             clocks: Clocks::new(),
             starts: 0,
             knows_deleted: BTreeSet::new(),
+            knows_local_only: BTreeSet::new(),
             purged: BTreeSet::new(),
             purges: 0,
             went_back: false,
@@ -161,11 +163,12 @@ impl Machine {
         self.roster = Roster::default();
         self.connections.clear();
         self.batch.clear();
-        self.lives.clear();
+        self.decisions.clear();
         self.loads.clear();
         self.answers.clear();
         self.receipts = Arc::default();
         self.knows_deleted.clear();
+        self.knows_local_only.clear();
         self.clocks.mono_ms = 1_000;
     }
 
@@ -175,9 +178,7 @@ impl Machine {
         if !batch.is_empty() {
             self.disk.submit(Call::Commits(batch));
         }
-        for (ticket, document, update) in self.lives.drain(..) {
-            self.disk.submit(Call::Life { ticket, document, update });
-        }
+        self.decisions.drain(..).for_each(|call| self.disk.submit(call));
     }
 
     /// What the machine is in the middle of, the rarest first.
@@ -191,7 +192,7 @@ impl Machine {
             State::NotTold
         } else if !self.disk.calls.is_empty() {
             State::NotSynced
-        } else if !self.batch.is_empty() || !self.lives.is_empty() {
+        } else if !self.batch.is_empty() || !self.decisions.is_empty() {
             State::NotSubmitted
         } else if queues.any(|(_, outbox)| !outbox.is_empty()) {
             State::Queued

@@ -142,6 +142,10 @@ impl Real {
                 Call::Life { document, update, .. } => {
                     driven.store().set_life(document.clone(), *update, Box::new(move |life| note(life.map(Some))));
                 }
+                Call::LocalOnly { document, local_only, .. } => {
+                    let note = Box::new(move |verdict: Result<(), StoreError>| note(verdict.map(|()| None)));
+                    driven.store().set_local_only(document.clone(), *local_only, note);
+                }
             }
         }
         while driven.commit() {}
@@ -247,7 +251,11 @@ impl Real {
             | StoreError::NewerFormat { .. }
             | StoreError::UnknownChange { .. }
             | StoreError::Stale { .. } => self.rotten,
-            StoreError::InUse { .. }
+            // The simulator stores no blobs.
+            StoreError::BlobsFull
+            | StoreError::BlobDamaged { .. }
+            | StoreError::NoSuchBlob { .. }
+            | StoreError::InUse { .. }
             | StoreError::SqliteTooOld { .. }
             | StoreError::TooManyChanges { .. }
             | StoreError::NotLoaded { .. }

@@ -210,7 +210,7 @@ impl FromStr for Scenario {
     type Err = anyhow::Error;
 
     fn from_str(text: &str) -> anyhow::Result<Self> {
-        let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+        let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
         let words: Vec<&str> = lines.next().context("an empty scenario")?.split_whitespace().collect();
         let ["world", tier, upstream, clients, documents, tuning] = words[..] else {
             bail!("a scenario begins with its world");

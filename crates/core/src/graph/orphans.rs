@@ -103,6 +103,11 @@ impl Orphans {
         }
     }
 
+    /// Peers of which something waits.
+    pub fn sessions(&self) -> impl Iterator<Item = SessionId> + '_ {
+        self.by_session.keys().copied()
+    }
+
     fn remove(&mut self, hash: &ChangeHash) -> Option<(SessionId, Change)> {
         let Orphan { change, session } = self.waiting.remove(hash)?;
         for dependency in &change.deps {

@@ -480,7 +480,8 @@ impl Outgoing {
         const FRAME_BYTES: usize = 128;
         let payload = match self {
             Self::Sync { data, .. } | Self::Request { data, .. } | Self::Ephemeral { data, .. } => data.len(),
-            Self::DocUnavailable { .. } | Self::Native(_) => 0,
+            Self::DocUnavailable { .. } => 0,
+            Self::Native(message) => message.weight(),
             Self::RemoteHeads { heads, .. } => heads.iter().map(|entry| 64 + entry.heads.len() * 48).sum(),
             Self::Error { message } => message.len(),
         };

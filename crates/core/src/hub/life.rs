@@ -108,7 +108,10 @@ impl Hub {
     /// What peers brought and is not on its way to the disk yet is let go of: nothing of it is acknowledged.
     pub(super) fn fall_silent(&mut self, key: u32) {
         let Some(document) = self.document(key) else { return };
-        document.orphans = None;
+        let orphans = document.orphans.take();
+        for session in orphans.iter().flat_map(|orphans| orphans.sessions()) {
+            document.peer_or_new(session).offered_in_vain = true;
+        }
         document.awaiting.clear();
         document.encoded.clear();
     }

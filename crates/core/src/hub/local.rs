@@ -29,7 +29,7 @@ impl Hub {
         let before = std::mem::replace(&mut document.local_only, decided.local_only);
         match (before, decided.local_only) {
             (false, true) => self.forget_conversations(key),
-            (true, false) => self.speak_again(key),
+            (true, false) => self.ask_to_come_again(key),
             (false, false) | (true, true) => {}
         }
         let ticket = decided.own_ticket;
@@ -59,6 +59,16 @@ impl Hub {
         }
     }
 
+    /// Who was at the document holds on to what was said before and meanwhile: that changes it sent have arrived, or that
+    /// all is agreed. It finds out on a new connection.
+    fn ask_to_come_again(&mut self, key: u32) {
+        let Some(document) = self.documents.get(key as usize).and_then(Option::as_ref) else { return };
+        for peer in &document.peers {
+            let reason = format!("document {} can be synced again: connect again", document.id);
+            self.outputs.push_back(Output::Close { session: peer.session, reason });
+        }
+    }
+
     fn take_withholding(&mut self, id: &DocumentId, ticket: u64) -> Option<(u32, Withholding)> {
         let key = self.keys.get(id).copied()?;
         let document = self.document(key)?;
@@ -81,7 +91,8 @@ impl Hub {
         brought.for_each(|hash| peer.sync.refuse(hash));
         let heads = statement.heads.clone();
         peer.sync.receive(view_of(&nothing), statement);
-        peer.unanswered_request = request;
+        // Whoever holds the document would send it again and again to a replica that has no heads of it.
+        peer.unanswered_request = request || brought_any;
         peer.offered_in_vain |= brought_any;
         self.note_peer_heads(now, &id, session, heads);
         self.respond(now, key, session);

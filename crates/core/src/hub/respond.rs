@@ -201,6 +201,12 @@ impl Hub {
 
     /// Single changes have come from under the snapshot, for a peer that takes no snapshot.
     pub(super) fn changes_loaded(&mut self, now: Now, key: u32, session: SessionId, changes: Vec<(ChangeHash, Bytes)>) {
+        // One that does not read meanwhile is sent them when it reads again.
+        let congested = self.sessions.get_mut(&session).is_some_and(|entry| {
+            let congested = entry.congested;
+            congested.then(|| entry.dirty.insert(key));
+            congested
+        });
         let Some(document) = self.documents.get_mut(key as usize).and_then(Option::as_mut) else { return };
         document.loading = None;
         let stored: BTreeMap<_, _> = changes.into_iter().collect();
@@ -213,7 +219,7 @@ impl Hub {
                 draft.nodes.iter().all(|node| *node >= graph.raw_from() || stored.contains_key(&graph.hash(*node)));
             (draft, complete)
         });
-        if let Some((draft, true)) = draft {
+        if let Some((draft, true)) = draft.filter(|_| !congested) {
             self.send_draft(now, key, session, draft, &stored);
         }
         self.drive(now, key);

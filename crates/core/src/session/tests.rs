@@ -6,6 +6,7 @@
 mod payload;
 
 use super::*;
+use crate::blob::{BlobHash, BlobMessage};
 use crate::clock::Stamp;
 use crate::hub::SyncMessage;
 use crate::id::ReplicaId;
@@ -103,7 +104,7 @@ fn a_join_is_answered_and_names_the_peer() {
     let bytes = (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).expect("digits"));
     let steps = session.receive(at(0), &bytes.collect());
     let [Step::Send(answer), Step::Joined(peer)] = &steps[..] else { panic!("{steps:?}") };
-    let metadata = PeerMetadata { storage_id: Some(local().storage), is_ephemeral: false, native: Some(1) };
+    let metadata = PeerMetadata { storage_id: Some(local().storage), is_ephemeral: false, native: Some(2) };
     let mut golden = Vec::new();
     let body = Body::Peer { metadata, selected_version: Some("1") };
     wire::encode("server", Some("cli"), &body, &mut golden);
@@ -297,7 +298,7 @@ fn who_dials_joins_and_takes_the_answer() {
     let storage = Some(local().storage);
     assert_eq!(
         *peer,
-        PeerInfo { peer: PeerId::new("upstream").expect("a name"), storage, role: Role::Upstream, native: 1 }
+        PeerInfo { peer: PeerId::new("upstream").expect("a name"), storage, role: Role::Upstream, native: 2 }
     );
 }
 
@@ -357,7 +358,7 @@ fn the_native_extension_exists_for_peers_that_announced_it() {
         life: Life { stamp: Stamp::new(1, 0), replica: ReplicaId([1; 16]), deleted: true },
     };
     let native = frame("tab", &Body::Native { data: life.encode() });
-    for (announced, spoken) in [(None, 0), (Some(0), 0), (Some(1), 1), (Some(9), 1)] {
+    for (announced, spoken) in [(None, 0), (Some(0), 0), (Some(1), 1), (Some(2), 2), (Some(9), 2)] {
         let mut session = Session::accept(local(), Limits::default());
         let metadata = PeerMetadata { storage_id: None, is_ephemeral: false, native: announced };
         session.receive(at(0), &frame("tab", &Body::Join { metadata, versions: None }));
@@ -368,6 +369,9 @@ fn the_native_extension_exists_for_peers_that_announced_it() {
             continue;
         }
         assert!(matches!(&steps[..], [Step::Forward(PeerMessage::Native(heard))] if *heard == life), "{steps:?}");
+        let have = NativeMessage::Blob(BlobMessage::Have { hash: BlobHash([1; 32]), size: 1 });
+        let steps = session.receive(at(0), &frame("tab", &Body::Native { data: have.encode() }));
+        assert_eq!(steps.len(), usize::from(spoken >= 2), "blobs came up with the second version");
         let unknown = frame("tab", &Body::Native { data: Bytes::from_static(&[250, 1]) });
         assert!(session.receive(at(0), &unknown).is_empty(), "for a later version");
         let steps = session.receive(at(0), &frame("tab", &Body::Native { data: Bytes::from_static(&[1, 1]) }));

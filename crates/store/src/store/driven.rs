@@ -60,6 +60,12 @@ impl Driven {
         self.writer.purge_waiting()
     }
 
+    /// The writer's turn when blobs are to be removed: a slice of them. False if there are none, or none were by when it
+    /// last looked.
+    pub fn clean(&mut self) -> bool {
+        self.writer.clean_waiting()
+    }
+
     /// The compactor's turn: one document that waits for it; with it, how many changes its snapshot covers, if it has a
     /// new one.
     pub fn compact(&mut self) -> Option<(DocumentId, Option<u32>)> {

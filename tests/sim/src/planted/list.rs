@@ -373,4 +373,25 @@ pub const PLANTED: &[Planted] = &[
         from: "if found.is_none_or(|(_, found)| found != ours) || !self.is_untouched(id, op)? {",
         to: "if !planted! && (found.is_none_or(|(_, found)| found != ours) || !self.is_untouched(id, op)?) {",
     },
+    Planted {
+        number: 48,
+        what: "a document that stays here is spoken of like another",
+        file: "crates/core/src/hub/respond.rs",
+        from: "if document.local_only {",
+        to: "if document.local_only && !planted! {",
+    },
+    Planted {
+        number: 49,
+        what: "who brings changes of a document that stays here is told that it has no heads",
+        file: "crates/core/src/hub/local.rs",
+        from: "request || brought_any",
+        to: "request || brought_any && !planted!",
+    },
+    Planted {
+        number: 50,
+        what: "two that have nothing tell each other so for ever",
+        file: "crates/core/src/sync.rs",
+        from: "(view.durable > 0 || self.told.is_none())",
+        to: "(view.durable > 0 || self.told.is_none() || planted!)",
+    },
 ];

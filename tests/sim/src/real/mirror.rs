@@ -3,7 +3,7 @@
 //! Owns: every comparison of the two, and what a start may find. The image has what was acknowledged, no more.
 //! Must not: excuse a difference by anything but a fault that has fired. Next: `../image.rs`, `../world/real.rs`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use automerge::{Automerge, ChangeHash};
 use bytes::Bytes;
@@ -101,6 +101,9 @@ impl Disk {
 
     /// The store says that this record stands after the call: it must be what follows from the one before.
     fn note_life(&mut self, call: &Call, life: Option<Life>) -> Checked {
+        if let Call::LocalOnly { document, local_only, .. } = call {
+            self.image.set_local_only(document, *local_only);
+        }
         let (Call::Life { document, update, .. }, Some(life)) = (call, life) else { return Ok(()) };
         let before = self.image.lives.insert(document.clone(), life);
         let rotten = self.real.as_ref().is_some_and(|real| real.rotten);
@@ -125,7 +128,7 @@ impl Disk {
                     stands = stands.max(Some(found));
                     explained
                 }
-                Call::Life { .. } | Call::Commits(_) => false,
+                Call::Life { .. } | Call::LocalOnly { .. } | Call::Commits(_) => false,
             })
         };
         let lost = before.iter().find(|(document, life)| lives.get(*document) < Some(life));
@@ -135,6 +138,33 @@ impl Disk {
             format!("{lost:?} is lost, nobody wrote {strange:?}")
         })?;
         self.image.lives = lives;
+        self.find_local_only(candidates)
+    }
+
+    /// A start finds which documents stay here: as was acknowledged, or as a call that is in doubt would have it.
+    fn find_local_only(&mut self, candidates: &[Call]) -> Checked {
+        let mut expected: BTreeMap<DocumentId, BTreeSet<bool>> = BTreeMap::new();
+        let known = self.image.documents.keys().chain(self.image.lives.keys()).chain(&self.image.local_only);
+        let decided = candidates.iter().filter_map(|call| match call {
+            Call::LocalOnly { document, local_only, .. } => Some((document, *local_only)),
+            Call::Life { .. } | Call::Commits(_) => None,
+        });
+        for document in known.chain(decided.clone().map(|(document, _)| document)) {
+            let before = self.image.local_only.contains(document);
+            expected.entry(document.clone()).or_default().insert(before);
+        }
+        for (document, local_only) in decided {
+            expected.entry(document.clone()).or_default().insert(local_only);
+        }
+        let Some(real) = &self.real else { return Ok(()) };
+        for (document, expected) in expected {
+            let found = real.store().and_then(|store| store.standing(&document)).map(|standing| standing.local_only);
+            let explained = matches!(found, Ok(found) if expected.contains(&found));
+            require(real.rotten || explained, "a start finds what was acknowledged", || {
+                format!("{document} stays here: {found:?}, not {expected:?}")
+            })?;
+            self.image.set_local_only(&document, found.unwrap_or(true));
+        }
         Ok(())
     }
 
@@ -449,6 +479,7 @@ fn compare(image: &mut Image, document: &DocumentId, loaded: &Loaded) -> Result<
     let same = match loaded {
         Loaded::Graph(None) | Loaded::Payload(None) => stored.changes.is_empty(),
         Loaded::Summary(Standing { life, .. }) if *life != image.lives.get(document).copied() => false,
+        Loaded::Summary(Standing { local_only, .. }) if *local_only != image.local_only.contains(document) => false,
         Loaded::Summary(Standing { summary: None, .. }) => stored.changes.is_empty(),
         Loaded::Summary(Standing { summary: Some(summary), .. }) => {
             let heads: Vec<ChangeHash> = stored.heads.iter().copied().collect();

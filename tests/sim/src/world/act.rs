@@ -89,7 +89,7 @@ impl World {
                 let document = value as usize % self.documents.len();
                 self.local_undo(machine, document)
             }
-            Kind::Delete | Kind::Restore | Kind::Purge => {
+            Kind::Delete | Kind::Restore | Kind::Withhold | Kind::Release | Kind::Purge => {
                 self.decide(kind, machine, value as usize % self.documents.len())
             }
             Kind::ForgetSyncState | Kind::ClientRollback | Kind::ClientLoss => self.client_fails(kind, client),

@@ -61,7 +61,7 @@ impl World {
             }
             let disk = &machine.disk;
             let stages = [
-                (!machine.batch.is_empty() || !machine.lives.is_empty(), UnderWay::Submit(number)),
+                (!machine.batch.is_empty() || !machine.decisions.is_empty(), UnderWay::Submit(number)),
                 (!disk.calls.is_empty() && disk.faults.stalled_until_ms <= self.now_ms, UnderWay::Sync(number)),
                 (!disk.finished.is_empty(), UnderWay::Tell(number)),
                 (!machine.loads.is_empty(), UnderWay::Read(number)),

@@ -16,6 +16,7 @@ use syncline_core::session::{Offence, Step};
 use syncline_core::sync::message::Message;
 
 use super::{Dialler, World};
+use crate::disk::Call;
 use crate::image::Stored;
 use crate::machine::{Connection, Queued};
 use crate::oracle::{Checked, Violation, require};
@@ -61,11 +62,13 @@ impl World {
             }
             Output::SetLife { ticket, document, update } => {
                 self.log.say(|| format!("  machine {machine} sets {update:?}, ticket {ticket}"));
-                self.machines[machine].lives.push((ticket, document, update));
+                self.machines[machine].decisions.push(Call::Life { ticket, document, update });
             }
-            Output::SetLocalOnly { .. } | Output::Replace { .. } => {
-                unreachable!("nobody withholds or rewrites in this world")
+            Output::SetLocalOnly { ticket, document, local_only } => {
+                self.log.say(|| format!("  machine {machine} sets local-only {local_only}, ticket {ticket}"));
+                self.machines[machine].decisions.push(Call::LocalOnly { ticket, document, local_only });
             }
+            Output::Replace { .. } => unreachable!("nobody rewrites a history in this world"),
             Output::Send { session, message } => self.send(machine, session, message)?,
             Output::AwaitDrain { session } => {
                 if let Some(connection) = self.machines[machine].connections.get_mut(&session) {
@@ -76,7 +79,7 @@ impl World {
             Output::Refused { session, remark, .. } => self.refused(machine, session, &remark)?,
             Output::Close { session, reason } => {
                 self.log.say(|| format!("  machine {machine} closes {}: {reason}", session.0));
-                let restored = self.decisions > 0 && reason.contains("was restored");
+                let restored = self.decisions > 0 && reason.contains("connect again");
                 let excused = self.machines[machine].disk.has_failed || self.is_hostile(session) || restored;
                 require(excused, "honest peers are kept", || format!("machine {machine} cut off a peer: {reason}"))?;
                 self.close(machine, session);
@@ -121,6 +124,9 @@ impl World {
                 });
             }
             Outgoing::Native(NativeMessage::Life { document, life }) => {
+                let own = self.documents.iter().position(|own| own == document);
+                let stays = own.is_some_and(|own| self.machines[machine].knows_local_only.contains(&own));
+                require(!stays, "what stays here is not spoken of", || format!("machine {machine} tells of {life:?}"))?;
                 let stored = self.machines[machine].disk.image.lives.get(document).copied();
                 return require(stored >= Some(*life), "told is durable", || {
                     format!("machine {machine} tells of {life:?}, and has stored {stored:?}")
@@ -128,17 +134,27 @@ impl World {
             }
             Outgoing::DocUnavailable { .. }
             | Outgoing::Ephemeral { .. }
-            | Outgoing::Native(NativeMessage::Refused { .. })
+            // No hub speaks of blobs: the exchange beside the hubs does.
+            | Outgoing::Native(NativeMessage::Refused { .. } | NativeMessage::Blob(_))
             | Outgoing::Error { .. } => return Ok(()),
         };
         self.log.note(machine, "send", data);
         let Some(document) = document else { return Ok(()) };
-        require(!self.machines[machine].knows_deleted.contains(&document), "the deleted is not spoken of", || {
+        let machine_ = &self.machines[machine];
+        let deleted = machine_.knows_deleted.contains(&document) && !machine_.knows_local_only.contains(&document);
+        require(!deleted, "the deleted is not spoken of", || {
             format!("machine {machine} sends document {document} to {}", session.0)
         })?;
         let message = Message::decode(data.clone(), &Limits::default())
             .map_err(|error| Violation { checker: "own messages are readable", detail: error.to_string() })?;
         self.log.say(|| format!("  machine {machine} to {}: document {document}, {}", session.0, describe(&message)));
+        if self.machines[machine].knows_local_only.contains(&document) {
+            let silent = message.heads.is_empty() && message.changes.is_empty();
+            let have = message.have.iter().all(|have| have.last_sync.is_empty());
+            return require(silent && have, "what stays here is not spoken of", || {
+                format!("machine {machine} says {} of document {document}", describe(&message))
+            });
+        }
         self.check_announced(machine, session, document, &message.heads)?;
         self.check_sent(machine, session, document, &message.changes)
     }

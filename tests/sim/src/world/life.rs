@@ -1,4 +1,4 @@
-//! Documents that are deleted, restored and purged, and what must hold of that.
+//! Documents that are deleted, restored and purged, or that stay on a machine, and what must hold of that.
 //!
 //! Owns: the decisions of machines' owners, what a hub has been told of them, the checks of both.
 //! Must not: decide which record stands. Next: `../disk.rs`, `hub.rs`; docs/deletion.md.
@@ -29,7 +29,30 @@ impl World {
             return self.purge(machine.number, document);
         }
         self.met(kind, machine);
+        if let Kind::Withhold | Kind::Release = kind {
+            return self.set_local_only(machine, document, kind == Kind::Withhold);
+        }
         self.set_life(machine, document, kind == Kind::Delete)
+    }
+
+    fn set_local_only(&mut self, machine: usize, document: usize, local_only: bool) -> Checked {
+        self.decisions += 1;
+        let ticket = FIRST_TICKET + self.decisions;
+        self.input(machine, Input::SetLocalOnly { document: self.documents[document].clone(), local_only, ticket })
+    }
+
+    /// Lets every document go that stays on its machine. Returns whether there was any.
+    pub(super) fn release_all(&mut self) -> Checked<bool> {
+        let mut any = false;
+        for machine in 0..self.machines.len() {
+            for document in 0..self.documents.len() {
+                if self.machines[machine].disk.image.local_only.contains(&self.documents[document]) {
+                    self.set_local_only(machine, document, false)?;
+                    any = true;
+                }
+            }
+        }
+        Ok(any)
     }
 
     fn set_life(&mut self, machine: usize, document: usize, deleted: bool) -> Checked {
@@ -67,6 +90,7 @@ impl World {
 
     /// Notes what a hub is about to be told of a document's life.
     pub(super) fn life_told(&mut self, machine: usize, input: &Input) {
+        self.local_only_told(machine, input);
         #[expect(clippy::wildcard_enum_match_arm, reason = "two of the inputs say whether a document is deleted")]
         let (id, deleted) = match input {
             Input::LifeSet { document, life, .. } => (document, life.deleted),
@@ -85,6 +109,31 @@ impl World {
             for connection in machine_.connections.values_mut() {
                 connection.sent.retain(|hash, _| !stored.is_some_and(|stored| stored.hashes.contains(hash)));
             }
+        }
+    }
+
+    fn local_only_told(&mut self, machine: usize, input: &Input) {
+        #[expect(clippy::wildcard_enum_match_arm, reason = "two of the inputs say whether a document stays here")]
+        let (id, local_only) = match input {
+            // Such decisions follow one another.
+            Input::LocalOnlySet { document, .. } => {
+                (document, self.machines[machine].disk.image.local_only.contains(document))
+            }
+            Input::Loaded { document, loaded: Loaded::Summary(standing) } => (document, standing.local_only),
+            _ => return,
+        };
+        let Some(document) = self.documents.iter().position(|own| own == id) else { return };
+        let machine_ = &mut self.machines[machine];
+        if local_only {
+            machine_.knows_local_only.insert(document);
+        } else {
+            machine_.knows_local_only.remove(&document);
+        }
+        // Conversations begin anew.
+        let stored = machine_.disk.image.documents.get(id);
+        for connection in machine_.connections.values_mut() {
+            connection.announced.remove(&document);
+            connection.sent.retain(|hash, _| !stored.is_some_and(|stored| stored.hashes.contains(hash)));
         }
     }
 

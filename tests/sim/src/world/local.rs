@@ -80,7 +80,8 @@ impl World {
 
     /// The application takes back what it wrote last.
     pub(super) fn local_undo(&mut self, machine: usize, document: usize) -> Checked {
-        let Some(app) = &mut self.machines[machine].app else { return Ok(()) };
+        // What a subject says it did stays done.
+        let Some(app) = self.machines[machine].app.as_mut().filter(|_| self.subject.is_none()) else { return Ok(()) };
         let open = &mut app.documents[document];
         if open.deleted {
             return Ok(());

@@ -31,6 +31,10 @@ impl World {
         let before: Vec<BTreeSet<ChangeHash>> = (0..self.documents.len()).map(|d| self.everything(d)).collect();
         let lives = self.greatest_lives();
         self.talk_until_silence()?;
+        if self.release_all()? {
+            self.log.say(|| "nothing is withheld any more".to_owned());
+            self.talk_until_silence()?;
+        }
         self.check_lives(&lives)?;
         if self.restore_all()? {
             self.log.say(|| "everything is restored".to_owned());
