@@ -326,7 +326,8 @@ impl Engine {
         if tokio::time::timeout(ANSWERS_WAIT, self.answers()).await.is_err() {
             tracing::error!("the store has not answered within {ANSWERS_WAIT:?}");
         }
-        self.note_in_step().await;
+        // What is not written down by then is heard again.
+        let _ = tokio::time::timeout(ANSWERS_WAIT, self.note_in_step()).await;
         self.replica.stop().await;
         self.servers.end();
         self.stopped.send_replace(true);

@@ -8,12 +8,16 @@
 mod note;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Parser;
 use eframe::egui::{self, Align, Layout, RichText};
 use syncline::{DocumentUrl, Repo, Server};
 
 use crate::note::{Finding, Note, create};
+
+/// Between two looks at what changes without a touch.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// Notes that several people write at once.
 #[derive(Debug, Parser)]
@@ -182,6 +186,8 @@ impl Notes {
 impl eframe::App for Notes {
     fn ui(&mut self, ui: &mut egui::Ui, _frame: &mut eframe::Frame) {
         self.take_found(&ui.ctx().clone());
+        // Where others are, and where changes are, is told while nothing is typed, too.
+        ui.ctx().request_repaint_after(LOOK_AGAIN);
         egui::Panel::left("notes").show(ui, |ui| self.list(ui));
         egui::Panel::bottom("status").show(ui, |ui| self.status_line(ui));
         egui::CentralPanel::default().show(ui, |ui| match self.notes.get_mut(self.shown) {

@@ -41,7 +41,7 @@ pub(crate) fn create(repo: &Repo) -> anyhow::Result<Document> {
 }
 
 impl Note {
-    /// Shows a document; the window is drawn again whenever somebody changes it or moves in it.
+    /// Shows a document; the window is drawn again whenever somebody changes it.
     pub(crate) fn open(document: Document, name: &str, context: &egui::Context) -> anyhow::Result<Self> {
         let text = document.text([TEXT])?;
         let shown = text.read()?;
@@ -74,6 +74,7 @@ impl Note {
         };
         let there = match status.server {
             OnServer::InSync => "on the server".to_owned(),
+            OnServer::LocalOnly => "stays here".to_owned(),
             OnServer::Behind => format!("{} on their way to the server", status.ahead),
             OnServer::Offline { .. } if status.ahead > 0 => format!("offline, {} only here", status.ahead),
             OnServer::Offline { .. } => "offline".to_owned(),
