@@ -235,7 +235,8 @@ fn prove(file: &Connection, id: &DocumentId) {
             Ok((row.get::<_, Vec<u8>>(0)?, [row.get::<_, u8>(1)?, row.get::<_, u8>(2)?], numbers))
         })
         .expect("a row");
-    let digest = Sha256::new().chain_update([0; 8]).chain_update(id.as_bytes()).chain_update(replica).chain_update(flags);
+    let digest =
+        Sha256::new().chain_update([0; 8]).chain_update(id.as_bytes()).chain_update(replica).chain_update(flags);
     let digest = numbers.iter().fold(digest, |digest, number| digest.chain_update(number.to_be_bytes())).finalize();
     file.execute("UPDATE life SET proof = ?2 WHERE document = ?1", (id.as_bytes(), &digest[..8])).expect("written");
 }
