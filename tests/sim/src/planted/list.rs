@@ -152,7 +152,7 @@ pub const PLANTED: &[Planted] = &[
         file: "tests/sim/src/disk.rs",
         from: "        self.calls.push_back(call);",
         to: r#"        if planted! {
-            self.finished.push_back(Finished { tickets: call.tickets(), failure: None });
+            self.finished.push_back(call.outcome(None, self.image.life_of(&call)));
         }
         self.calls.push_back(call);"#,
     },
