@@ -9,7 +9,7 @@ use super::wire::{Bound, Content, Range, Ranges, Writer};
 use super::{DIGEST_PREFIX_BYTES, Element, Missing, ReconcileError};
 
 /// Into how many ranges one is split. One with fewer than two elements for each of them is listed.
-const BRANCHES: u64 = 16;
+pub(super) const BRANCHES: u64 = 16;
 
 /// Room that is left in a message for the range that ends it.
 const RESERVE_BYTES: usize = 200;

@@ -4,13 +4,16 @@
 //! Must not: keep the set from changing between two messages. Next: `ranges.rs`, `peel.rs`; docs/protocol.md §10.
 
 use super::peel::Peel;
-use super::ranges::{self, Answer, Side};
+use super::ranges::{self, Answer, BRANCHES, Side};
 use super::sketch::{SYMBOLS_MAX, Sketch, Symbol};
 use super::wire::{self, Incoming, Ranges, SYMBOL_BYTES_MAX, VERSION, encode_ask, encode_symbols};
 use super::{Element, ElementSet, Missing, ReconcileError};
 
 /// A message that ends the round in one more exchange is sent up to this size; above it a sketch costs less.
 const LISTS_BYTES_WORTHWHILE: usize = 4 * 1024;
+
+/// Neighbouring ranges in which a run of differences lies, which may begin in the midst of one.
+const RUN_RANGES_MAX: usize = 2;
 
 /// Symbols that are asked for at first: enough for a few differences, and at most for an estimate within a tenth.
 const FIRST_SYMBOLS_MIN: u64 = 24;
@@ -121,8 +124,8 @@ impl Initiator {
         if answer.message.len() == 1 {
             return Ok(Step { have: answer.have, missing: answer.missing, is_done: true, ..Step::default() });
         }
-        let pays = answer.goes_deeper || answer.message.len() > LISTS_BYTES_WORTHWHILE;
-        let send = if is_first && pays {
+        let ends_soon = !answer.goes_deeper && answer.message.len() <= LISTS_BYTES_WORTHWHILE;
+        let send = if is_first && !ends_soon && !stands_together(&answer) {
             let asked = first_symbols(&answer);
             let (ours, peel) = (set.sketch.clone(), Peel::default());
             self.stage = Stage::Sketch(Box::new(Listing { ours, peel, asked, instead: answer.message }));
@@ -161,6 +164,12 @@ impl Initiator {
         self.stage = Stage::Sketch(listing);
         Ok(Step { send, ..Step::default() })
     }
+}
+
+/// Whether all differences lie in one of the first ranges and there within a few of its parts: a run, as recent changes
+/// leave, of which ranges list each element for the bytes of its digest.
+fn stands_together(answer: &Answer) -> bool {
+    answer.compared <= BRANCHES as usize && answer.differing <= RUN_RANGES_MAX
 }
 
 /// How many symbols to ask for at first, by the share of ranges that differ.

@@ -211,6 +211,20 @@ fn what_agrees_costs_one_exchange_and_a_few_differences_a_few_hundred_bytes() {
 }
 
 #[test]
+fn a_run_of_recent_differences_costs_little_more_than_its_digests() {
+    let mut rng = ChaCha8Rng::seed_from_u64(10);
+    let mut sets = sets(&mut rng, [40_000, 0, 0], 1 << 40);
+    for number in 0..400 {
+        let newer = Element::new(Stamp::from_u64((1 << 40) + number), rng.random());
+        sets[number as usize % 2].insert(newer);
+    }
+    let outcome = Outcome::of(&sets, Options::default());
+    assert_eq!(outcome.have, alone(&sets[0], &sets[1]));
+    assert_eq!(outcome.missing, alone(&sets[1], &sets[0]));
+    assert!(outcome.trips <= 3 && outcome.bytes < 400 * 48, "{} bytes", outcome.bytes);
+}
+
+#[test]
 fn more_differences_than_a_sketch_lists_are_found_by_ranges() {
     let mut rng = ChaCha8Rng::seed_from_u64(7);
     for counts in [[2_000, 6_000, 5_000], [2_000, 20_000, 0], [0, 0, 20_000]] {
@@ -289,6 +303,27 @@ fn a_digest_names_a_document_in_one_state_under_one_key() {
     assert_eq!(*of(9, &heads).digest(), golden);
     let different = [of(9, &heads), of(8, &heads), of(9, &heads[..1]), of(9, &heads[1..]), of(9, &[])];
     assert_eq!(BTreeSet::from(different).len(), 5);
+}
+
+#[test]
+fn the_bytes_of_an_ask_and_of_symbols_are_as_documented() {
+    assert_eq!(wire::encode_ask(24, 300), [1, 24, 0x82, 0x2c]);
+    // The head, then a line for each symbol: stamps, digests, checks, count. Computed from docs/protocol.md alone.
+    let golden = [
+        "020003",
+        "00000000000003eb09061b181d1a1f1c110e030005020704e14267c6d0343d4200",
+        "00000000000003eb09061b181d1a1f1c110e030005020704e14267c6d0343d4202",
+        "00000000000003e8000102030405060708090a0b0c0d0e0f5bc2b0c51140c22900",
+        "00000000000000020e0e1212161612121e1e121216161212769c1a59f05082be02",
+        "00000000000000020e0e1212161612121e1e121216161212769c1a59f05082be02",
+        "000000000000000000000000000000000000000000000000000000000000000000",
+    ];
+    let digest = |number: u8| std::array::from_fn(|at| number * 7 + at as u8);
+    let elements = (0..3).map(|number| Element::new(Stamp::from_u64(1_000 + u64::from(number)), digest(number)));
+    let set: ElementSet = elements.collect();
+    let message = wire::encode_symbols(0, set.sketch.size(), &set.sketch.symbols(0, 6).collect::<Vec<_>>());
+    let hex: String = message.iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(hex, golden.concat());
 }
 
 #[test]

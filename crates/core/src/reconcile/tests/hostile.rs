@@ -105,8 +105,11 @@ fn sketches_are_sent_once_for_a_message_of_ranges_and_in_order() {
 /// An initiator that was told that everything differs, and the question that it asks then.
 fn asking(set: &ElementSet) -> (Initiator, u64) {
     let (mut initiator, _) = Initiator::start(set, Options::default());
-    let lie = [&[0x61, 0, 0, 1][..], &[0xab; 16]].concat();
-    let ask = initiator.handle(set, &lie).expect("a lie, but well formed").send.expect("a question");
+    let mut lie = wire::Writer::new();
+    for element in set.tree.from(0).step_by(20) {
+        lie.fingerprint(&wire::Bound::before(element), [0xab; 16]);
+    }
+    let ask = initiator.handle(set, &lie.finish()).expect("a lie, but well formed").send.expect("a question");
     let Ok(wire::Incoming::Ask { from: 0, to }) = wire::decode(&ask) else { panic!("a sketch is asked for") };
     (initiator, to)
 }
