@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 use support::{address, serve, within};
 use syncline::automerge::TextEncoding;
 use syncline::automerge::marks::ExpandMark;
-use syncline::value::{Counter, Date, Integer, Number, Text};
-use syncline::{Document, DocumentUrl, Error, Options, PresenceOptions, Repo};
+use syncline::value::{Blob, Counter, Date, Integer, Number, Text};
+use syncline::{BlobHash, Document, DocumentUrl, Error, Options, PresenceOptions, Repo};
 use syncline_e2e::{Browser, PackageSet, Page};
 use syncline_server::Server;
 
@@ -229,4 +229,42 @@ async fn presence_is_seen_on_both_sides_and_ends_with_a_goodbye() {
     assert!(complaints.is_empty(), "a busy pointer is no flood: {complaints:?}");
     drop(presence);
     call("until_presences", json!({ "states": [] }));
+}
+
+#[derive(Debug, PartialEq, Hydrate, Reconcile)]
+struct Album {
+    cover: Blob,
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_attachment_is_a_plain_map_with_an_address_that_both_sides_fetch() {
+    let Some(browser) = Browser::start(PackageSet::Newest) else { return };
+    let world = World::new(TextEncoding::UnicodeCodePoint).await;
+    let page = world.page(&browser);
+    let cover = world.repo.put_blob(vec![7; 100_000]).await.expect("room").named("a b.png", "image/png");
+    let document = world.repo.create_from(&Album { cover: cover.clone() }).expect("a document");
+    within("the blob is on the server", world.repo.blob_on_server(&cover)).await.expect("open");
+    within("it is on the server", document.on_server()).await.expect("open");
+    let at = |path: &str| format!("http://{}{path}", world.server.address());
+    let (url, there) = (document.url().to_string(), "from JavaScript".repeat(10_000));
+    let theirs = Blob::new(BlobHash::of(there.as_bytes()), there.len() as u64);
+    let (read, got, put, made) = tokio::task::block_in_place(|| {
+        page.find(&url);
+        page.until_heads(&url, &heads(&document));
+        let got = page.call("fetch", json!({ "url": at(&cover.http_path()), "options": {} }));
+        let put = json!({ "url": at(&theirs.http_path()), "options": { "method": "PUT", "body": there } });
+        let made = json!({ "cover": { "url": theirs.url(), "size": theirs.size() } });
+        (page.read(&url), got, page.call("fetch", put), page.create(made))
+    });
+    let plain = json!({ "url": cover.url(), "size": 100_000, "name": "a b.png", "mediaType": "image/png" });
+    assert_eq!(read, json!({ "cover": plain }));
+    assert_eq!(
+        (&got["sha256"], &got["headers"]["content-type"]),
+        (&json!(cover.hash().to_string()), &json!("image/png"))
+    );
+    assert_eq!(put["status"], 201);
+    let album: Album = world.find(&made.url).await.hydrate().expect("the same fields");
+    assert_eq!(album.cover, theirs);
+    let content = within("it is fetched", world.repo.read_blob(&album.cover)).await.expect("it is on the server");
+    assert_eq!(content, there);
 }

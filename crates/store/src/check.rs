@@ -173,13 +173,13 @@ pub fn check(directory: &Path) -> Result<CheckReport, StoreError> {
 /// # Errors
 /// As [`check()`].
 pub fn check_on(directory: &Path, ground: Arc<dyn Ground>) -> Result<CheckReport, StoreError> {
-    let Checked { connection, log: log_rows, old_index, has_life, has_selection, has_blobs } =
+    let Checked { connection, log: log_rows, old_index, has_life, proves_life, has_selection, has_blobs } =
         schema::open_for_check(directory, ground)?;
     let read = connection.unchecked_transaction()?;
     let mut report = CheckReport::default();
     check_structure(&read, &mut report)?;
     let mut log = read_log(&read, log_rows, &mut report)?;
-    let mut keys = if has_life { check_life(&read, &mut report)? } else { BTreeSet::new() };
+    let mut keys = if has_life { check_life(&read, proves_life, &mut report)? } else { BTreeSet::new() };
     let damaged = if has_selection { selection::damaged(&read)? } else { Vec::new() };
     damaged.iter().for_each(|id| report.add(id.as_ref(), FaultKind::Undecodable("what is wanted of a document")));
     let mut after = None;
@@ -217,14 +217,9 @@ fn check_log_numbers(read: &Connection, report: &mut CheckReport) -> Result<(), 
 }
 
 /// Records of deletions, and the keys of documents of which only pieces are left, to be removed.
-fn check_life(read: &Connection, report: &mut CheckReport) -> Result<BTreeSet<DocumentKey>, StoreError> {
-    let mut statement = read.prepare("SELECT document, stamp, length(replica) = 16 FROM life")?;
-    let mut rows = statement.query([])?;
-    while let Some(row) = rows.next()? {
-        let id = DocumentId::from_bytes(row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?).ok();
-        if id.is_none() || row.get::<_, i64>(1)? < 0 || !row.get::<_, bool>(2)? {
-            report.add(id.as_ref(), FaultKind::Undecodable("a life record"));
-        }
+fn check_life(read: &Connection, proved: bool, report: &mut CheckReport) -> Result<BTreeSet<DocumentKey>, StoreError> {
+    for id in if proved { life::damaged(read)? } else { Vec::new() } {
+        report.add(id.as_ref(), FaultKind::Undecodable("a life record"));
     }
     if life::floors(read)?.is_none() {
         report.add(None, FaultKind::Undecodable("which rows of the log count"));

@@ -199,7 +199,9 @@ impl Group {
         document: &DocumentId,
         update: LifeUpdate,
     ) -> rusqlite::Result<Life> {
-        let before = LifeEntry::find(write, document)?.map(|entry| entry.life);
+        // One that is damaged is replaced as if there were none.
+        let entry = LifeEntry::find_row(write, document)?.flatten();
+        let before = entry.map(|entry| entry.life);
         let mut clock = shared.clock.lock().unwrap_or_else(PoisonError::into_inner);
         if let LifeUpdate::Heard(heard) = update
             && let Err(ahead) = clock.observe(heard.stamp, self.wall_ms)
@@ -210,7 +212,8 @@ impl Group {
         let life = Life::after(before, update, own);
         if before != Some(life) {
             let noted = clock.tick(self.wall_ms);
-            LifeEntry::write(write, document, &life, self.wall_ms, noted)?;
+            let purged = life.deleted && entry.is_some_and(|entry| entry.purged);
+            LifeEntry { life, noted_ms: self.wall_ms, noted, purged }.write(write, document)?;
             self.lives.push((document.clone(), noted));
         }
         self.deleted |= life.deleted;

@@ -45,61 +45,113 @@ pub struct LifeEntry {
 }
 
 impl LifeEntry {
-    const COLUMNS: &str = "stamp, replica, deleted, noted_ms, purged, noted";
+    const COLUMNS: &str = "document, stamp, replica, deleted, noted_ms, purged, noted, proof";
 
-    fn from_row(row: &Row<'_>) -> rusqlite::Result<Self> {
-        let stamp = Stamp::from_u64(row.get::<_, i64>(0)?.cast_unsigned());
-        let life = Life { stamp, replica: ReplicaId(row.get(1)?), deleted: row.get(2)? };
-        let noted = Stamp::from_u64(row.get::<_, i64>(5)?.cast_unsigned());
-        Ok(Self { life, noted_ms: row.get(3)?, noted, purged: row.get(4)? })
+    /// The entry of a row, if that is what was written.
+    fn from_row(row: &Row<'_>) -> rusqlite::Result<Option<Self>> {
+        let Ok((document, entry, found)) = Self::columns(row) else { return Ok(None) };
+        Ok((found == entry.proof(&document)).then_some(entry))
     }
 
-    pub(crate) fn find(connection: &Connection, id: &DocumentId) -> rusqlite::Result<Option<Self>> {
+    fn columns(row: &Row<'_>) -> rusqlite::Result<(Vec<u8>, Self, Vec<u8>)> {
+        let stamp = Stamp::from_u64(row.get::<_, i64>(1)?.cast_unsigned());
+        let life = Life { stamp, replica: ReplicaId(row.get(2)?), deleted: row.get(3)? };
+        let noted = Stamp::from_u64(row.get::<_, i64>(6)?.cast_unsigned());
+        let noted_ms = row.get::<_, i64>(4)?.cast_unsigned();
+        Ok((row.get(0)?, Self { life, noted_ms, noted, purged: row.get(5)? }, row.get(7)?))
+    }
+
+    /// Tells an entry that was written from one in which a bit has changed: it would bring a deleted document back, or
+    /// remove a living one.
+    fn proof(&self, document: &[u8]) -> [u8; 8] {
+        let Self { life, noted_ms, noted, purged } = self;
+        let flags = [u8::from(life.deleted), u8::from(*purged)];
+        let stamps = [life.stamp.as_u64(), *noted_ms, noted.as_u64()].map(u64::to_be_bytes);
+        proof(&[document, &life.replica.0, &flags, stamps.as_flattened()].concat(), 0)
+    }
+
+    /// The entry of a document.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] when the row is not what was written.
+    pub(crate) fn find(connection: &Connection, id: &DocumentId) -> Result<Option<Self>, StoreError> {
+        match Self::find_row(connection, id)? {
+            None => Ok(None),
+            Some(None) => Err(StoreError::Damaged { document: id.clone(), what: "whether it is deleted" }),
+            Some(entry) => Ok(entry),
+        }
+    }
+
+    /// The row of a document, and its entry if that is what was written.
+    pub(crate) fn find_row(connection: &Connection, id: &DocumentId) -> rusqlite::Result<Option<Option<Self>>> {
         let sql = format!("SELECT {} FROM life WHERE document = ?1", Self::COLUMNS);
         connection.prepare_cached(&sql)?.query_row([id.as_bytes()], Self::from_row).optional()
     }
 
-    /// Entries of documents after this one, in the order of ids.
+    /// Entries of documents after this one, in the order of ids, without those that are damaged.
     pub(crate) fn after(
         read: &Connection,
         after: Option<&DocumentId>,
         limit: usize,
     ) -> Result<Vec<(DocumentId, Self)>, StoreError> {
         let columns = Self::COLUMNS;
-        let sql = format!(
-            "SELECT {columns}, document FROM life WHERE ?1 IS NULL OR document > ?1 ORDER BY document LIMIT ?2"
-        );
+        let sql = format!("SELECT {columns} FROM life WHERE ?1 IS NULL OR document > ?1 ORDER BY document LIMIT ?2");
         let mut statement = read.prepare_cached(&sql)?;
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let mut rows = statement.query((after.map(DocumentId::as_bytes), limit))?;
         let mut entries = Vec::new();
         while let Some(row) = rows.next()? {
-            let id = read::document_id(row.get_ref(6)?.as_blob().map_err(rusqlite::Error::from)?)?;
-            entries.push((id, Self::from_row(row)?));
+            let id = read::document_id(row.get_ref(0)?.as_blob().map_err(rusqlite::Error::from)?)?;
+            match Self::from_row(row)? {
+                Some(entry) => entries.push((id, entry)),
+                None => tracing::error!(document = %id, "whether it is deleted is damaged"),
+            }
         }
         Ok(entries)
     }
 
-    /// Writes the record that stands, noted at this time.
-    pub(crate) fn write(
-        write: &Connection,
-        id: &DocumentId,
-        life: &Life,
-        noted_ms: u64,
-        noted: Stamp,
-    ) -> rusqlite::Result<()> {
-        const SQL: &str = "INSERT INTO life (document, stamp, replica, deleted, noted_ms, noted) \
-                           VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (document) DO UPDATE SET \
-                           stamp = ?2, replica = ?3, deleted = ?4, noted_ms = ?5, noted = ?6, purged = purged AND ?4";
-        let [stamp, noted] = [life.stamp, noted].map(|stamp| stamp.as_u64().cast_signed());
-        let values = (id.as_bytes(), stamp, &life.replica.0[..], life.deleted, noted_ms.cast_signed(), noted);
+    /// Writes the entry in the place of the one that there is.
+    pub(crate) fn write(&self, write: &Connection, id: &DocumentId) -> rusqlite::Result<()> {
+        const SQL: &str = "INSERT OR REPLACE INTO life (document, stamp, replica, deleted, noted_ms, purged, noted, proof) \
+                           VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+        let Self { life, noted_ms, noted, purged } = self;
+        let [stamp, noted] = [life.stamp, *noted].map(|stamp| stamp.as_u64().cast_signed());
+        let noted_ms = noted_ms.cast_signed();
+        let proof = self.proof(id.as_bytes());
+        let values = (id.as_bytes(), stamp, &life.replica.0[..], life.deleted, noted_ms, purged, noted, proof);
         write.prepare_cached(SQL)?.execute(values).map(|_| ())
     }
 }
 
-/// Whether the last word on a document is that it is deleted.
+/// Proves the entries that an earlier format wrote.
+pub(crate) fn prove_all(write: &Connection) -> Result<(), StoreError> {
+    let mut statement = write.prepare(&format!("SELECT {} FROM life", LifeEntry::COLUMNS))?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let (document, entry, _) = LifeEntry::columns(row)?;
+        const SQL: &str = "UPDATE life SET proof = ?2 WHERE document = ?1";
+        write.prepare_cached(SQL)?.execute((&document, entry.proof(&document)))?;
+    }
+    Ok(())
+}
+
+/// The documents of which the table has an entry that cannot be what was written.
+pub(crate) fn damaged(read: &Connection) -> rusqlite::Result<Vec<Option<DocumentId>>> {
+    let mut statement = read.prepare(&format!("SELECT {} FROM life", LifeEntry::COLUMNS))?;
+    let mut rows = statement.query([])?;
+    let mut damaged = Vec::new();
+    while let Some(row) = rows.next()? {
+        let id = DocumentId::from_bytes(&row.get::<_, Vec<u8>>(0).unwrap_or_default()).ok();
+        if id.is_none() || LifeEntry::from_row(row)?.is_none() {
+            damaged.push(id);
+        }
+    }
+    Ok(damaged)
+}
+
+/// Whether the last word on a document is that it is deleted. One of which that cannot be read is not passed over.
 pub(crate) fn is_deleted(read: &Connection, id: &DocumentId) -> rusqlite::Result<bool> {
-    Ok(LifeEntry::find(read, id)?.is_some_and(|entry| entry.life.deleted))
+    Ok(LifeEntry::find_row(read, id)?.flatten().is_some_and(|entry| entry.life.deleted))
 }
 
 /// The latest stamp at which a record was noted.
@@ -167,24 +219,26 @@ fn begin(
     keep: Duration,
     wall_ms: u64,
 ) -> rusqlite::Result<Purged> {
-    const DUE: &str = "SELECT document, noted_ms FROM life WHERE deleted = 1 AND purged = 0 ORDER BY noted_ms LIMIT ?1";
+    let columns = LifeEntry::COLUMNS;
+    let due = format!("SELECT {columns} FROM life WHERE deleted = 1 AND purged = 0 ORDER BY noted_ms LIMIT ?1");
     let keep_ms = u64::try_from(keep.as_millis()).unwrap_or(u64::MAX);
-    let mut statement = write.prepare_cached(DUE)?;
+    let mut statement = write.prepare_cached(&due)?;
     let mut rows = statement.query([DUE_MAX])?;
     let mut unfolded = false;
     while let Some(row) = rows.next()? {
-        let due_ms = row.get::<_, i64>(1)?.cast_unsigned().saturating_add(keep_ms);
+        // The check reports an entry that is damaged. Nothing is removed on its word.
+        let Some(entry) = LifeEntry::from_row(row)? else { continue };
+        let due_ms = entry.noted_ms.saturating_add(keep_ms);
         if due_ms > wall_ms {
             return Ok(if unfolded { Purged::Unfolded } else { Purged::Nothing(Some(due_ms)) });
         }
-        // The column had a valid id when it was written; the check reports one that has been damaged since.
         let Ok(id) = DocumentId::from_bytes(row.get_ref(0)?.as_blob()?) else { continue };
         if overlay.read().unwrap_or_else(PoisonError::into_inner).find(&id).is_some() {
             unfolded = true;
             continue;
         }
         let existed = remove_document(write, &id, log)?;
-        write.prepare_cached("UPDATE life SET purged = 1 WHERE document = ?1")?.execute([id.as_bytes()])?;
+        LifeEntry { purged: true, ..entry }.write(write, &id)?;
         return Ok(Purged::Document(id, existed));
     }
     Ok(if unfolded { Purged::Unfolded } else { Purged::Nothing(None) })

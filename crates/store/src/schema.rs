@@ -18,7 +18,7 @@ use syncline_core::id::ReplicaId;
 
 use crate::error::StoreError;
 use crate::ground::Ground;
-use crate::{record, reindex};
+use crate::{life, record, reindex};
 
 /// "SynL" in the file's header, so that `file` and other tools can tell whose database it is.
 pub(crate) const APPLICATION_ID: u32 = 0x5379_6e4c;
@@ -27,7 +27,7 @@ pub(crate) const APPLICATION_ID: u32 = 0x5379_6e4c;
 pub(crate) const FORMAT: u32 = MIGRATIONS.len() as u32;
 
 /// Migration n leads from format n to format n + 1. A released one is never edited.
-const MIGRATIONS: [&str; 6] = [
+const MIGRATIONS: [&str; 7] = [
     "
     CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID;
     CREATE TABLE log (seq INTEGER PRIMARY KEY, document BLOB NOT NULL, data BLOB NOT NULL) STRICT;
@@ -104,6 +104,8 @@ const MIGRATIONS: [&str; 6] = [
     CREATE TABLE blob_piece (place INTEGER PRIMARY KEY, digest BLOB NOT NULL, data BLOB NOT NULL) STRICT;
     CREATE TABLE blob_gone (key INTEGER PRIMARY KEY, proof BLOB NOT NULL) STRICT;
 ",
+    // `life` proves the entries that are there.
+    "ALTER TABLE life ADD COLUMN proof BLOB NOT NULL DEFAULT x''",
 ];
 
 /// The first format in which a log row has a kind, and damaged rows a table of their own.
@@ -120,6 +122,9 @@ const FORMAT_WITH_SELECTION: u32 = 5;
 
 /// The first format with blobs.
 const FORMAT_WITH_BLOBS: u32 = 6;
+
+/// The first format whose life records carry a proof.
+const FORMAT_WITH_LIFE_PROOF: u32 = 7;
 
 /// The oldest SQLite whose write-ahead log cannot be reset while another connection still needs it.
 const SQLITE_OLDEST: i32 = 3_051_003;
@@ -318,6 +323,8 @@ pub(crate) struct Checked {
     pub old_index: bool,
     /// Documents can be deleted in it.
     pub has_life: bool,
+    /// Records of that carry a proof.
+    pub proves_life: bool,
     /// It says which documents are pinned or stay on the machine.
     pub has_selection: bool,
     /// Blobs can be stored in it.
@@ -351,7 +358,8 @@ pub(crate) fn open_for_check(directory: &Path, ground: Arc<dyn Ground>) -> Resul
     };
     let (old_index, has_life) = (format < FORMAT_WITH_OPERATIONS, format >= FORMAT_WITH_LIFE);
     let (has_selection, has_blobs) = (format >= FORMAT_WITH_SELECTION, format >= FORMAT_WITH_BLOBS);
-    Ok(Checked { connection, log, old_index, has_life, has_selection, has_blobs })
+    let proves_life = format >= FORMAT_WITH_LIFE_PROOF;
+    Ok(Checked { connection, log, old_index, has_life, proves_life, has_selection, has_blobs })
 }
 
 /// The replica id that was drawn when the file was created.
@@ -496,6 +504,9 @@ fn migrate(connection: &Connection, found: u32, replica: Option<ReplicaId>) -> R
     }
     if (1..FORMAT_WITH_OPERATIONS).contains(&found) {
         reindex::rewrite_all(&transaction)?;
+    }
+    if (FORMAT_WITH_LIFE..FORMAT_WITH_LIFE_PROOF).contains(&found) {
+        life::prove_all(&transaction)?;
     }
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
     transaction.pragma_update(None, "user_version", FORMAT)?;

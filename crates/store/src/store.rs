@@ -238,7 +238,7 @@ impl Store {
     /// # Errors
     /// As [`Store::documents`].
     pub fn life(&self, id: &DocumentId) -> Result<Option<LifeEntry>, StoreError> {
-        self.inner.readers.read(|read| Ok(LifeEntry::find(read, id)?))
+        self.inner.readers.read(|read| LifeEntry::find(read, id))
     }
 
     /// At most `limit` life records in the order of their documents' ids, those after the one given.

@@ -181,7 +181,7 @@ fn a_file_from_the_future_is_refused_untouched() {
     drop(file);
     let before = files(directory.path());
     let refused = Store::open(directory.path(), Options::default());
-    assert!(matches!(refused, Err(StoreError::NewerFormat { found: 99, supported: 6, .. })), "{refused:?}");
+    assert!(matches!(refused, Err(StoreError::NewerFormat { found: 99, supported: 7, .. })), "{refused:?}");
     assert!(matches!(check(directory.path()), Err(StoreError::NewerFormat { .. })));
     assert_eq!(files(directory.path()), before);
 }

@@ -226,6 +226,21 @@ fn purges_one(store: &Store) -> DocumentId {
     }
 }
 
+/// Makes the proof of a record's row fit the row again, as docs/store.md says.
+fn prove(file: &Connection, id: &DocumentId) {
+    let columns = "replica, deleted, purged, stamp, noted_ms, noted";
+    let (replica, flags, numbers) = file
+        .query_row(&format!("SELECT {columns} FROM life WHERE document = ?1"), [id.as_bytes()], |row| {
+            let numbers: [i64; 3] = [row.get(3)?, row.get(4)?, row.get(5)?];
+            Ok((row.get::<_, Vec<u8>>(0)?, [row.get::<_, u8>(1)?, row.get::<_, u8>(2)?], numbers))
+        })
+        .expect("a row");
+    let digest =
+        Sha256::new().chain_update([0; 8]).chain_update(id.as_bytes()).chain_update(replica).chain_update(flags);
+    let digest = numbers.iter().fold(digest, |digest, number| digest.chain_update(number.to_be_bytes())).finalize();
+    file.execute("UPDATE life SET proof = ?2 WHERE document = ?1", (id.as_bytes(), &digest[..8])).expect("written");
+}
+
 /// What the writer's first steps of a purge do to the file, as docs/store.md says.
 fn purge_by_hand(directory: &Path, id: &DocumentId, steps: usize) {
     let file = Connection::open(directory.join("syncline.db")).expect("nobody has it open");
@@ -236,6 +251,7 @@ fn purge_by_hand(directory: &Path, id: &DocumentId, steps: usize) {
         file.execute("INSERT INTO purge (key, proof) VALUES (?1, ?2)", (key, &digest[..8])).expect("written");
         file.execute("DELETE FROM document WHERE key = ?1", [key]).expect("written");
         file.execute("UPDATE life SET purged = 1 WHERE document = ?1", [id.as_bytes()]).expect("written");
+        prove(&file, id);
     }
     for step in 1..steps {
         let table = ["tail", "node_index"][step % 2];
@@ -263,6 +279,7 @@ fn a_document_is_not_purged_before_its_time_nor_after_it_was_restored() {
     for model in [&early, &restored] {
         file.execute("UPDATE life SET noted_ms = noted_ms - ?2 WHERE document = ?1", (model.id.as_bytes(), two_hours))
             .expect("written");
+        prove(&file, &model.id);
     }
     drop(file);
     let store = open(directory.path(), keep);

@@ -88,8 +88,15 @@ fn without_lives(file: &Connection, format: u32) {
     file.pragma_update(None, "user_version", format).expect("an older file");
 }
 
+/// Takes away what the seventh format added.
+fn without_proofs(file: &Connection, format: u32) {
+    file.execute_batch("ALTER TABLE life DROP COLUMN proof").expect("the table");
+    file.pragma_update(None, "user_version", format).expect("an older file");
+}
+
 /// Takes away what the sixth format added.
 fn without_blobs(file: &Connection, format: u32) {
+    without_proofs(file, format);
     file.execute_batch("DROP TABLE blob; DROP TABLE blob_piece; DROP TABLE blob_gone").expect("the tables");
     file.pragma_update(None, "user_version", format).expect("an older file");
 }
@@ -264,4 +271,39 @@ fn a_document_of_the_fourth_format_can_be_kept_here_after_the_migration() {
     assert!(store.standing(&model.id).expect("readable").local_only);
     drop(store);
     assert_clean(directory.path(), 3);
+}
+
+/// A bit that changed in the record of a deletion had brought the document back, or removed a living one.
+#[test]
+fn records_of_deletions_carry_a_proof_after_the_migration() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut grown = Model::new(1, 2);
+    let store = open(directory.path(), lazy());
+    grown.grow(&store, 30, 30);
+    let (tell, told) = std::sync::mpsc::channel();
+    let update = syncline_core::life::LifeUpdate::Own { deleted: true };
+    store.set_life(grown.id.clone(), update, Box::new(move |result| tell.send(result).expect("somebody waits")));
+    let life = told.recv().expect("answered").expect("room on the disk");
+    store.close().expect("a clean end");
+    drop(store);
+    let file = || Connection::open(directory.path().join("syncline.db")).expect("nobody has it open");
+    without_proofs(&file(), 6);
+    assert_clean(directory.path(), 30);
+
+    let store = open(directory.path(), lazy());
+    assert_eq!(store.life(&grown.id).expect("readable").map(|entry| entry.life), Some(life));
+    drop(store);
+    assert_clean(directory.path(), 30);
+    for damage in ["deleted = 0", "stamp = stamp + 1", "noted_ms = 0", "purged = 1", "replica = zeroblob(16)"] {
+        file().execute(&format!("UPDATE life SET {damage}"), []).expect("damaged");
+        assert!(!syncline_store::check(directory.path()).expect("readable").is_clean(), "{damage}");
+        let store = open(directory.path(), lazy());
+        assert!(matches!(store.life(&grown.id), Err(syncline_store::StoreError::Damaged { .. })), "{damage}");
+        let update = syncline_core::life::LifeUpdate::Own { deleted: true };
+        let (tell, told) = std::sync::mpsc::channel();
+        store.set_life(grown.id.clone(), update, Box::new(move |result| tell.send(result).expect("somebody waits")));
+        assert!(told.recv().expect("answered").expect("room on the disk").deleted, "it is mended by the next word");
+        drop(store);
+        assert_clean(directory.path(), 30);
+    }
 }

@@ -107,16 +107,17 @@ impl Transfers {
         self.changed.send_modify(|ticks| *ticks += 1);
     }
 
-    /// Somebody begins to wait for a blob. Returns whether nobody did before.
+    /// Somebody begins to wait for a blob. Returns whether it is to be asked for: nobody did before, or in vain.
     pub(super) fn begin(&self, hash: BlobHash) -> bool {
         let mut state = self.lock();
         let transfer = state.entry(hash).or_default();
         transfer.fetches += 1;
-        let first = transfer.fetches == 1;
-        if first {
+        let on_its_way = matches!(transfer.outcome, None | Some(Outcome::Here));
+        let ask = transfer.fetches == 1 || !on_its_way;
+        if ask {
             (transfer.held, transfer.outcome) = (0, None);
         }
-        first
+        ask
     }
 
     /// Somebody waits no more. Returns whether nobody does.

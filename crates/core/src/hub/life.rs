@@ -186,6 +186,11 @@ impl Hub {
             document.purged_meanwhile = document.loading.is_some();
             return;
         }
+        // What peers were sent is counted in a graph that is no more. A stock peer takes this replica to have everything.
+        for peer in &mut document.peers {
+            peer.sync = PeerSync::default();
+            peer.offered_in_vain = true;
+        }
         document.presence = Presence::Absent;
         document.graph = Some(Box::new(Graph::new(hash_key)));
         document.heads.clear();

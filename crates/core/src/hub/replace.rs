@@ -52,6 +52,8 @@ impl Hub {
             if self.upstreams.contains(&peer.session) {
                 peer.sync = PeerSync::initiate();
             } else {
+                // What it has is counted in the old history.
+                peer.sync = PeerSync::default();
                 let reason = format!("document {id} was written anew: connect again");
                 self.outputs.push_back(Output::Close { session: peer.session, reason });
             }

@@ -203,12 +203,8 @@ impl Disk {
                 None
             }
         };
-        // No hash covers the records of documents' lives.
-        let uncovered = matches!(&loaded, Ok(Loaded::Summary(Standing { life, .. }))
-            if *life != self.image.lives.get(document).copied());
         if let Some(wrong) = &wrong {
-            let excused = real.rotten && (uncovered || real.is_found());
-            require(excused, "nothing is silently wrong", || format!("{document}: {wrong}"))?;
+            require(real.rotten && real.is_found(), "nothing is silently wrong", || format!("{document}: {wrong}"))?;
             real.lost = true;
         }
         self.note_failures();

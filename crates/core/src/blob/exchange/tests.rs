@@ -30,6 +30,8 @@ struct Node {
     stored: BTreeMap<BlobHash, (u64, Vec<u8>, bool)>,
     room: bool,
     full: bool,
+    /// Writes are not answered.
+    slow: bool,
     events: Vec<Event>,
     refused: Vec<&'static str>,
     closed: Vec<SessionId>,
@@ -46,6 +48,7 @@ impl Node {
             stored: BTreeMap::new(),
             room: true,
             full: false,
+            slow: false,
             events: Vec::new(),
             refused: Vec::new(),
             closed: Vec::new(),
@@ -94,6 +97,7 @@ impl Node {
                 });
                 return Some(Input::Read { session, hash, offset, piece: Ok(piece) });
             }
+            Output::Write { data, .. } if self.slow => self.written += data.len() as u64,
             Output::Write { hash, size, offset, data, .. } => {
                 if self.full {
                     let failure = WriteFailure { no_room: true, message: "full".into() };
@@ -282,6 +286,22 @@ fn pieces_nobody_asked_for_cost_the_connection_and_nothing_else() {
     server.hear(SessionId(1), BlobMessage::Piece { hash, size, offset: 4 * PIECE, data });
     assert_eq!(server.closed, [SessionId(1)]);
     assert!(server.stored.is_empty() && server.refused.iter().all(|kind| *kind == "blob_unasked"));
+}
+
+#[test]
+fn who_sends_on_beyond_what_was_asked_for_is_not_listened_to() {
+    let content = content(8, 0);
+    let (hash, size) = (BlobHash::of(&content), content.len() as u64);
+    let mut server = Node::new();
+    server.slow = true;
+    server.connect(SessionId(1), false);
+    server.hear(SessionId(1), BlobMessage::Offer { hash, size });
+    for offset in (0..size).step_by(PIECE_BYTES) {
+        let data = content.slice(offset as usize..offset as usize + PIECE_BYTES);
+        server.hear(SessionId(1), BlobMessage::Piece { hash, size, offset, data });
+    }
+    assert_eq!(server.written, 4 * PIECE, "the window");
+    assert_eq!(server.refused, ["blob_unasked"; 4]);
 }
 
 #[test]

@@ -203,6 +203,25 @@ fn whoever_was_told_something_while_it_thought_the_document_deleted_is_told_agai
     assert_eq!(stage.take(A), [life_message(&id, life), heads_only(&[changes[1].hash])]);
 }
 
+/// What a peer had was known as places in the history that was purged.
+#[test]
+fn who_was_at_a_document_that_was_purged_begins_anew_when_it_is_restored() {
+    let mut stage = Stage::of(&[A]);
+    let (id, changes) = stored_document(&mut stage);
+    stage.connect(B);
+    stage.sync(A, &id, &[changes[0].hash], &[]);
+    stage.sync(B, &id, &[changes[1].hash], &[]);
+    stage.answer_all();
+    set(&mut stage, &id, true, 1);
+    stage.store.remove(&id);
+    stage.input(Input::Purged { document: id.clone() });
+    set(&mut stage, &id, false, 2);
+    assert_eq!(stage.closed, [A, B], "a stock peer believes that everything is here");
+    let other = chain(2, 1);
+    stage.local(&id, &[&other[0]], 3);
+    stage.advance(5_000);
+}
+
 /// The summary was read before the purge and arrived after it: the hub announced what no store had any more.
 #[test]
 fn a_summary_that_is_older_than_the_purge_is_not_believed() {
