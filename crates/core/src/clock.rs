@@ -31,7 +31,7 @@ impl Stamp {
 
     /// The stamp packed in this number; every number is one.
     #[must_use]
-    pub fn from_u64(packed: u64) -> Self {
+    pub const fn from_u64(packed: u64) -> Self {
         Self(packed)
     }
 

@@ -7,7 +7,7 @@
 //! [`graph`] is what a replica knows of a document, [`sync`] agrees on one document with one peer, [`hub`] does so
 //! for all documents and peers, [`session`] speaks with one socket, [`wire`] is the byte format of that speech,
 //! [`native`] what Syncline replicas add to it, [`life`] says which documents are deleted, [`blob`]
-//! are attachments and how they travel, [`storage`] is the seam to a
+//! are attachments and how they travel, [`reconcile`] finds what differs between two large sets of documents, [`storage`] is the seam to a
 //! store, [`loader`] to whoever builds whole documents, and [`limits`] bounds all of it.
 
 // A test's helper panics on whatever it did not expect.
@@ -25,6 +25,7 @@ pub mod life;
 pub mod limits;
 pub mod loader;
 pub mod native;
+pub mod reconcile;
 pub mod session;
 pub mod storage;
 pub mod sync;

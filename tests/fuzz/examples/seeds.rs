@@ -20,6 +20,8 @@ use automerge::transaction::{CommitOptions, Transactable};
 use automerge::{ActorId, AutoCommit, AutomergeError, ChangeHash, ObjType, ROOT, ReadDoc, ScalarValue};
 use flate2::read::GzDecoder;
 use forge::{Forged, Key, Row};
+use syncline_core::reconcile::{ElementSet, Initiator, Options, Responder};
+use syncline_fuzz_targets::known_elements;
 
 /// Transactions of a recorded editing session that become changes.
 const TRANSACTIONS: usize = 24;
@@ -45,6 +47,7 @@ fn main() {
     forged(&to);
     messages(&to);
     scripts(&to);
+    rounds(&to);
 }
 
 /// The golden frames, and the ids in them.
@@ -254,6 +257,52 @@ fn scripts(to: &Corpora) {
         for place in 0..18 {
             to.add("store", &format!("row.{file}.{place}"), &[2 + file, place, 1, 5, 2, 3, 7, 8, 9]);
         }
+    }
+}
+
+/// Rounds between a known set and one that lacks some of it and has others: each message to both sides.
+fn rounds(to: &Corpora) {
+    for (count, kept, sketches) in [(1, 1, true), (5, 2, true), (40, 9, false), (120, 40, true), (120, 3, false)] {
+        let here: ElementSet = known_elements(count).into_iter().collect();
+        let there = known_elements(count + 1).into_iter().enumerate();
+        let there: ElementSet = there.filter(|(at, _)| at % kept != 1).map(|(_, element)| element).collect();
+        let options = Options { message_bytes_max: 4_096, sketches, ..Options::default() };
+        let (mut initiator, mut message) = Initiator::start(&there, options);
+        let mut responder = Responder::new(options);
+        let mut script = vec![count, u8::from(!sketches)];
+        let mut note = |message: &[u8]| {
+            script.extend((message.len() as u16).to_le_bytes());
+            script.extend(message);
+        };
+        loop {
+            note(&message);
+            let mut next = None;
+            for answer in responder.handle(&here, &message).expect("our own message") {
+                note(&answer);
+                next = initiator.handle(&there, &answer).expect("our own answer").send;
+            }
+            let Some(send) = next else { break };
+            message = send;
+        }
+        script.truncate(4_096);
+        to.add("reconcile", &format!("round.{count}.{kept}"), &script);
+    }
+    for (name, message) in [
+        ("version", &[0x62, 1][..]),
+        ("list", &[0x61, 5, 0, 2, 0, 0, 0, 2, 0]),
+        ("back", &[0x61, 5, 1, 9, 0, 1, 1, 8, 0]),
+        ("ask", &[1, 0, 24]),
+        (
+            "noise",
+            &[
+                2, 0, 8, 1, 2, 3, 4, 5, 6, 7, 8, 1, 2, 3, 4, 5, 6, 7, 8, 1, 2, 3, 4, 5, 6, 7, 8, 1, 2, 3, 4, 5, 6, 7,
+                8, 2,
+            ],
+        ),
+        ("long", &[0x61, 0, 0, 2, 0xff, 0xff, 0xff, 0x7f, 1]),
+    ] {
+        let length = [message.len() as u8, 0];
+        to.add("reconcile", name, &[&[9, 0][..], &length, message].concat());
     }
 }
 

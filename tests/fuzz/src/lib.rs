@@ -4,7 +4,7 @@
 //! inputs; the test in `tests/replay.rs` runs the ones that are worth keeping on every build. docs/fuzzing.md says how.
 //!
 //! Reading order: [`TARGETS`]; `script` and `pool` make structure out of bytes; then one file for each gate, from the
-//! socket inwards: `frames`, `sync`, `change`, `graph`, `session`, `store`.
+//! socket inwards: `frames`, `sync`, `reconcile`, `change`, `graph`, `session`, `store`.
 //!
 //! The whole process may allocate [`MEMORY_BYTES_MAX`] at one time: an input that takes more ends it.
 
@@ -16,6 +16,7 @@ mod forge;
 mod frames;
 mod graph;
 mod pool;
+mod reconcile;
 mod script;
 mod session;
 mod store;
@@ -30,6 +31,7 @@ pub use change::{change, chunks, document};
 pub use frames::{ids, wire};
 pub use graph::{graph, index};
 pub use pool::known_document;
+pub use reconcile::{known_elements, reconcile};
 pub use session::session;
 pub use store::store;
 pub use sync::{bloom, message};
@@ -44,7 +46,7 @@ static ALLOCATOR: Cap<System> = Cap::new(System, MEMORY_BYTES_MAX);
 pub type Target = fn(&[u8]);
 
 /// Every target with its name, which is also that of its corpus.
-pub const TARGETS: [(&str, Target); 11] = [
+pub const TARGETS: [(&str, Target); 12] = [
     ("wire", wire),
     ("ids", ids),
     ("message", message),
@@ -54,6 +56,7 @@ pub const TARGETS: [(&str, Target); 11] = [
     ("document", document),
     ("graph", graph),
     ("index", index),
+    ("reconcile", reconcile),
     ("session", session),
     ("store", store),
 ];
