@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::connection::Session;
 use super::document::{Presence, Relayed, StoreHeads};
 use super::{Event, Hub, Now, Outgoing, Output, PeerMessage};
 use crate::ChangeHash;
@@ -65,7 +66,9 @@ impl Hub {
         let present = document.peers.iter().map(|peer| peer.session);
         let others: Vec<_> = present.filter(|peer| Some(*peer) != from).collect();
         for peer in others {
-            if self.sessions.get(&peer).is_some_and(|entry| !entry.congested) {
+            // The sender may have come back on another connection while its words were on their way.
+            let hears = |entry: &Session| !entry.congested && entry.peer.peer != spoken.sender;
+            if self.sessions.get(&peer).is_some_and(hears) {
                 let Spoken { sender, count, session, data } = spoken.clone();
                 self.send(peer, Outgoing::Ephemeral { document: id.clone(), sender, count, session, data });
             }

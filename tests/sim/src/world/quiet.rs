@@ -103,7 +103,9 @@ impl World {
             self.advance(PAUSE_MS)?;
             let silent = self.written() == before && self.under_way().is_empty() && !self.is_retrying();
             quiet_pauses = if silent { quiet_pauses + 1 } else { 0 };
-            if quiet_pauses == 2 {
+            // What could not be read is read again after up to 64 s.
+            let failed = self.machines.iter().any(|machine| machine.disk.has_failed);
+            if quiet_pauses == if failed { 15 } else { 2 } {
                 return Ok(());
             }
             require(self.now_ms - started_ms < SILENCE_WITHIN_MS, "agreement within bounded time", || {
