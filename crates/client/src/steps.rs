@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use automerge::{ChangeHash, Patch};
 
-/// Steps remembered one by one; older ones are merged.
-const STEPS_MAX: usize = 64;
+/// Steps remembered one by one; older ones are merged. A step takes some 2 KiB, and there may be thousands of documents
+/// that are watched.
+const STEPS_MAX: usize = 8;
 
 /// Patches remembered for all steps of a document; beyond it they are worked out when somebody asks.
 const PATCHES_MAX: usize = 4_096;

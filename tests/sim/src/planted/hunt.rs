@@ -34,7 +34,7 @@ pub fn hunt(seeds: u64, budget_seconds: u64) -> anyhow::Result<Vec<u32>> {
     build.arg("--target-dir").arg(root.join("target"));
     ensure!(build.status()?.success(), "the copy does not build");
     let program = root.join("target/release").join(COPY);
-    let sound = play(&program, 0, Tier::T0, seeds.min(500), budget_seconds)?;
+    let sound = play(&program, 0, Tier::T0, 0, seeds.min(500), budget_seconds)?;
     ensure!(sound.is_none(), "the copy fails without a bug: {sound:?}");
     println!("| | planted bug | tier | seeds | found by |\n|---|---|---|---|---|");
     let mut missed = Vec::new();
@@ -42,7 +42,11 @@ pub fn hunt(seeds: u64, budget_seconds: u64) -> anyhow::Result<Vec<u32>> {
         let mut found = None;
         for tier in [Tier::T0, Tier::T1] {
             if found.is_none() {
-                found = play(&program, bug.number, tier, seeds, budget_seconds)?;
+                found = play(&program, bug.number, tier, 0, seeds, budget_seconds)?;
+            }
+            if let Some(Found { seeds, .. }) = &found {
+                let alone = play(&program, 0, tier, seeds - 1, 1, budget_seconds)?;
+                ensure!(alone.is_none(), "seed {} of {tier} fails without a bug: {alone:?}", seeds - 1);
             }
         }
         match found {
@@ -58,11 +62,19 @@ pub fn hunt(seeds: u64, budget_seconds: u64) -> anyhow::Result<Vec<u32>> {
     Ok(missed)
 }
 
-/// Plays seeds with one bug on until one fails.
-fn play(program: &Path, bug: u32, tier: Tier, seeds: u64, budget_seconds: u64) -> anyhow::Result<Option<Found>> {
+/// Plays seeds from this one on with one bug on until one fails.
+fn play(
+    program: &Path,
+    bug: u32,
+    tier: Tier,
+    from: u64,
+    seeds: u64,
+    budget_seconds: u64,
+) -> anyhow::Result<Option<Found>> {
     let output = Command::new(program)
         .env("SYNCLINE_PLANTED", bug.to_string())
         .args(["run", "--brief", "--tier", &tier.to_string(), "--seeds", &seeds.to_string()])
+        .args(["--from", &from.to_string()])
         .args(["--budget-seconds", &budget_seconds.to_string()])
         .output()
         .with_context(|| format!("cannot run {}", program.display()))?;
