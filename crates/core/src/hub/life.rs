@@ -117,7 +117,7 @@ impl Hub {
     }
 
     /// Conversations begin anew. A stock peer of which something was not taken does so only on a new connection.
-    pub(super) fn speak_again(&mut self, key: u32) {
+    fn speak_again(&mut self, key: u32) {
         let Some(document) = self.documents.get_mut(key as usize).and_then(Option::as_mut) else { return };
         let mut closing = Vec::new();
         for peer in &mut document.peers {
