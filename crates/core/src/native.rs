@@ -12,13 +12,20 @@ use crate::id::{DocumentId, ReplicaId};
 use crate::life::Life;
 
 /// The newest version that this code speaks.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 4;
 
 /// Longest words of a refusal, bytes.
 const WORDS_BYTES_MAX: usize = 4 * 1024;
 
 const LIFE: u8 = 1;
 const REFUSED: u8 = 2;
+const MESH: u8 = 32;
+
+/// The version in which messages of the mesh came up.
+pub const MESH_SINCE: u16 = 4;
+
+/// Longest message of the mesh, bytes.
+const MESH_BYTES_MAX: usize = 20 * 1024;
 
 /// The flag of a life record that says that the document is deleted.
 const FLAG_DELETED: u8 = 1;
@@ -46,6 +53,8 @@ pub enum NativeMessage {
     },
     /// About a blob, which is no document's.
     Blob(BlobMessage),
+    /// Between members of a mesh; what it says is the gossip crate's.
+    Mesh(Bytes),
 }
 
 /// Why a change was not taken, as far as its author can do something about it.
@@ -99,6 +108,7 @@ impl NativeMessage {
         match self {
             Self::Life { .. } | Self::Refused { .. } => 1,
             Self::Blob(_) => blob::message::SINCE,
+            Self::Mesh(_) => MESH_SINCE,
         }
     }
 
@@ -107,6 +117,7 @@ impl NativeMessage {
     pub fn weight(&self) -> usize {
         match self {
             Self::Blob(message) => message.weight(),
+            Self::Mesh(message) => message.len(),
             Self::Life { .. } | Self::Refused { .. } => 0,
         }
     }
@@ -133,6 +144,11 @@ impl NativeMessage {
                 out.put_slice(words.as_bytes());
             }
             Self::Blob(message) => message.encode(&mut out),
+            Self::Mesh(message) => {
+                out.put_u8(MESH);
+                out.put_u16(message.len() as u16);
+                out.put_slice(message);
+            }
         }
         Bytes::from(out)
     }
@@ -145,6 +161,7 @@ impl NativeMessage {
         match take_u8(&mut data)? {
             LIFE => Ok(Some(decode_life(&mut data)?)),
             REFUSED => Ok(Some(decode_refused(&mut data)?)),
+            MESH => Ok(Some(decode_mesh(&mut data)?)),
             kind if BlobMessage::is_kind(kind) => Ok(Some(Self::Blob(BlobMessage::decode(kind, &mut data)?))),
             _ => Ok(None),
         }
@@ -174,6 +191,14 @@ fn decode_refused(data: &mut Bytes) -> Result<NativeMessage, NativeError> {
     let words = take(data, length)?;
     let words = String::from_utf8(words.to_vec()).map_err(|_| NativeError::Bad("text"))?;
     Ok(NativeMessage::Refused { document, hash, reason, words })
+}
+
+fn decode_mesh(data: &mut Bytes) -> Result<NativeMessage, NativeError> {
+    let length = usize::from(data.try_get_u16().map_err(|_| NativeError::Truncated)?);
+    if length > MESH_BYTES_MAX {
+        return Err(NativeError::Bad("length"));
+    }
+    Ok(NativeMessage::Mesh(take(data, length)?))
 }
 
 fn put_document(out: &mut Vec<u8>, document: &DocumentId) {
@@ -253,6 +278,7 @@ mod tests {
                 reason: BlobRefusal::NoRoom,
                 words: "füll".into(),
             }),
+            NativeMessage::Mesh(Bytes::from_static(b"between members")),
         ]
     }
 

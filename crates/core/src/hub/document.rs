@@ -11,6 +11,7 @@ use bytes::Bytes;
 
 use super::Receipt;
 use super::input::{Load, SyncMessage};
+use super::mesh::{Noticed, WaitingNotice};
 use super::retry::Retry;
 use crate::ChangeHash;
 use crate::change::Change;
@@ -57,6 +58,8 @@ pub(super) struct Document {
     /// Statements that wait for the changes that came with them.
     pub(super) awaiting: VecDeque<Awaiting>,
     pub(super) orphans: Option<Box<Orphans>>,
+    /// Notices whose changes are on their way to the disk.
+    pub(super) noticed: Vec<WaitingNotice>,
     /// Messages already encoded for the present heads: from which node, for V2 or not.
     pub(super) encoded: Vec<(u32, Bytes)>,
     pub(super) watched: bool,
@@ -83,6 +86,7 @@ pub(super) enum Item {
     Message { session: SessionId, message: Box<SyncMessage>, receipt: Receipt },
     Local { changes: Vec<Change>, ticket: u64 },
     Watch,
+    Noticed(Noticed),
     Initiate { session: SessionId },
     SetLife { deleted: bool, ticket: u64 },
     SetLocalOnly { local_only: bool, ticket: u64 },
@@ -147,7 +151,11 @@ pub(super) struct Persisting {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Origin {
     Peer(SessionId),
-    Local { ticket: u64 },
+    /// A notice that this neighbour brought.
+    Notice(SessionId),
+    Local {
+        ticket: u64,
+    },
 }
 
 #[derive(Debug)]
@@ -188,6 +196,7 @@ impl Item {
             Self::Message { session, .. } | Self::Life { session, .. } => Some(*session),
             Self::Local { .. }
             | Self::Watch
+            | Self::Noticed(_)
             | Self::Initiate { .. }
             | Self::SetLife { .. }
             | Self::SetLocalOnly { .. }
@@ -202,6 +211,7 @@ impl Item {
             Self::Initiate { session: with } => *with == session,
             Self::Local { .. }
             | Self::Watch
+            | Self::Noticed(_)
             | Self::SetLife { .. }
             | Self::SetLocalOnly { .. }
             | Self::Life { .. }
@@ -249,6 +259,7 @@ impl Document {
             replacing: None,
             awaiting: VecDeque::new(),
             orphans: None,
+            noticed: Vec::new(),
             encoded: Vec::new(),
             watched: false,
             deadline: None,
@@ -288,6 +299,7 @@ impl Document {
                         || !PeerSync::is_light(&message.statement, self.view()))
             }
             Item::Local { .. } => true,
+            Item::Noticed(noticed) => !self.knows_without_graph(noticed),
             Item::Watch
             | Item::Initiate { .. }
             | Item::SetLife { .. }

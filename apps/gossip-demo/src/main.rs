@@ -1,0 +1,2 @@
+//! The `syncline-gossip` binary.
+fn main() {}

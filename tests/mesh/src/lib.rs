@@ -1,0 +1,1 @@
+//! Many members of a mesh.
