@@ -235,6 +235,10 @@ impl Hub {
         let Some(entry) = self.sessions.get(&session) else { return false };
         let open = key.is_some_and(|key| entry.documents.contains(&key));
         let documents_max = self.limits.session_documents_max;
+        if self.neighbours.contains(&session) {
+            // It comes and goes: what counts is at how many it is.
+            return open || entry.documents.len() < documents_max;
+        }
         if open || entry.opened.open_one(documents_max) {
             return true;
         }

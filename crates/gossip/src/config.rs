@@ -74,7 +74,7 @@ impl Default for Config {
             dial_wait: seconds(1),
             dial_wait_max: seconds(60),
             exchange_interval: seconds(10),
-            rotate_interval: seconds(30),
+            rotate_interval: seconds(15),
             beat_interval: seconds(2),
             silence_max: seconds(7),
             names_wait: millis(100),

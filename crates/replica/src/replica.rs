@@ -18,6 +18,7 @@ use syncline_core::id::{DocumentId, PeerId, SessionId};
 use syncline_core::limits::Limits;
 use syncline_core::native::NativeMessage;
 use syncline_core::session::{LocalPeer, Offence, Roster};
+use syncline_gossip::{Member, overlay};
 use syncline_store::Store;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -26,6 +27,7 @@ use tokio::time::Instant;
 use crate::blobs::{self, BlobHandle};
 use crate::connection;
 use crate::dial::{DialOptions, Dialling, ServerUrl};
+use crate::mesh::MeshState;
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
 use crate::shard::{self, Occupied, ShardHandle};
@@ -84,6 +86,29 @@ pub enum News {
     },
     /// About a blob.
     Blob(exchange::Event),
+    /// A member of the mesh is a neighbour from here on.
+    NeighbourJoined {
+        /// The connection.
+        session: SessionId,
+        /// Its name in the mesh.
+        member: Member,
+        /// Who.
+        peer: PeerInfo,
+    },
+    /// It is none any more.
+    NeighbourLeft {
+        /// The connection.
+        session: SessionId,
+        /// Its name in the mesh.
+        member: Member,
+    },
+    /// Something was not taken from a peer that is, or wants to be, a neighbour.
+    MeshRefused {
+        /// The connection.
+        session: SessionId,
+        /// What.
+        offence: overlay::Offence,
+    },
     /// A server could not be reached; it is tried again.
     Unreachable {
         /// The server.
@@ -108,6 +133,8 @@ pub(crate) struct Inner {
     pub(crate) started: Instant,
     pub(crate) heavy: Semaphore,
     pub(crate) blobs: BlobHandle,
+    /// The mesh in which it takes part.
+    mesh: RwLock<Option<Arc<MeshState>>>,
     /// Turns true when shards are to end.
     pub(crate) stop: watch::Sender<bool>,
     /// Turns true when connections are to read no more.
@@ -142,6 +169,7 @@ impl Replica {
             started: Instant::now(),
             heavy: Semaphore::new(HEAVY_DECODES_MAX),
             blobs,
+            mesh: RwLock::new(None),
             stop: watch::Sender::new(false),
             quiet: watch::Sender::new(false),
             network: watch::Sender::new(0),
@@ -257,6 +285,12 @@ impl Replica {
         self.inner.route(Input::Broadcast { document: document.clone(), sender, count, session, data }, document);
     }
 
+    /// Whether it takes part in a mesh.
+    #[must_use]
+    pub fn is_in_mesh(&self) -> bool {
+        self.inner.mesh().is_some()
+    }
+
     /// The store underneath. Its calls block.
     #[must_use]
     pub fn store(&self) -> &Store {
@@ -297,6 +331,9 @@ impl Replica {
     /// store. Waits for slow peers as long as the options say.
     pub async fn stop(&self) {
         let inner = &self.inner;
+        if let Some(mesh) = inner.mesh() {
+            mesh.handle(inner, overlay::Input::Online(false));
+        }
         inner.quiet.send_replace(true);
         for shard in inner.shards() {
             shard.settle().await;
@@ -347,6 +384,8 @@ impl Inner {
                 let message = message.clone();
                 return self.blobs.send(exchange::Input::Received { session, message, receipt });
             }
+            // The connection hands these to the mesh.
+            PeerMessage::Native(NativeMessage::Mesh(_)) => return,
             PeerMessage::Native(NativeMessage::Life { document, .. } | NativeMessage::Refused { document, .. }) => {
                 document.clone()
             }
@@ -379,14 +418,20 @@ impl Inner {
         // The peers that we dial are told apart by connection; only those that dial us can come twice.
         let replaced = match peer.role {
             Role::Downstream => self.roster().join(&peer.peer, session),
-            Role::Upstream => None,
+            Role::Upstream | Role::Neighbour => None,
         };
         if let Some(replaced) = replaced {
             if let Some(outbox) = self.outbox(replaced) {
                 outbox.close("the same peer has connected again");
             }
-            self.disconnect(replaced);
+            self.leave_hubs(replaced);
         }
+        self.enter_hubs(session, peer);
+        self.tell(News::Joined { session, peer: peer.clone(), server: server.cloned() });
+    }
+
+    /// Documents and blobs are spoken of with a peer from here on.
+    pub(crate) fn enter_hubs(&self, session: SessionId, peer: &PeerInfo) {
         let opened = OpenedDocuments::default();
         for shard in self.shards() {
             shard.send(Input::Connected { session, peer: peer.clone(), opened: opened.clone() });
@@ -395,7 +440,21 @@ impl Inner {
             let upstream = peer.role == Role::Upstream;
             self.blobs.send(exchange::Input::Connected { session, upstream });
         }
-        self.tell(News::Joined { session, peer: peer.clone(), server: server.cloned() });
+    }
+
+    /// The mesh in which this replica takes part.
+    pub(crate) fn mesh(&self) -> Option<Arc<MeshState>> {
+        self.mesh.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes part in a mesh, or in none; false if it is in one.
+    pub(crate) fn set_mesh(&self, mesh: Option<Arc<MeshState>>) -> bool {
+        let mut place = self.mesh.write().unwrap_or_else(PoisonError::into_inner);
+        let free = place.is_none() || mesh.is_none();
+        if free {
+            *place = mesh;
+        }
+        free
     }
 
     /// A connection has ended.
@@ -404,12 +463,12 @@ impl Inner {
         self.metrics.connections.dec();
         if let Some(peer) = peer {
             self.roster().leave(&peer.peer, session);
-            self.disconnect(session);
+            self.leave_hubs(session);
             self.tell(News::Left { session });
         }
     }
 
-    fn disconnect(&self, session: SessionId) {
+    pub(crate) fn leave_hubs(&self, session: SessionId) {
         for shard in self.shards() {
             shard.send(Input::Disconnected { session });
         }

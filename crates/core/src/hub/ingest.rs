@@ -45,6 +45,10 @@ impl Hub {
             return self.refuse_deleted(now, key, session);
         }
         let SyncMessage { request, statement, changes, refused, .. } = message;
+        if !request && self.is_greeting_in_agreement(key, session, &statement) {
+            self.respond_life(key, session);
+            return self.leave(key, session);
+        }
         // The sender may be gone by now: its changes still count, its questions do not.
         let present = self.sessions.contains_key(&session);
         self.admit_all(key, Origin::Peer(session), changes);

@@ -11,7 +11,7 @@ use super::{Hub, Now, Output, Remark};
 use crate::ChangeHash;
 use crate::change::Change;
 use crate::id::{DocumentId, SessionId};
-use crate::sync::Plan;
+use crate::sync::{Plan, Statement};
 
 /// Most bytes of changes that the mesh is told beside the heads.
 const TOLD_BYTES_MAX: usize = 4 * 1024;
@@ -114,6 +114,7 @@ impl Hub {
         if self.neighbours.is_empty() {
             return;
         }
+        self.leave_silent(key);
         let source = match origin {
             Origin::Notice(_) => Source::Notice,
             Origin::Peer(session) if self.neighbours.contains(&session) => Source::Neighbour(session),
@@ -160,9 +161,45 @@ impl Hub {
         if busy || !agreed || plan != Plan::Nothing {
             return;
         }
-        document.remove_peer(session);
+        self.leave(key, session);
+    }
+
+    /// Whether a neighbour says that it has what is here, before it was answered anything. It needs no answer: it knows what
+    /// is here, or may have left the document as this replica has, and the two would tell each other for ever.
+    pub(super) fn is_greeting_in_agreement(&mut self, key: u32, session: SessionId, statement: &Statement) -> bool {
+        if !self.neighbours.contains(&session) {
+            return false;
+        }
+        let Some(document) = self.document(key) else { return false };
+        let agreed = document.durable > 0 && statement.heads == document.heads;
+        let says_more = statement.with_changes || !statement.need.is_empty();
+        agreed && !says_more && {
+            let view = document.view();
+            let mut peers = document.peers.iter().filter(|peer| peer.session == session);
+            peers.all(|peer| peer.sync.is_fresh_or_greeted(view))
+        }
+    }
+
+    pub(super) fn leave(&mut self, key: u32, session: SessionId) {
+        if let Some(document) = self.document(key) {
+            document.remove_peer(session);
+        }
         if let Some(entry) = self.sessions.get_mut(&session) {
             entry.documents.remove(&key);
+        }
+    }
+
+    /// Neighbours that were greeted and have not answered agreed with what was here: what is here from now on they hear of
+    /// by notice.
+    fn leave_silent(&mut self, key: u32) {
+        let Some(document) = self.document(key) else { return };
+        let speaks = |session| document.awaiting.iter().any(|awaiting| awaiting.session == session);
+        let silent = document.peers.iter().filter(|peer| peer.sync.is_unanswered()).map(|peer| peer.session);
+        let silent = silent.filter(|session| !speaks(*session));
+        for session in silent.collect::<Vec<_>>() {
+            if self.neighbours.contains(&session) {
+                self.leave(key, session);
+            }
         }
     }
 }

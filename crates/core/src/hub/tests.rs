@@ -8,6 +8,7 @@ mod fanout;
 mod forgetting;
 mod life;
 mod local;
+mod mesh;
 mod opening;
 mod passing;
 mod reading;
@@ -50,6 +51,7 @@ struct Stage {
     held: VecDeque<Output>,
     sent: BTreeMap<SessionId, Vec<Outgoing>>,
     told: Vec<Event>,
+    meshed: Vec<MeshEvent>,
     refused: Vec<(Option<SessionId>, Remark)>,
     closed: Vec<SessionId>,
     awaiting_drain: Vec<SessionId>,
@@ -96,6 +98,7 @@ impl Stage {
             held: VecDeque::new(),
             sent: BTreeMap::new(),
             told: Vec::new(),
+            meshed: Vec::new(),
             refused: Vec::new(),
             closed: Vec::new(),
             awaiting_drain: Vec::new(),
@@ -157,6 +160,7 @@ impl Stage {
                 }
                 Output::Send { session, message } => self.sent.entry(session).or_default().push(message),
                 Output::Notify(event) => self.told.push(event),
+                Output::Mesh(event) => self.meshed.push(event),
                 Output::Refused { session, remark, .. } => self.refused.push((session, remark)),
                 Output::Close { session, .. } => self.closed.push(session),
                 Output::AwaitDrain { session } => self.awaiting_drain.push(session),

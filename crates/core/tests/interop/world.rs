@@ -260,6 +260,7 @@ impl World {
                     unreachable!("nobody deletes, withholds or rewrites here")
                 }
                 Output::Notify(_) => {}
+                Output::Mesh(_) => unreachable!("nobody is in a mesh here"),
             }
         }
     }
@@ -341,6 +342,7 @@ impl World {
             | Output::Replace { .. }
             | Output::AwaitDrain { .. }
             | Output::Notify(_)
+            | Output::Mesh(_)
             | Output::Refused { .. }
             | Output::Close { .. } => unreachable!("only store calls are under way"),
         }

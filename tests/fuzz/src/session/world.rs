@@ -209,6 +209,7 @@ impl World {
             | Output::Replace { .. }
             | Output::AwaitDrain { .. }
             | Output::Notify(_)
+            | Output::Mesh(_)
             | Output::Refused { .. }
             | Output::Close { .. } => unreachable!("only store calls are under way"),
         }
@@ -271,6 +272,7 @@ impl World {
             Output::SetLocalOnly { .. } | Output::Replace { .. } => unreachable!("nobody withholds or rewrites here"),
             Output::Refused { remark, .. } => assert!(!remark.kind().is_empty() && !remark.to_string().is_empty()),
             Output::Notify(_) => {}
+            Output::Mesh(_) => unreachable!("nobody is in a mesh here"),
         }
     }
 
