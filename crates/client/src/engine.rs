@@ -220,6 +220,7 @@ impl Engine {
                 }
             }
             News::Blob(event) => self.transfers.hear(event),
+            News::Collection(_) => {}
             News::Refused { session, offence: Offence::PeerError(words) } => self.servers.complained(session, &words),
             News::NeighbourJoined { session, member, .. } => self.neighbours.joined(session, member),
             News::NeighbourLeft { session, .. } => self.neighbours.left(session),

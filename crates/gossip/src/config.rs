@@ -89,7 +89,7 @@ impl Default for Config {
             sent_per_second_max: 400,
             offences_max: 32,
             repair_wait: seconds(5),
-            repair_wait_min: seconds(2),
+            repair_wait_min: seconds(4),
             repair_wait_max: seconds(30),
         }
     }

@@ -17,6 +17,7 @@ use bytes::Bytes;
 use futures_core::Stream;
 use futures_util::Sink;
 use syncline_core::blob::exchange;
+use syncline_core::clock::Stamp;
 use syncline_core::hub::{Input, Outgoing, PeerInfo, PeerMessage};
 use syncline_core::id::SessionId;
 use syncline_core::limits::Limits;
@@ -131,6 +132,8 @@ struct Connection<S> {
     seen: Seen,
     progress: Progress,
     closing: bool,
+    /// That the peer's clock is too far ahead was logged.
+    told_of_drift: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -195,6 +198,7 @@ where
             seen: Seen { read: 0, read_at: now, written: 0, pinged_at: now },
             progress: Progress { written: 0, at: now },
             closing: false,
+            told_of_drift: false,
         }
     }
 
@@ -295,7 +299,9 @@ where
             (Queued::Frame(frame), _) => Bytes::from(frame),
             (Queued::Message(message), Some(session)) => {
                 let mut frame = Vec::with_capacity(message.weight() + 128);
-                session.encode(&message, &mut frame);
+                let native = matches!(message, Outgoing::Native(_));
+                let stamp = if native { self.replica.store.tick() } else { Stamp::ZERO };
+                session.encode(stamp, &message, &mut frame);
                 Bytes::from(frame)
             }
             // Unreachable while `turns` awaits a heavy frame: nothing is polled then.
@@ -373,6 +379,7 @@ where
                     self.peer = Some(peer);
                 }
                 Step::Forward(message) => self.forward(message, bytes),
+                Step::Observe(stamp) => self.observe(stamp),
                 Step::Refused(offence) => self.count(&offence),
                 Step::Close(offence) => {
                     self.count(&offence);
@@ -412,6 +419,16 @@ where
         }
         let allowance = self.allowance.occupy(bytes);
         self.replica.forward(self.id, message, allowance);
+    }
+
+    /// The clock follows the peer's, as far as it may.
+    fn observe(&mut self, stamp: Stamp) {
+        if let Err(ahead) = self.replica.store.observe(stamp) {
+            self.replica.metrics.refuse(ahead.kind());
+            if !std::mem::replace(&mut self.told_of_drift, true) {
+                tracing::warn!(session = self.id.0, kind = ahead.kind(), "{ahead}");
+            }
+        }
     }
 
     fn count(&self, offence: &Offence) {

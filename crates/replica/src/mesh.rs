@@ -127,7 +127,7 @@ pub(crate) struct MeshState {
     sessions: Mutex<HashMap<SessionId, MeshSession>>,
     dial: DialOptions,
     wake: Notify,
-    repairs: repair::Repairs,
+    comparison: repair::Comparison,
 }
 
 #[derive(Debug)]
@@ -171,6 +171,7 @@ impl Replica {
         };
         let listening = listener.as_ref().map(|(address, _)| *address);
         let name = key.name();
+        let comparison = repair::Comparison::new(inner, &key, &participation);
         let membership = Membership::new(config, key, inner.limits.clone(), participation, rand::random());
         let member = membership.overlay().me();
         let state = Arc::new(MeshState {
@@ -178,7 +179,7 @@ impl Replica {
             sessions: Mutex::default(),
             dial,
             wake: Notify::new(),
-            repairs: repair::Repairs::default(),
+            comparison,
         });
         if !inner.set_mesh(Some(Arc::clone(&state))) {
             return Err(MeshError::Joined);
@@ -320,9 +321,6 @@ impl MeshState {
     }
 
     pub(crate) fn hear(&self, inner: &Arc<Inner>, event: MeshEvent) {
-        if let MeshEvent::Durable { source, .. } = &event {
-            self.repairs.note(*source);
-        }
         let mut membership = self.lock();
         membership.hear(inner.moment(), event);
         self.drain(inner, &mut membership);
@@ -394,11 +392,10 @@ impl MeshState {
             overlay::Output::Close { link, reason } => self.close(inner, link, reason),
             overlay::Output::Up { link, member } => self.up(inner, link, member),
             overlay::Output::Down { link, member } => {
-                self.repairs.forget(link);
                 inner.leave_hubs(link);
                 inner.tell(News::NeighbourLeft { session: link, member });
             }
-            overlay::Output::Repair { link } => repair::start(inner, link),
+            overlay::Output::Repair { link } => self.compare(inner, link),
             overlay::Output::Stamp { link, stamp } => {
                 if let Err(error) = inner.store.observe(stamp) {
                     inner.metrics.refuse(error.kind());
@@ -442,6 +439,7 @@ impl MeshState {
             None => inner.leave_hubs(link),
         }
         inner.enter_hubs(link, &peer);
+        self.comparison.allow(inner, link);
         inner.tell(News::NeighbourJoined { session: link, member, peer });
     }
 }

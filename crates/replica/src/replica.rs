@@ -13,10 +13,11 @@ use bytes::Bytes;
 use syncline_core::ChangeHash;
 use syncline_core::blob::{self, exchange, exchange::Exchange};
 use syncline_core::change::Change;
+use syncline_core::collection::{self, Collection};
 use syncline_core::hub::{Event, Hub, Input, Now, OpenedDocuments, PeerInfo, PeerMessage, Receipt, Role};
 use syncline_core::id::{DocumentId, PeerId, SessionId};
 use syncline_core::limits::Limits;
-use syncline_core::native::NativeMessage;
+use syncline_core::native::{self, NativeMessage};
 use syncline_core::session::{LocalPeer, Offence, Roster};
 use syncline_gossip::{Member, overlay};
 use syncline_store::Store;
@@ -25,6 +26,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::Instant;
 
 use crate::blobs::{self, BlobHandle};
+use crate::collection::CollectionHandle;
 use crate::connection;
 use crate::dial::{DialOptions, Dialling, ServerUrl};
 use crate::mesh::MeshState;
@@ -109,6 +111,8 @@ pub enum News {
         /// What.
         offence: overlay::Offence,
     },
+    /// About a round in which documents were compared with a peer's.
+    Collection(collection::Event),
     /// A server could not be reached; it is tried again.
     Unreachable {
         /// The server.
@@ -135,6 +139,7 @@ pub(crate) struct Inner {
     pub(crate) blobs: BlobHandle,
     /// The mesh in which it takes part.
     mesh: RwLock<Option<Arc<MeshState>>>,
+    pub(crate) collection: CollectionHandle,
     /// Turns true when shards are to end.
     pub(crate) stop: watch::Sender<bool>,
     /// Turns true when connections are to read no more.
@@ -158,9 +163,11 @@ impl Replica {
     /// Starts a replica over an open store. The news end when the replica is dropped.
     #[must_use]
     pub fn start(store: Store, options: Options) -> (Self, mpsc::UnboundedReceiver<News>) {
-        let local = LocalPeer { peer: options.peer, storage: store.replica_id().storage_id() };
+        let local = LocalPeer { peer: options.peer, storage: store.replica_id().storage_id(), native: native::VERSION };
         let (news, receiver) = mpsc::unbounded_channel();
         let (blobs, exchanging) = blobs::prepare(Exchange::new(options.limits.clone()));
+        let collection = Collection::new(options.limits.clone(), rand::random());
+        let (collection, comparing) = crate::collection::prepare(collection);
         let inner = Arc::new(Inner {
             store,
             limits: options.limits,
@@ -170,6 +177,7 @@ impl Replica {
             heavy: Semaphore::new(HEAVY_DECODES_MAX),
             blobs,
             mesh: RwLock::new(None),
+            collection,
             stop: watch::Sender::new(false),
             quiet: watch::Sender::new(false),
             network: watch::Sender::new(0),
@@ -192,6 +200,7 @@ impl Replica {
             tokio::spawn(task.run(Arc::clone(&inner)));
         }
         tokio::spawn(exchanging.run(Arc::clone(&inner)));
+        tokio::spawn(comparing.run(Arc::clone(&inner)));
         let weak = Arc::downgrade(&inner);
         inner.store.on_compacted(move |document, changes| {
             if let Some(inner) = weak.upgrade() {
@@ -386,9 +395,15 @@ impl Inner {
             }
             // The connection hands these to the mesh.
             PeerMessage::Native(NativeMessage::Mesh(_)) => return,
-            PeerMessage::Native(NativeMessage::Life { document, .. } | NativeMessage::Refused { document, .. }) => {
-                document.clone()
+            PeerMessage::Native(NativeMessage::Collection(message)) => {
+                let message = message.clone();
+                return self.collection.send(collection::Input::Received { session, message, receipt });
             }
+            PeerMessage::Native(
+                NativeMessage::Life { document, .. }
+                | NativeMessage::Refused { document, .. }
+                | NativeMessage::Account { document, .. },
+            ) => document.clone(),
             PeerMessage::DocUnavailable { document }
             | PeerMessage::Ephemeral { document, .. }
             | PeerMessage::RemoteHeads { document, .. } => document.clone(),
@@ -440,6 +455,9 @@ impl Inner {
             let upstream = peer.role == Role::Upstream;
             self.blobs.send(exchange::Input::Connected { session, upstream });
         }
+        if peer.native >= collection::message::SINCE {
+            self.collection.send(collection::Input::Connected { session, role: peer.role });
+        }
     }
 
     /// The mesh in which this replica takes part.
@@ -473,6 +491,7 @@ impl Inner {
             shard.send(Input::Disconnected { session });
         }
         self.blobs.send(exchange::Input::Disconnected { session });
+        self.collection.send(collection::Input::Disconnected { session });
     }
 
     pub(crate) fn outbox(&self, session: SessionId) -> Option<Arc<Outbox>> {

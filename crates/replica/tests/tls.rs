@@ -75,6 +75,7 @@ async fn dialled(address: &str, trust: Trust) -> Result<(), String> {
         News::Unreachable { reason, .. } => Err(reason),
         other @ (News::Document(_)
         | News::Blob(_)
+        | News::Collection(_)
         | News::Left { .. }
         | News::Refused { .. }
         | News::NeighbourJoined { .. }

@@ -7,8 +7,10 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use syncline_core::ChangeHash;
+use syncline_core::authored::Authored;
 use syncline_core::change::Change;
 use syncline_core::clock::Stamp;
+use syncline_core::collection::DocumentState;
 use syncline_core::graph::Graph;
 use syncline_core::hub::{Load, Loaded};
 use syncline_core::id::DocumentId;
@@ -25,6 +27,7 @@ pub(crate) struct Disk {
 struct Stored {
     heads: Vec<ChangeHash>,
     changes: Vec<StoredChange>,
+    authored: Authored,
 }
 
 impl Disk {
@@ -33,6 +36,8 @@ impl Disk {
         let stored = self.documents.entry(commit.document).or_default();
         assert_eq!(commit.changes_before as usize, stored.changes.len(), "a commit on top of another history");
         stored.heads = commit.heads;
+        let authored = commit.changes.iter().filter_map(Authored::of_change).max();
+        stored.authored = stored.authored.max(authored.unwrap_or_default());
         let named = |bytes: &Bytes| Change::name(bytes).expect("the hub commits changes");
         let hashes = commit.changes.iter().map(named).collect();
         stored.changes.extend(commit.changes.into_iter().map(|bytes| StoredChange { stamp, bytes }));
@@ -70,6 +75,12 @@ impl Disk {
         stored.iter().flat_map(|stored| &stored.changes).skip(from).map(|change| change.bytes.clone()).collect()
     }
 
+    /// The documents, in the states in which they are.
+    pub(crate) fn states(&self) -> impl Iterator<Item = (DocumentId, DocumentState)> {
+        let state = |stored: &Stored| DocumentState::from(&Standing::from(Some(stored.summary())));
+        self.documents.iter().map(move |(document, stored)| (document.clone(), state(stored)))
+    }
+
     /// The documents, with their heads.
     pub(crate) fn heads(&self) -> impl Iterator<Item = (&DocumentId, &[ChangeHash])> {
         self.documents.iter().map(|(document, stored)| (document, &stored.heads[..]))
@@ -80,6 +91,7 @@ impl Stored {
     fn summary(&self) -> Summary {
         Summary {
             heads: self.heads.clone(),
+            authored: self.authored,
             changes: self.changes.len() as u32,
             bytes: self.changes.iter().map(|change| change.bytes.len() as u64).sum(),
             last_stamp: self.changes.last().map(|change| change.stamp).unwrap_or_default(),

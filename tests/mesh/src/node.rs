@@ -10,6 +10,7 @@ use bytes::Bytes;
 use syncline_core::ChangeHash;
 use syncline_core::change::Change;
 use syncline_core::clock::{Clock, Stamp};
+use syncline_core::collection::{self, Collection, Gathering, Outcome, Scope, SetName};
 use syncline_core::hub::{Hub, Input, Now, OpenedDocuments, Outgoing, Output, PeerInfo, PeerMessage, Receipt, Role};
 use syncline_core::id::{DocumentId, PeerId, ReplicaId, SessionId};
 use syncline_core::native::NativeMessage;
@@ -27,9 +28,6 @@ const EPOCH_MS: u64 = 1_700_000_000_000;
 
 /// The first message of the broadcast that may be lost: beats and what comes after them.
 const FIRST_LOSSY_TAG: u8 = 9;
-
-/// After which a repair that greets documents one by one counts as over.
-const REPAIR_LENGTH: Duration = Duration::from_millis(500);
 
 /// What a node wants of the world.
 #[derive(Debug)]
@@ -71,11 +69,11 @@ pub(crate) struct Node {
     pub(crate) tally: Tally,
     hub: Hub,
     mesh: Membership,
+    collection: Collection,
     clock: Clock,
     local: LocalPeer,
     sessions: BTreeMap<SessionId, Connection>,
     committing: BTreeMap<u64, Commit>,
-    repairs: BTreeMap<SessionId, (Duration, u64)>,
     acts: VecDeque<Act>,
 }
 
@@ -91,7 +89,11 @@ impl Node {
         let mut id = [0; 16];
         id[..8].copy_from_slice(&(index as u64).to_be_bytes());
         let storage = ReplicaId(id).storage_id();
-        let local = LocalPeer { peer: PeerId::new(&format!("node-{index}")).expect("a short name"), storage };
+        let local = LocalPeer {
+            peer: PeerId::new(&format!("node-{index}")).expect("a short name"),
+            storage,
+            native: syncline_core::native::VERSION,
+        };
         let mut node = Self {
             up: true,
             up_at: Duration::ZERO,
@@ -102,11 +104,11 @@ impl Node {
             tally: Tally::default(),
             hub: Hub::new(limits(), seed),
             mesh: membership(config, seed),
+            collection: Collection::new(limits(), 7),
             clock: Clock::new(Stamp::ZERO, Duration::from_secs(60)),
             local,
             sessions: BTreeMap::new(),
             committing: BTreeMap::new(),
-            repairs: BTreeMap::new(),
             acts: VecDeque::new(),
         };
         node.begin(Duration::ZERO, index, given);
@@ -119,7 +121,6 @@ impl Node {
         self.count();
         self.sessions.clear();
         self.committing.clear();
-        self.repairs.clear();
         self.acts.clear();
         self.wake_at = None;
     }
@@ -130,10 +131,12 @@ impl Node {
         self.starts += 1;
         self.hub = Hub::new(limits(), seed);
         self.mesh = membership(config, seed);
+        self.collection = Collection::new(limits(), 7);
         self.begin(now, index, given);
     }
 
     fn begin(&mut self, now: Duration, index: usize, given: &[Address]) {
+        self.collection_input(now, collection::Input::AddSet { key: key().set_key() });
         let own = address_of(index);
         self.mesh_input(now, overlay::Input::Listening(vec![own]));
         for address in given {
@@ -177,21 +180,16 @@ impl Node {
     }
 
     pub(crate) fn next_wake(&self) -> Option<Duration> {
-        let repairs = self.repairs.values().map(|(began, _)| *began + REPAIR_LENGTH).min();
         let hub = self.hub.poll_timeout().map(|(at, _)| at);
-        [hub, self.mesh.poll_timeout(), repairs].into_iter().flatten().min()
+        [hub, self.mesh.poll_timeout(), self.collection.poll_timeout()].into_iter().flatten().min()
     }
 
     pub(crate) fn wake(&mut self, now: Duration) {
         if self.hub.poll_timeout().is_some_and(|(at, _)| at <= now) {
             self.hub_input(now, Input::Timeout);
         }
-        let over: Vec<_> =
-            self.repairs.iter().filter(|(_, (began, _))| *began + REPAIR_LENGTH <= now).map(|(l, _)| *l).collect();
-        for link in over {
-            if let Some((_, found)) = self.repairs.remove(&link) {
-                self.mesh_input(now, overlay::Input::Repaired { link, found });
-            }
+        if self.collection.poll_timeout().is_some_and(|at| at <= now) {
+            self.collection_input(now, collection::Input::Timeout);
         }
         self.mesh_input(now, overlay::Input::Timeout);
     }
@@ -259,6 +257,10 @@ impl Node {
             Step::Forward(PeerMessage::Native(NativeMessage::Mesh(bytes))) => {
                 self.mesh_input(now, overlay::Input::Received { link, bytes });
             }
+            Step::Forward(PeerMessage::Native(NativeMessage::Collection(message))) if connection.neighbour => {
+                let receipt = Receipt::default();
+                self.collection_input(now, collection::Input::Received { session: link, message, receipt });
+            }
             Step::Forward(message) if connection.neighbour => {
                 if let PeerMessage::Sync(sync) = &message {
                     self.tally.changes_in += sync.changes.len() as u64;
@@ -268,6 +270,9 @@ impl Node {
             }
             // Of somebody who has not proved itself.
             Step::Forward(_) => {}
+            Step::Observe(stamp) => {
+                self.clock.observe(stamp, wall_ms(now)).expect("clocks are right here");
+            }
             Step::Refused(offence) => panic!("an honest peer was refused: {offence}"),
             Step::Close(_) => self.acts.push_back(Act::Close(link)),
         }
@@ -289,10 +294,10 @@ impl Node {
                 Output::Send { session, message } => self.send(session, &message),
                 // Links take everything at once here.
                 Output::AwaitDrain { session } => self.hub.handle(hub_now(now), Input::Drained { session }),
+                Output::State { document, state } => {
+                    self.collection_input(now, collection::Input::Changed { document, state });
+                }
                 Output::Mesh(event) => {
-                    if let syncline_core::hub::MeshEvent::Durable { source, .. } = &event {
-                        self.note_source(*source);
-                    }
                     let moment = self.moment(now);
                     self.mesh.hear(moment, event);
                     self.drain_mesh(now);
@@ -307,18 +312,10 @@ impl Node {
         }
     }
 
-    fn note_source(&mut self, source: syncline_core::hub::Source) {
-        if let syncline_core::hub::Source::Neighbour(link) = source
-            && let Some((_, found)) = self.repairs.get_mut(&link)
-        {
-            *found += 1;
-        }
-    }
-
     fn send(&mut self, link: SessionId, message: &Outgoing) {
         let Some(connection) = self.sessions.get(&link) else { return };
         let mut frame = Vec::new();
-        connection.session.encode(message, &mut frame);
+        connection.session.encode(self.clock.highest(), message, &mut frame);
         let may_be_lost =
             matches!(message, Outgoing::Native(NativeMessage::Mesh(bytes)) if bytes[0] >= FIRST_LOSSY_TAG);
         self.tally.frames_out += 1;
@@ -357,15 +354,21 @@ impl Node {
                 let Some(peer) = connection.peer.clone() else { return };
                 let (peer, opened) = (PeerInfo { role: Role::Neighbour, ..peer }, OpenedDocuments::default());
                 self.hub_input(now, Input::Connected { session: link, peer, opened });
+                self.collection_input(now, collection::Input::Connected { session: link, role: Role::Neighbour });
+                let (set, scope) = (set(), Scope::Names);
+                self.collection_input(now, collection::Input::Allow { session: link, set, scope });
             }
             overlay::Output::Down { link, .. } => {
-                self.repairs.remove(&link);
                 if let Some(connection) = self.sessions.get_mut(&link) {
                     connection.neighbour = false;
                 }
                 self.hub_input(now, Input::Disconnected { session: link });
+                self.collection_input(now, collection::Input::Disconnected { session: link });
             }
-            overlay::Output::Repair { link } => self.repair(now, link),
+            overlay::Output::Repair { link } => {
+                self.tally.repairs += 1;
+                self.collection_input(now, collection::Input::Compare { session: link, set: set(), names: true });
+            }
             overlay::Output::Stamp { stamp, .. } => {
                 self.clock.observe(stamp, wall_ms(now)).expect("clocks are right here");
             }
@@ -374,13 +377,36 @@ impl Node {
         }
     }
 
-    fn repair(&mut self, now: Duration, link: SessionId) {
-        self.tally.repairs += 1;
-        self.repairs.insert(link, (now, 0));
-        let documents: Vec<DocumentId> = self.disk.heads().map(|(document, _)| document.clone()).collect();
-        for document in documents {
-            self.hub_input(now, Input::Initiate { session: link, document });
+    fn collection_input(&mut self, now: Duration, input: collection::Input) {
+        self.collection.handle(hub_now(now), input);
+        while let Some(output) = self.collection.poll_output() {
+            match output {
+                collection::Output::Read { set, key, hash_key } => {
+                    let mut gathering = Gathering::new(key, hash_key);
+                    gathering.add(self.disk.states());
+                    let members = Box::new(gathering.finish());
+                    self.collection.handle(hub_now(now), collection::Input::Read { set, members });
+                }
+                collection::Output::Send { session, message } => {
+                    self.send(session, &Outgoing::Native(NativeMessage::Collection(message)));
+                }
+                collection::Output::Notify(event) => self.compared(now, event),
+                collection::Output::Refused { words, .. } => panic!("an honest comparison was refused: {words}"),
+            }
         }
+    }
+
+    /// A comparison is over: what differs is greeted.
+    fn compared(&mut self, now: Duration, event: collection::Event) {
+        let collection::Event::Compared { session, report } = event;
+        if report.outcome == Outcome::Gone {
+            return;
+        }
+        let found = (report.ours.len() + report.theirs.len()) as u64;
+        for document in report.ours.into_iter().chain(report.theirs) {
+            self.hub_input(now, Input::Initiate { session, document });
+        }
+        self.mesh_input(now, overlay::Input::Repaired { link: session, found });
     }
 
     fn moment(&self, now: Duration) -> Moment {
@@ -389,7 +415,15 @@ impl Node {
 }
 
 fn membership(config: &Config, seed: [u8; 32]) -> Membership {
-    Membership::new(config.clone(), MeshKey::open("simulation"), limits(), Participation::All, seed)
+    Membership::new(config.clone(), key(), limits(), Participation::All, seed)
+}
+
+fn key() -> MeshKey {
+    MeshKey::open("simulation")
+}
+
+fn set() -> SetName {
+    SetName::of(&key().set_key())
 }
 
 /// Where a node listens.

@@ -14,11 +14,13 @@ use super::input::{Load, SyncMessage};
 use super::mesh::{Noticed, WaitingNotice};
 use super::retry::Retry;
 use crate::ChangeHash;
+use crate::authored::Authored;
 use crate::change::Change;
+use crate::collection::DocumentState;
 use crate::graph::{Graph, Orphans};
 use crate::id::{DocumentId, PeerId, SessionId, StorageId};
 use crate::life::{Life, LifeUpdate};
-use crate::sync::{PeerSync, Statement, View};
+use crate::sync::{Account, PeerSync, Statement, View};
 
 #[derive(Debug)]
 pub(super) struct Document {
@@ -33,6 +35,8 @@ pub(super) struct Document {
     pub(super) heads: Vec<ChangeHash>,
     /// Number of durable changes.
     pub(super) durable: u32,
+    /// When the durable changes say that it was last written to.
+    pub(super) authored: Authored,
     /// Bytes that a fresh peer would be sent, about.
     pub(super) payload_bytes: usize,
     /// Empty, but there, while the document is absent.
@@ -92,6 +96,7 @@ pub(super) enum Item {
     SetLocalOnly { local_only: bool, ticket: u64 },
     Replace { heads: Vec<ChangeHash>, changes: Vec<Change>, ticket: u64 },
     Life { session: SessionId, life: Life, _receipt: Receipt },
+    Account { session: SessionId, account: Account, _receipt: Receipt },
 }
 
 #[derive(Debug)]
@@ -116,6 +121,7 @@ pub(super) struct Replacing {
     pub(super) ticket: u64,
     /// The application's.
     pub(super) own_ticket: u64,
+    pub(super) authored: Authored,
     pub(super) graph: Box<Graph>,
 }
 
@@ -142,6 +148,8 @@ pub(super) struct Persisting {
     pub(super) ticket: u64,
     /// Number of changes once it is durable.
     pub(super) length: u32,
+    /// The latest time of its changes.
+    pub(super) authored: Authored,
     /// Where the changes came from.
     pub(super) origin: Origin,
     /// Local tickets whose changes were already under way, in this commit or an earlier one.
@@ -193,7 +201,9 @@ impl Item {
     /// The peer that speaks.
     pub(super) fn session(&self) -> Option<SessionId> {
         match self {
-            Self::Message { session, .. } | Self::Life { session, .. } => Some(*session),
+            Self::Message { session, .. } | Self::Life { session, .. } | Self::Account { session, .. } => {
+                Some(*session)
+            }
             Self::Local { .. }
             | Self::Watch
             | Self::Noticed(_)
@@ -208,7 +218,7 @@ impl Item {
     fn only_asks_for(&self, session: SessionId) -> bool {
         match self {
             Self::Message { session: from, message, .. } => *from == session && !message.statement.with_changes,
-            Self::Initiate { session: with } => *with == session,
+            Self::Initiate { session: with } | Self::Account { session: with, .. } => *with == session,
             Self::Local { .. }
             | Self::Watch
             | Self::Noticed(_)
@@ -245,6 +255,7 @@ impl Document {
             local_only: false,
             heads: Vec::new(),
             durable: 0,
+            authored: Authored::NEVER,
             payload_bytes: 0,
             graph: None,
             loading: None,
@@ -271,6 +282,12 @@ impl Document {
 
     pub(super) fn view(&self) -> View<'_> {
         View { heads: &self.heads, durable: self.durable, graph: self.graph.as_deref() }
+    }
+
+    /// As it is compared with peers.
+    pub(super) fn state(&self) -> DocumentState {
+        let (heads, authored) = (self.heads.clone(), self.authored);
+        DocumentState { heads, authored, life: self.life, local_only: self.local_only }
     }
 
     pub(super) fn is_deleted(&self) -> bool {
@@ -300,6 +317,7 @@ impl Document {
             }
             Item::Local { .. } => true,
             Item::Noticed(noticed) => !self.knows_without_graph(noticed),
+            Item::Account { .. } => !self.is_withheld(),
             Item::Watch
             | Item::Initiate { .. }
             | Item::SetLife { .. }

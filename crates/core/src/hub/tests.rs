@@ -9,6 +9,7 @@ mod forgetting;
 mod life;
 mod local;
 mod mesh;
+mod native;
 mod opening;
 mod passing;
 mod reading;
@@ -23,9 +24,11 @@ use bytes::Bytes;
 
 use super::*;
 use crate::ChangeHash;
+use crate::authored::Authored;
 use crate::change::Change;
 use crate::chunk::{self, ChunkKind};
 use crate::clock::Stamp;
+use crate::collection::DocumentState;
 use crate::graph::Graph;
 use crate::id::{PeerId, ReplicaId};
 use crate::life::Life;
@@ -52,6 +55,8 @@ struct Stage {
     sent: BTreeMap<SessionId, Vec<Outgoing>>,
     told: Vec<Event>,
     meshed: Vec<MeshEvent>,
+    /// In which states documents became durable.
+    states: Vec<(DocumentId, DocumentState)>,
     refused: Vec<(Option<SessionId>, Remark)>,
     closed: Vec<SessionId>,
     awaiting_drain: Vec<SessionId>,
@@ -99,6 +104,7 @@ impl Stage {
             sent: BTreeMap::new(),
             told: Vec::new(),
             meshed: Vec::new(),
+            states: Vec::new(),
             refused: Vec::new(),
             closed: Vec::new(),
             awaiting_drain: Vec::new(),
@@ -159,6 +165,7 @@ impl Stage {
                     self.held.push_back(output);
                 }
                 Output::Send { session, message } => self.sent.entry(session).or_default().push(message),
+                Output::State { document, state } => self.states.push((document, state)),
                 Output::Notify(event) => self.told.push(event),
                 Output::Mesh(event) => self.meshed.push(event),
                 Output::Refused { session, remark, .. } => self.refused.push((session, remark)),
@@ -350,6 +357,7 @@ impl Stored {
             changes: self.changes.len() as u32,
             bytes: bytes(&self.changes),
             last_stamp: Stamp::ZERO,
+            authored: self.changes.iter().map(|change| Authored::at(change.time)).max().unwrap_or_default(),
             snapshot_changes: self.covered,
             snapshot_bytes: bytes(&self.changes[..self.covered as usize]),
         }
