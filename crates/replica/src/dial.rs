@@ -185,7 +185,7 @@ async fn dial_once(
     options: &DialOptions,
 ) -> Result<Option<Duration>, String> {
     match open(replica, server, options).await? {
-        Opened::Plain(socket) => Ok(connection::dialled(Arc::clone(replica), socket, server.clone()).await),
+        Opened::Plain(socket) => Ok(connection::dialled(Arc::clone(replica), *socket, server.clone()).await),
         Opened::Encrypted(socket) => Ok(connection::dialled(Arc::clone(replica), *socket, server.clone()).await),
     }
 }
@@ -198,7 +198,7 @@ pub(crate) async fn dial_member(
     gate: Gate,
 ) -> Result<(), String> {
     match open(replica, address, options).await? {
-        Opened::Plain(socket) => connection::dialled_member(Arc::clone(replica), socket, gate).await,
+        Opened::Plain(socket) => connection::dialled_member(Arc::clone(replica), *socket, gate).await,
         Opened::Encrypted(socket) => connection::dialled_member(Arc::clone(replica), *socket, gate).await,
     }
     Ok(())
@@ -206,7 +206,7 @@ pub(crate) async fn dial_member(
 
 /// A websocket to somebody that was dialled.
 enum Opened {
-    Plain(WebSocketStream<Counted<TcpStream>>),
+    Plain(Box<WebSocketStream<Counted<TcpStream>>>),
     Encrypted(Box<WebSocketStream<Counted<TlsStream<TcpStream>>>>),
 }
 
@@ -226,7 +226,7 @@ async fn open(replica: &Arc<Inner>, server: &ServerUrl, options: &DialOptions) -
     let left = CONNECT_TIMEOUT.saturating_sub(began.elapsed());
     if !server.encrypted {
         let socket = tokio::time::timeout(left, upgrade(replica, request, stream)).await.map_err(late)??;
-        return Ok(Opened::Plain(socket));
+        return Ok(Opened::Plain(Box::new(socket)));
     }
     let connect = async {
         let stream = tls::encrypt(&options.trust, server.host(), stream).await?;
