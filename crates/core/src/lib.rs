@@ -13,6 +13,7 @@
 // A test's helper panics on whatever it did not expect.
 #![cfg_attr(test, allow(clippy::wildcard_enum_match_arm))]
 
+pub mod access;
 pub mod blob;
 pub mod change;
 pub mod chunk;

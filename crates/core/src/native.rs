@@ -6,19 +6,28 @@
 use bytes::{Buf, BufMut, Bytes};
 
 use crate::ChangeHash;
+use crate::access::Token;
 use crate::blob::{self, BlobMessage};
 use crate::clock::Stamp;
 use crate::id::{DocumentId, ReplicaId};
 use crate::life::Life;
 
 /// The newest version that this code speaks.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 
 /// Longest words of a refusal, bytes.
 const WORDS_BYTES_MAX: usize = 4 * 1024;
 
 const LIFE: u8 = 1;
 const REFUSED: u8 = 2;
+const TOKEN: u8 = 32;
+const ACCESS: u8 = 33;
+
+/// The version in which access came up.
+const ACCESS_SINCE: u16 = 3;
+
+/// Longest token, bytes.
+pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
 
 /// The flag of a life record that says that the document is deleted.
 const FLAG_DELETED: u8 = 1;
@@ -44,6 +53,14 @@ pub enum NativeMessage {
         /// Why, for people.
         words: String,
     },
+    /// What the sender presents in place of the token that it was let in with.
+    Token(Token),
+    /// The receiver may do something else than before, or for so long, milliseconds; without a number for as long as it is
+    /// connected.
+    Access {
+        /// From now on.
+        left_ms: Option<u64>,
+    },
     /// About a blob, which is no document's.
     Blob(BlobMessage),
 }
@@ -59,6 +76,8 @@ pub enum RefusalReason {
     NoRoomToWait,
     /// A limit of the receiver.
     Limit,
+    /// Its author may not write the document, or not create it.
+    NotPermitted,
 }
 
 impl RefusalReason {
@@ -68,6 +87,7 @@ impl RefusalReason {
             Self::ActorInUse => 1,
             Self::NoRoomToWait => 2,
             Self::Limit => 3,
+            Self::NotPermitted => 4,
         }
     }
 
@@ -76,6 +96,7 @@ impl RefusalReason {
             1 => Self::ActorInUse,
             2 => Self::NoRoomToWait,
             3 => Self::Limit,
+            4 => Self::NotPermitted,
             _ => Self::Other,
         }
     }
@@ -98,6 +119,7 @@ impl NativeMessage {
     pub fn since(&self) -> u16 {
         match self {
             Self::Life { .. } | Self::Refused { .. } => 1,
+            Self::Token(_) | Self::Access { .. } => ACCESS_SINCE,
             Self::Blob(_) => blob::message::SINCE,
         }
     }
@@ -107,7 +129,8 @@ impl NativeMessage {
     pub fn weight(&self) -> usize {
         match self {
             Self::Blob(message) => message.weight(),
-            Self::Life { .. } | Self::Refused { .. } => 0,
+            Self::Token(token) => token.reveal().len(),
+            Self::Life { .. } | Self::Refused { .. } | Self::Access { .. } => 0,
         }
     }
 
@@ -132,6 +155,16 @@ impl NativeMessage {
                 out.put_u16(words.len() as u16);
                 out.put_slice(words.as_bytes());
             }
+            Self::Token(token) => {
+                out.put_u8(TOKEN);
+                let token = cut(token.reveal(), TOKEN_BYTES_MAX);
+                out.put_u16(token.len() as u16);
+                out.put_slice(token.as_bytes());
+            }
+            Self::Access { left_ms } => {
+                out.put_u8(ACCESS);
+                out.put_u64(left_ms.map_or(0, |left_ms| left_ms.max(1)));
+            }
             Self::Blob(message) => message.encode(&mut out),
         }
         Bytes::from(out)
@@ -145,6 +178,11 @@ impl NativeMessage {
         match take_u8(&mut data)? {
             LIFE => Ok(Some(decode_life(&mut data)?)),
             REFUSED => Ok(Some(decode_refused(&mut data)?)),
+            TOKEN => Ok(Some(decode_token(&mut data)?)),
+            ACCESS => {
+                let left_ms = data.try_get_u64().map_err(|_| NativeError::Truncated)?;
+                Ok(Some(Self::Access { left_ms: Some(left_ms).filter(|left_ms| *left_ms > 0) }))
+            }
             kind if BlobMessage::is_kind(kind) => Ok(Some(Self::Blob(BlobMessage::decode(kind, &mut data)?))),
             _ => Ok(None),
         }
@@ -174,6 +212,16 @@ fn decode_refused(data: &mut Bytes) -> Result<NativeMessage, NativeError> {
     let words = take(data, length)?;
     let words = String::from_utf8(words.to_vec()).map_err(|_| NativeError::Bad("text"))?;
     Ok(NativeMessage::Refused { document, hash, reason, words })
+}
+
+fn decode_token(data: &mut Bytes) -> Result<NativeMessage, NativeError> {
+    let length = usize::from(data.try_get_u16().map_err(|_| NativeError::Truncated)?);
+    if length > TOKEN_BYTES_MAX {
+        return Err(NativeError::Bad("token"));
+    }
+    let token = take(data, length)?;
+    let token = std::str::from_utf8(&token).map_err(|_| NativeError::Bad("token"))?;
+    Ok(NativeMessage::Token(Token::new(token)))
 }
 
 fn put_document(out: &mut Vec<u8>, document: &DocumentId) {
@@ -239,6 +287,7 @@ mod tests {
             refused(RefusalReason::ActorInUse),
             refused(RefusalReason::NoRoomToWait),
             refused(RefusalReason::Limit),
+            refused(RefusalReason::NotPermitted),
             NativeMessage::Blob(BlobMessage::Offer { hash: BlobHash([3; 32]), size: 70_000 }),
             NativeMessage::Blob(BlobMessage::Want { hash: BlobHash([3; 32]), from: 65_536, to: 70_000 }),
             NativeMessage::Blob(BlobMessage::Piece {
@@ -253,6 +302,9 @@ mod tests {
                 reason: BlobRefusal::NoRoom,
                 words: "füll".into(),
             }),
+            NativeMessage::Token(Token::new("a.b.c")),
+            NativeMessage::Access { left_ms: Some(60_000) },
+            NativeMessage::Access { left_ms: None },
         ]
     }
 
@@ -278,7 +330,7 @@ mod tests {
 
     #[test]
     fn the_bytes_of_a_piece_are_as_documented() {
-        let bytes = messages()[8].encode();
+        let bytes = messages()[9].encode();
         let (size, offset) = (70_000_u64.to_be_bytes(), 65_536_u64.to_be_bytes());
         let golden = [&[5][..], &[3; 32], &size, &offset, &[0, 0, 0, 4], b"rest"].concat();
         assert_eq!(bytes, golden);

@@ -2,11 +2,12 @@
 //!
 //! Reading order: [`replica`] is the interface, `shard` runs one hub, `connection` one socket, `blobs` the exchange of
 //! blobs, `upload` those that are put in here, `outbox` the queue between them and a socket, [`dial`] keeps a connection
-//! to a server alive, [`tls`] encrypts it, [`metrics`] counts.
+//! to a server alive, [`tls`] encrypts it, [`authority`] is asked who may do what, `tenure` for how long, [`metrics`] counts.
 //!
 //! Nothing here decides about the protocol: bytes go into a session, its messages into a hub, the hub's outputs are
 //! carried out in order.
 
+pub mod authority;
 mod blobs;
 mod connection;
 pub mod dial;
@@ -15,9 +16,11 @@ mod outbox;
 pub mod replica;
 mod shard;
 mod stream;
+mod tenure;
 pub mod tls;
 mod upload;
 
+pub use authority::Authority;
 pub use connection::websocket_config;
 pub use dial::{Credentials, DialError, DialOptions, Dialling, ServerUrl};
 pub use replica::{News, Options, Replica};

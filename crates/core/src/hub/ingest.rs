@@ -10,6 +10,7 @@ use super::document::{Awaiting, Item, Origin, Persisting, Presence};
 use super::retry::Retry;
 use super::{Event, Hub, Load, Loaded, Now, Outgoing, Output, Receipt, Remark, StoreFailure, SyncMessage};
 use crate::ChangeHash;
+use crate::access::Permissions;
 use crate::change::Change;
 use crate::graph::{Admission, Graph, Orphans};
 use crate::id::{DocumentId, SessionId};
@@ -35,8 +36,8 @@ impl Hub {
         now: Now,
         key: u32,
         session: SessionId,
-        message: SyncMessage,
-        receipt: Receipt,
+        mut message: SyncMessage,
+        (may, receipt): (Permissions, Receipt),
     ) {
         if self.document(key).is_some_and(|document| document.local_only) {
             return self.hear_of_nothing(now, key, session, message);
@@ -44,6 +45,7 @@ impl Hub {
         if self.document(key).is_some_and(|document| document.is_deleted()) {
             return self.refuse_deleted(now, key, session);
         }
+        self.bar_changes(key, session, may, &mut message);
         let SyncMessage { request, statement, changes, refused, .. } = message;
         // The sender may be gone by now: its changes still count, its questions do not.
         let present = self.sessions.contains_key(&session);
@@ -383,7 +385,7 @@ impl Hub {
         // From the latest to the first, so that the latest are kept.
         while let Some(item) = waiting.pop_back() {
             let kept = match item {
-                Item::Message { session, message, .. } => {
+                Item::Message { session, message, may, .. } => {
                     let asked = questions.entry(session).or_default();
                     *asked += 1;
                     let kept = *asked <= QUESTIONS_KEPT && !message.statement.with_changes;
@@ -391,7 +393,7 @@ impl Hub {
                         senders.insert(session);
                     }
                     // What waits for so long must not hold up the rest of the connection.
-                    kept.then(|| Item::Message { session, message, receipt: Receipt::default() })
+                    kept.then(|| Item::Message { session, message, may, receipt: Receipt::default() })
                 }
                 Item::Local { ticket, .. } | Item::Replace { ticket, .. } => {
                     unsaved.push(ticket);

@@ -259,6 +259,7 @@ impl World {
                 Output::SetLife { .. } | Output::SetLocalOnly { .. } | Output::Replace { .. } => {
                     unreachable!("nobody deletes, withholds or rewrites here")
                 }
+                Output::Decide { .. } => unreachable!("everybody may do everything here"),
                 Output::Notify(_) => {}
             }
         }
@@ -289,6 +290,9 @@ impl World {
                     self.handle(Input::Received { session: id, message, receipt: Receipt::default() })
                 }
                 Step::Refused(offence) | Step::Close(offence) => panic!("an honest frame was refused: {offence}"),
+                Step::Authenticate(_) | Step::AccessChanged(_) | Step::AccessLeft(_) => {
+                    unreachable!("everybody may do everything here")
+                }
                 Step::Send(_) | Step::Joined(_) => {}
             }
         }
@@ -340,6 +344,7 @@ impl World {
             | Output::SetLocalOnly { .. }
             | Output::Replace { .. }
             | Output::AwaitDrain { .. }
+            | Output::Decide { .. }
             | Output::Notify(_)
             | Output::Refused { .. }
             | Output::Close { .. } => unreachable!("only store calls are under way"),
