@@ -26,7 +26,7 @@ use std::time::Duration;
 use crate::access::Permissions;
 use crate::id::{DocumentId, SessionId, StorageId};
 use crate::limits::Limits;
-use crate::native::NativeMessage;
+use crate::native::{self, NativeMessage};
 use connection::Session;
 use document::{Document, Item, Presence};
 use memory::KeyedState;
@@ -220,6 +220,11 @@ impl Hub {
                     self.enqueue(now, &document, Item::Life { session, life, may, _receipt: receipt });
                 }
             }
+            NativeMessage::Account { document, account } => {
+                if self.may_open(session, &document) {
+                    self.enqueue(now, &document, Item::Account { session, account, _receipt: receipt });
+                }
+            }
             // Only those whom we offer our changes have a say in what becomes of them.
             NativeMessage::Refused { document, hash, reason, words } if self.upstreams.contains(&session) => {
                 self.retry_later(now, &document, session, reason);
@@ -227,8 +232,8 @@ impl Hub {
             }
             NativeMessage::Refused { .. } => {}
             NativeMessage::Access { .. } => self.offer_again(now, session),
-            // The shell takes these: no hub has a part of a blob, or knows a token.
-            NativeMessage::Blob(_) | NativeMessage::Token(_) => {}
+            // The shell takes these: no hub has a part of a blob, more than a part of the collection, or knows a token.
+            NativeMessage::Blob(_) | NativeMessage::Collection(_) | NativeMessage::Token(_) => {}
         }
     }
 
@@ -290,6 +295,7 @@ impl Hub {
             Item::SetLife { deleted, ticket } => self.decide(key, deleted, ticket),
             Item::SetLocalOnly { local_only, ticket } => self.withhold(key, local_only, ticket),
             Item::Life { session, life, may, .. } => self.hear_life(now, key, session, life, may),
+            Item::Account { session, account, .. } => self.hear_account(now, key, session, account),
         }
     }
 
@@ -379,6 +385,18 @@ impl Hub {
             self.drive(now, key);
         }
         self.sweep(now);
+    }
+
+    /// Whether a peer gives and understands accounts of what it has.
+    fn accounts(&self, session: SessionId) -> bool {
+        self.sessions.get(&session).is_some_and(|entry| entry.peer.native >= native::ACCOUNTS_SINCE)
+    }
+
+    /// What is compared with peers has changed, durably.
+    fn tell_state(&mut self, key: u32) {
+        let Some(document) = self.documents.get(key as usize).and_then(Option::as_ref) else { return };
+        let (document, state) = (document.id.clone(), document.state());
+        self.outputs.push_back(Output::State { document, state });
     }
 
     fn document(&mut self, key: u32) -> Option<&mut Document> {

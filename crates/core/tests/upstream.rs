@@ -68,7 +68,7 @@ impl Client {
                     unreachable!("nobody deletes, withholds or rewrites here")
                 }
                 Output::Decide { .. } => unreachable!("everybody may do everything here"),
-                Output::AwaitDrain { .. } | Output::Refused { .. } | Output::Close { .. } => {}
+                Output::State { .. } | Output::AwaitDrain { .. } | Output::Refused { .. } | Output::Close { .. } => {}
             }
         }
     }
@@ -229,6 +229,7 @@ fn a_stored_document_is_announced_without_reading_its_changes() {
         changes: 1,
         bytes: 100,
         last_stamp: Stamp::ZERO,
+        authored: syncline_core::authored::Authored::NEVER,
         snapshot_changes: 0,
         snapshot_bytes: 0,
     };

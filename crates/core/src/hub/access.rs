@@ -144,7 +144,9 @@ impl Hub {
         let wanted = match message {
             PeerMessage::Sync(message) if !message.changes.is_empty() => Permissions::WRITE,
             PeerMessage::Native(NativeMessage::Life { .. }) => Permissions::DELETE,
-            PeerMessage::Sync(_) | PeerMessage::Ephemeral { .. } => Permissions::READ,
+            PeerMessage::Sync(_)
+            | PeerMessage::Ephemeral { .. }
+            | PeerMessage::Native(NativeMessage::Account { .. }) => Permissions::READ,
             // Neither asks for anything, nor brings anything that would be kept.
             PeerMessage::DocUnavailable { .. }
             | PeerMessage::RemoteHeads { .. }
@@ -156,7 +158,7 @@ impl Hub {
             self.name_barred(session, document, hashes);
         }
         self.remark(session, Some(document), Remark::NotPermitted(wanted));
-        if matches!(message, PeerMessage::Sync(_)) {
+        if matches!(message, PeerMessage::Sync(_) | PeerMessage::Native(NativeMessage::Account { .. })) {
             self.send(session, Outgoing::DocUnavailable { document: document.clone() });
         }
     }
@@ -202,9 +204,11 @@ impl PeerMessage {
             Self::DocUnavailable { document }
             | Self::Ephemeral { document, .. }
             | Self::RemoteHeads { document, .. }
-            | Self::Native(NativeMessage::Life { document, .. } | NativeMessage::Refused { document, .. }) => {
-                Some(document)
-            }
+            | Self::Native(
+                NativeMessage::Life { document, .. }
+                | NativeMessage::Refused { document, .. }
+                | NativeMessage::Account { document, .. },
+            ) => Some(document),
             Self::RemoteSubscription { .. } | Self::Native(_) => None,
         }
     }

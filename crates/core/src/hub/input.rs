@@ -12,6 +12,7 @@ use super::{OpenedDocuments, Receipt};
 use crate::ChangeHash;
 use crate::access::{Access, Permissions};
 use crate::change::Change;
+use crate::collection::DocumentState;
 use crate::graph::{Graph, OrphanError, Refusal};
 use crate::id::{DocumentId, PeerId, SessionId, StorageId};
 use crate::life::{Life, LifeUpdate};
@@ -444,6 +445,13 @@ pub enum Output {
     AwaitDrain {
         /// The connection.
         session: SessionId,
+    },
+    /// A document is durably in this state: for the sets that are compared with peers.
+    State {
+        /// The document.
+        document: DocumentId,
+        /// As it is.
+        state: DocumentState,
     },
     /// Tell the application.
     Notify(Event),

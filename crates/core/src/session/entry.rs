@@ -76,7 +76,10 @@ impl Session {
             }
             NativeMessage::Token(_) | NativeMessage::Access { .. } => Vec::new(),
             NativeMessage::Blob(message) => self.blob_message(message),
-            NativeMessage::Life { .. } | NativeMessage::Refused { .. } => {
+            NativeMessage::Life { .. }
+            | NativeMessage::Refused { .. }
+            | NativeMessage::Account { .. }
+            | NativeMessage::Collection(_) => {
                 vec![Step::Forward(PeerMessage::Native(message))]
             }
         }
@@ -98,9 +101,7 @@ impl Session {
         }
         let offence = Offence::BlobNotPermitted;
         let refused = BlobMessage::Refused { hash, reason: BlobRefusal::Other, words: offence.to_string() };
-        let mut frame = Vec::new();
-        self.encode(&Outgoing::Native(NativeMessage::Blob(refused)), &mut frame);
-        let mut steps = vec![Step::Send(frame)];
+        let mut steps = vec![Step::Tell(Outgoing::Native(NativeMessage::Blob(refused)))];
         steps.extend(self.refuse(offence));
         steps
     }
@@ -118,8 +119,6 @@ impl Session {
         let peer = self.peer()?;
         let left_ms = peer.access.left(now.wall_ms).map(|left| left.as_millis() as u64);
         let message = NativeMessage::Access { left_ms };
-        let mut frame = Vec::new();
-        self.encode(&Outgoing::Native(message.clone()), &mut frame);
-        (peer.native >= message.since()).then_some(Step::Send(frame))
+        (peer.native >= message.since()).then_some(Step::Tell(Outgoing::Native(message)))
     }
 }

@@ -5,6 +5,8 @@
 
 mod payload;
 
+use std::time::Duration;
+
 use super::*;
 use crate::access::{Access, Denial, Grant, Permissions, Scope, Token};
 use crate::blob::{BlobHash, BlobMessage};
@@ -16,7 +18,11 @@ use crate::life::Life;
 const FIRST_SYNC: &[u8] = &[0x42, 0, 0, 1, 0, 0, 0, 2, 2, 0x84];
 
 fn local() -> LocalPeer {
-    LocalPeer { peer: PeerId::new("server").expect("a name"), storage: StorageId::new("store").expect("a name") }
+    LocalPeer {
+        peer: PeerId::new("server").expect("a name"),
+        storage: StorageId::new("store").expect("a name"),
+        native: 3,
+    }
 }
 
 fn at(millis: u64) -> Now {
@@ -295,7 +301,7 @@ fn kinds_of_message_that_others_add_are_ignored() {
 fn who_dials_joins_and_takes_the_answer() {
     let (mut session, first) = Session::dial(local(), Limits::default());
     let mut server = Session::accept(
-        LocalPeer { peer: PeerId::new("upstream").expect("a name"), storage: local().storage },
+        LocalPeer { peer: PeerId::new("upstream").expect("a name"), storage: local().storage, native: 3 },
         Limits::default(),
     );
     let steps = server.receive(at(0), &Bytes::from(first));
@@ -309,7 +315,7 @@ fn who_dials_joins_and_takes_the_answer() {
             peer: PeerId::new("upstream").expect("a name"),
             storage,
             role: Role::Upstream,
-            native: 2,
+            native: 3,
             access: Access::full()
         }
     );
@@ -350,7 +356,7 @@ fn every_outgoing_message_is_a_frame_to_the_peer_that_joined() {
     ];
     for (message, kind, sender) in messages {
         let mut out = Vec::new();
-        session.encode(&message, &mut out);
+        session.encode(Stamp::ZERO, &message, &mut out);
         let out = Bytes::from(out);
         let envelope = wire::decode(&out, &Limits::default()).expect("own frame");
         assert_eq!((envelope.message.kind(), envelope.sender, envelope.target), (kind, sender, Some("tab")));
@@ -370,24 +376,32 @@ fn the_native_extension_exists_for_peers_that_announced_it() {
         document: DocumentId::from_bytes(&[7; 16]).expect("16 bytes"),
         life: Life { stamp: Stamp::new(1, 0), replica: ReplicaId([1; 16]), deleted: true },
     };
-    let native = frame("tab", &Body::Native { data: life.encode() });
-    for (announced, spoken) in [(None, 0), (Some(0), 0), (Some(1), 1), (Some(2), 2), (Some(9), 3)] {
+    for (announced, spoken) in [(None, 0), (Some(0), 0), (Some(1), 1), (Some(2), 2), (Some(3), 3), (Some(9), 3)] {
         let mut session = Session::accept(local(), Limits::default());
         let metadata = PeerMetadata { storage_id: None, is_ephemeral: false, native: announced, token: None };
         session.receive(at(0), &frame("tab", &Body::Join { metadata, versions: None }));
         assert_eq!(session.peer().expect("joined").native, spoken);
-        let steps = session.receive(at(0), &native);
+        let stamp = Stamp::new(5, 5);
+        let mut receive = |data| session.receive(at(0), &frame("tab", &Body::Native { data }));
+        let mut steps = receive(life.encode_for(spoken, stamp));
         if spoken == 0 {
             assert!(steps.is_empty(), "{steps:?}");
             continue;
         }
-        assert!(matches!(&steps[..], [Step::Forward(PeerMessage::Native(heard))] if *heard == life), "{steps:?}");
+        assert!(
+            matches!(steps.pop(), Some(Step::Forward(PeerMessage::Native(heard))) if heard == life),
+            "the record is heard"
+        );
+        // A message of a peer that knows stamps begins with what its clock says.
+        let stamps = usize::from(spoken >= 3);
+        assert!(steps.iter().all(|step| matches!(step, Step::Observe(heard) if *heard == stamp)), "{steps:?}");
+        assert_eq!(steps.len(), stamps);
         let have = NativeMessage::Blob(BlobMessage::Have { hash: BlobHash([1; 32]), size: 1 });
-        let steps = session.receive(at(0), &frame("tab", &Body::Native { data: have.encode() }));
-        assert_eq!(steps.len(), usize::from(spoken >= 2), "blobs came up with the second version");
-        let unknown = frame("tab", &Body::Native { data: Bytes::from_static(&[250, 1]) });
-        assert!(session.receive(at(0), &unknown).is_empty(), "for a later version");
-        let steps = session.receive(at(0), &frame("tab", &Body::Native { data: Bytes::from_static(&[1, 1]) }));
+        let steps = receive(have.encode_for(spoken, stamp));
+        assert_eq!(steps.len() - stamps, usize::from(spoken >= 2), "blobs came up with the second version");
+        let unknown = Bytes::from_static(&[250, 1, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(receive(unknown).len(), stamps, "for a later version");
+        let steps = receive(Bytes::from_static(&[1, 1]));
         check_refused(&mut session, &steps, "native_malformed");
     }
 }
@@ -432,16 +446,14 @@ fn a_syncline_peer_hears_how_long_it_has_and_renews_on_the_same_connection() {
     session.receive(at(0), &join_with(Some("a.b.c"), Some(3)));
     let now = Now { mono: Duration::ZERO, wall_ms: 1_000 };
     let steps = session.admit(now, Ok(reading(Some(61_000))));
-    let [Step::Send(_), Step::Joined(_), Step::Send(told)] = &steps[..] else { panic!("{steps:?}") };
-    let expected = Outgoing::Native(NativeMessage::Access { left_ms: Some(60_000) });
-    let mut golden = Vec::new();
-    session.encode(&expected, &mut golden);
-    assert_eq!(*told, golden);
-    let renewal = frame("tab", &Body::Native { data: NativeMessage::Token(Token::new("d.e.f")).encode() });
+    let [Step::Send(_), Step::Joined(_), Step::Tell(told)] = &steps[..] else { panic!("{steps:?}") };
+    assert_eq!(*told, Outgoing::Native(NativeMessage::Access { left_ms: Some(60_000) }));
+    let renewal =
+        frame("tab", &Body::Native { data: NativeMessage::Token(Token::new("d.e.f")).encode_for(3, Stamp::ZERO) });
     let steps = session.receive(now, &renewal);
-    assert!(matches!(&steps[..], [Step::Authenticate(Some(_))]), "{steps:?}");
+    assert!(matches!(&steps[..], [Step::Observe(_), Step::Authenticate(Some(_))]), "{steps:?}");
     let steps = session.admit(now, Ok(reading(Some(121_000))));
-    assert!(matches!(&steps[..], [Step::AccessChanged(_), Step::Send(_)]), "{steps:?}");
+    assert!(matches!(&steps[..], [Step::AccessChanged(_), Step::Tell(_)]), "{steps:?}");
     // Neither a bad token nor another's changes anything.
     let steps = session.admit(now, Err(Denial::TokenExpired));
     assert!(matches!(&steps[..], [Step::Send(_), Step::Refused(Offence::Denied(_))]), "{steps:?}");
@@ -476,13 +488,16 @@ fn what_may_not_be_read_is_not_decoded_and_blobs_need_a_permission_for_some_docu
     let garbage = frame("tab", &Body::Sync { document: other, data: Bytes::from_static(b"garbage") });
     let steps = session.receive(at(0), &garbage);
     assert!(matches!(&steps[..], [Step::Forward(PeerMessage::Sync(_))]), "{steps:?}");
-    let blob = |message| frame("tab", &Body::Native { data: NativeMessage::Blob(message).encode() });
+    let blob = |message| frame("tab", &Body::Native { data: NativeMessage::Blob(message).encode_for(3, Stamp::ZERO) });
     let hash = BlobHash([1; 32]);
     let steps = session.receive(at(0), &blob(BlobMessage::Want { hash, from: 0, to: 65_536 }));
-    assert!(matches!(&steps[..], [Step::Forward(_)]), "{steps:?}");
+    assert!(matches!(&steps[..], [Step::Observe(_), Step::Forward(_)]), "{steps:?}");
     let steps = session.receive(at(0), &blob(BlobMessage::Offer { hash, size: 5 }));
     assert!(
-        matches!(&steps[..], [Step::Send(_), Step::Send(_), Step::Refused(Offence::BlobNotPermitted)]),
+        matches!(
+            &steps[..],
+            [Step::Observe(_), Step::Tell(_), Step::Send(_), Step::Refused(Offence::BlobNotPermitted)]
+        ),
         "{steps:?}"
     );
 }
