@@ -6,6 +6,7 @@
 use bytes::{Buf, BufMut, Bytes};
 
 use crate::ChangeHash;
+use crate::access::Token;
 use crate::blob::{self, BlobMessage};
 use crate::clock::Stamp;
 use crate::collection::{self, CollectionMessage};
@@ -27,13 +28,21 @@ const WORDS_BYTES_MAX: usize = 4 * 1024;
 
 const LIFE: u8 = 1;
 const REFUSED: u8 = 2;
-const MESH: u8 = 32;
+const MESH: u8 = 48;
 
 /// The version in which messages of the mesh came up.
 pub const MESH_SINCE: u16 = 4;
 
 /// Longest message of the mesh, bytes.
 const MESH_BYTES_MAX: usize = 20 * 1024;
+const TOKEN: u8 = 32;
+const ACCESS: u8 = 33;
+
+/// The version in which access came up.
+const ACCESS_SINCE: u16 = 3;
+
+/// Longest token, bytes.
+pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
 const ACCOUNT: u8 = 14;
 
 /// The version in which accounts came up.
@@ -68,6 +77,14 @@ pub enum NativeMessage {
         /// Why, for people.
         words: String,
     },
+    /// What the sender presents in place of the token that it was let in with.
+    Token(Token),
+    /// The receiver may do something else than before, or for so long, milliseconds; without a number for as long as it is
+    /// connected.
+    Access {
+        /// From now on.
+        left_ms: Option<u64>,
+    },
     /// Which changes of a document the sender has.
     Account {
         /// The document.
@@ -94,6 +111,8 @@ pub enum RefusalReason {
     NoRoomToWait,
     /// A limit of the receiver.
     Limit,
+    /// Its author may not write the document, or not create it.
+    NotPermitted,
 }
 
 impl RefusalReason {
@@ -103,6 +122,7 @@ impl RefusalReason {
             Self::ActorInUse => 1,
             Self::NoRoomToWait => 2,
             Self::Limit => 3,
+            Self::NotPermitted => 4,
         }
     }
 
@@ -111,6 +131,7 @@ impl RefusalReason {
             1 => Self::ActorInUse,
             2 => Self::NoRoomToWait,
             3 => Self::Limit,
+            4 => Self::NotPermitted,
             _ => Self::Other,
         }
     }
@@ -133,6 +154,7 @@ impl NativeMessage {
     pub fn since(&self) -> u16 {
         match self {
             Self::Life { .. } | Self::Refused { .. } => 1,
+            Self::Token(_) | Self::Access { .. } => ACCESS_SINCE,
             Self::Blob(_) => blob::message::SINCE,
             Self::Mesh(_) => MESH_SINCE,
             Self::Collection(_) => collection::message::SINCE,
@@ -146,9 +168,10 @@ impl NativeMessage {
         match self {
             Self::Blob(message) => message.weight(),
             Self::Mesh(message) => message.len(),
+            Self::Token(token) => token.reveal().len(),
             Self::Collection(message) => message.weight(),
             Self::Account { account, .. } => (account.heads.len() + account.hashes.len()) * HASH_BYTES,
-            Self::Life { .. } | Self::Refused { .. } => 0,
+            Self::Life { .. } | Self::Refused { .. } | Self::Access { .. } => 0,
         }
     }
 
@@ -172,6 +195,16 @@ impl NativeMessage {
                 let words = cut(words, WORDS_BYTES_MAX);
                 out.put_u16(words.len() as u16);
                 out.put_slice(words.as_bytes());
+            }
+            Self::Token(token) => {
+                out.put_u8(TOKEN);
+                let token = cut(token.reveal(), TOKEN_BYTES_MAX);
+                out.put_u16(token.len() as u16);
+                out.put_slice(token.as_bytes());
+            }
+            Self::Access { left_ms } => {
+                out.put_u8(ACCESS);
+                out.put_u64(left_ms.map_or(0, |left_ms| left_ms.max(1)));
             }
             Self::Account { document, account } => {
                 out.put_u8(ACCOUNT);
@@ -231,6 +264,11 @@ impl NativeMessage {
             LIFE => Ok(Some(decode_life(&mut data)?)),
             REFUSED => Ok(Some(decode_refused(&mut data)?)),
             MESH => Ok(Some(decode_mesh(&mut data)?)),
+            TOKEN => Ok(Some(decode_token(&mut data)?)),
+            ACCESS => {
+                let left_ms = data.try_get_u64().map_err(|_| NativeError::Truncated)?;
+                Ok(Some(Self::Access { left_ms: Some(left_ms).filter(|left_ms| *left_ms > 0) }))
+            }
             ACCOUNT => Ok(Some(decode_account(&mut data)?)),
             kind if BlobMessage::is_kind(kind) => Ok(Some(Self::Blob(BlobMessage::decode(kind, &mut data)?))),
             kind if CollectionMessage::is_kind(kind) => {
@@ -294,6 +332,16 @@ fn decode_mesh(data: &mut Bytes) -> Result<NativeMessage, NativeError> {
         return Err(NativeError::Bad("length"));
     }
     Ok(NativeMessage::Mesh(take(data, length)?))
+}
+
+fn decode_token(data: &mut Bytes) -> Result<NativeMessage, NativeError> {
+    let length = usize::from(data.try_get_u16().map_err(|_| NativeError::Truncated)?);
+    if length > TOKEN_BYTES_MAX {
+        return Err(NativeError::Bad("token"));
+    }
+    let token = take(data, length)?;
+    let token = std::str::from_utf8(&token).map_err(|_| NativeError::Bad("token"))?;
+    Ok(NativeMessage::Token(Token::new(token)))
 }
 
 pub(crate) fn put_document(out: &mut Vec<u8>, document: &DocumentId) {
@@ -400,6 +448,10 @@ mod tests {
                 reason: EndReason::NotReady,
                 words: "später".into(),
             }),
+            NativeMessage::Token(Token::new("a.b.c")),
+            NativeMessage::Access { left_ms: Some(60_000) },
+            NativeMessage::Access { left_ms: None },
+            refused(RefusalReason::NotPermitted),
         ]
     }
 

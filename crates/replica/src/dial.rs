@@ -120,9 +120,14 @@ impl Credentials {
         Self { token: Arc::new(token) }
     }
 
+    /// A token.
+    pub(crate) async fn token(&self) -> Result<String, String> {
+        (self.token)().await
+    }
+
     /// The header's value.
     async fn bearer(&self) -> Result<HeaderValue, String> {
-        let token = (self.token)().await.map_err(|error| format!("there is no token for it: {error}"))?;
+        let token = self.token().await.map_err(|error| format!("there is no token for it: {error}"))?;
         let mut value = HeaderValue::from_str(&format!("Bearer {token}"))
             .map_err(|_| "the token for it has characters that a header cannot have".to_owned())?;
         value.set_sensitive(true);
@@ -184,9 +189,11 @@ async fn dial_once(
     server: &ServerUrl,
     options: &DialOptions,
 ) -> Result<Option<Duration>, String> {
-    match open(replica, server, options).await? {
-        Opened::Plain(socket) => Ok(connection::dialled(Arc::clone(replica), *socket, server.clone()).await),
-        Opened::Encrypted(socket) => Ok(connection::dialled(Arc::clone(replica), *socket, server.clone()).await),
+    let opened = open(replica, server, options).await?;
+    let server = (server.clone(), options.credentials.clone());
+    match opened {
+        Opened::Plain(socket) => Ok(connection::dialled(Arc::clone(replica), *socket, server).await),
+        Opened::Encrypted(socket) => Ok(connection::dialled(Arc::clone(replica), *socket, server).await),
     }
 }
 

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
+use syncline_core::access::Access;
 use syncline_core::clock::Stamp;
 use syncline_core::hub::{MeshEvent, Now, Outgoing, PeerInfo, PeerMessage, Role};
 use syncline_core::id::{DocumentId, SessionId};
@@ -360,10 +361,19 @@ impl MeshState {
             PeerMessage::DocUnavailable { document }
             | PeerMessage::Ephemeral { document, .. }
             | PeerMessage::RemoteHeads { document, .. }
-            | PeerMessage::Native(NativeMessage::Life { document, .. } | NativeMessage::Refused { document, .. }) => {
-                document
-            }
-            PeerMessage::Native(_) | PeerMessage::RemoteSubscription { .. } => return Ok(()),
+            | PeerMessage::Native(
+                NativeMessage::Life { document, .. }
+                | NativeMessage::Refused { document, .. }
+                | NativeMessage::Account { document, .. },
+            ) => document,
+            PeerMessage::Native(
+                NativeMessage::Blob(_)
+                | NativeMessage::Collection(_)
+                | NativeMessage::Mesh(_)
+                | NativeMessage::Token(_)
+                | NativeMessage::Access { .. },
+            )
+            | PeerMessage::RemoteSubscription { .. } => return Ok(()),
         };
         if self.lock().takes_part_in(document) { Ok(()) } else { Err(document.clone()) }
     }
@@ -432,7 +442,7 @@ impl MeshState {
     fn up(&self, inner: &Arc<Inner>, link: SessionId, member: Member) {
         let sessions = self.sessions();
         let Some(session) = sessions.get(&link) else { return };
-        let peer = PeerInfo { role: Role::Neighbour, ..session.peer.clone() };
+        let peer = PeerInfo { role: Role::Neighbour, access: Access::full(), ..session.peer.clone() };
         match &session.admitted {
             Some(admitted) => admitted.store(true, Ordering::Release),
             // It was in the hubs as a client before.

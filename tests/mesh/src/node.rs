@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use syncline_core::ChangeHash;
+use syncline_core::access::Access;
 use syncline_core::change::Change;
 use syncline_core::clock::{Clock, Stamp};
 use syncline_core::collection::{self, Collection, Gathering, Outcome, Scope, SetName};
@@ -211,7 +212,7 @@ impl Node {
     /// A connection is open; `dialled` if this end dialled it.
     pub(crate) fn connected(&mut self, link: SessionId, dialled: Option<Address>) {
         let session = match &dialled {
-            None => Session::accept(self.local.clone(), limits()),
+            None => Session::accept(self.local.clone(), limits()).for_entrant(Some(Access::full())),
             Some(_) => {
                 let (session, join) = Session::dial(self.local.clone(), limits());
                 self.acts.push_back(Act::Frame { link, bytes: Bytes::from(join), may_be_lost: false });
@@ -273,6 +274,10 @@ impl Node {
             Step::Observe(stamp) => {
                 self.clock.observe(stamp, wall_ms(now)).expect("clocks are right here");
             }
+            Step::Tell(message) => self.send(link, &message),
+            Step::Authenticate(_) | Step::AccessChanged(_) | Step::AccessLeft(_) => {
+                unreachable!("nobody shows a token here")
+            }
             Step::Refused(offence) => panic!("an honest peer was refused: {offence}"),
             Step::Close(_) => self.acts.push_back(Act::Close(link)),
         }
@@ -305,7 +310,10 @@ impl Node {
                 Output::Notify(_) => {}
                 Output::Refused { remark, .. } => panic!("something honest was refused: {remark}"),
                 Output::Close { session, .. } => self.acts.push_back(Act::Close(session)),
-                Output::Replace { .. } | Output::SetLife { .. } | Output::SetLocalOnly { .. } => {
+                Output::Decide { .. }
+                | Output::Replace { .. }
+                | Output::SetLife { .. }
+                | Output::SetLocalOnly { .. } => {
                     unreachable!("nobody deletes, withholds or rewrites here")
                 }
             }
@@ -352,7 +360,8 @@ impl Node {
                 let Some(connection) = self.sessions.get_mut(&link) else { return };
                 connection.neighbour = true;
                 let Some(peer) = connection.peer.clone() else { return };
-                let (peer, opened) = (PeerInfo { role: Role::Neighbour, ..peer }, OpenedDocuments::default());
+                let (peer, opened) =
+                    (PeerInfo { role: Role::Neighbour, access: Access::full(), ..peer }, OpenedDocuments::default());
                 self.hub_input(now, Input::Connected { session: link, peer, opened });
                 self.collection_input(now, collection::Input::Connected { session: link, role: Role::Neighbour });
                 let (set, scope) = (set(), Scope::Names);
