@@ -14,6 +14,7 @@ use syncline_core::limits::Limits;
 use syncline_server::access::{CallbackConfig, Rules};
 use url::Url;
 
+use crate::federation::Federation;
 use crate::token::TokenCommand;
 
 /// Sync server for offline-first apps: a drop-in peer for automerge-repo that keeps every acknowledged edit.
@@ -61,6 +62,9 @@ pub(crate) struct Arguments {
 
     #[command(flatten)]
     pub(crate) access: AccessArguments,
+
+    #[command(flatten)]
+    pub(crate) federation: Federation,
 
     /// What to log: error, warn, info, debug or trace, or a filter such as syncline_replica=debug
     #[arg(long, env = "SYNCLINE_LOG", default_value = "info")]

@@ -4,6 +4,7 @@
 //! Next: the server crate.
 
 mod arguments;
+mod federation;
 mod token;
 
 use std::path::{Path, PathBuf};
@@ -89,6 +90,7 @@ async fn serve(arguments: &Arguments) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
+    let federation = arguments.federation.options(restricted)?;
     let server = Server::start(config).await?;
     let address = server.address();
     println!("syncline-server listening on ws://{address}");
@@ -98,6 +100,13 @@ async fn serve(arguments: &Arguments) -> anyhow::Result<()> {
         "  access       {}",
         if restricted { "by token" } else { "open: everybody who reaches it may do everything" }
     );
+    let mesh = match federation {
+        Some(options) => {
+            println!("  federation   {}", arguments.federation.words());
+            Some(arguments.federation.join(server.replica(), address, options).await?)
+        }
+        None => None,
+    };
     loop {
         tokio::select! {
             _ = terminate.recv() => break,
@@ -106,6 +115,7 @@ async fn serve(arguments: &Arguments) -> anyhow::Result<()> {
         }
     }
     println!("syncline-server stopping: flushing what has come");
+    drop(mesh);
     server.stop().await;
     println!("syncline-server stopped");
     Ok(())

@@ -442,10 +442,13 @@ impl MeshState {
     fn up(&self, inner: &Arc<Inner>, link: SessionId, member: Member) {
         let sessions = self.sessions();
         let Some(session) = sessions.get(&link) else { return };
-        let peer = PeerInfo { role: Role::Neighbour, access: Access::full(), ..session.peer.clone() };
+        let mut peer = PeerInfo { role: Role::Neighbour, ..session.peer.clone() };
         match &session.admitted {
-            Some(admitted) => admitted.store(true, Ordering::Release),
-            // It was in the hubs as a client before.
+            Some(admitted) => {
+                admitted.store(true, Ordering::Release);
+                peer.access = Access::full();
+            }
+            // It was in the hubs as a client before, and may do there what its token says.
             None => inner.leave_hubs(link),
         }
         inner.enter_hubs(link, &peer);
