@@ -242,20 +242,23 @@ mod tests {
         let mut pipe = Vec::new();
         write_changes(b"document", &hashes, &mut pipe).expect("whole");
         write_merge(&old, &mut pipe).expect("whole");
-        write_merge(&Old { snapshot: None, changes: Vec::new(), count: 0 }, &mut pipe).expect("whole");
+        write_view(&Old { snapshot: None, changes: vec![b"x"], count: 1 }, b"what", &mut pipe).expect("whole");
         let mut input = &pipe[..];
         let first = Request::read(&mut input).expect("whole").expect("whole");
         assert!(
             matches!(first, Request::Changes { document, wanted } if document == b"document"[..] && wanted == hashes)
         );
-        let Some(Request::Merge { snapshot: Some(snapshot), changes, count: 7 }) =
-            Request::read(&mut input).expect("whole")
-        else {
+        let Some(Request::Merge(stored)) = Request::read(&mut input).expect("whole") else {
             panic!("a request to merge")
         };
-        assert_eq!((&snapshot[..], &changes[..]), (&b"snapshot"[..], &[Bytes::from("one"), Bytes::new()][..]));
-        let last = Request::read(&mut input).expect("whole");
-        assert!(matches!(last, Some(Request::Merge { snapshot: None, count: 0, .. })));
+        let read = stored.old();
+        assert_eq!((read.snapshot, &read.changes, read.count), (old.snapshot, &old.changes, old.count));
+        let Some(Request::View { stored, question }) = Request::read(&mut input).expect("whole") else {
+            panic!("a question")
+        };
+        let read = stored.old();
+        assert_eq!((read.snapshot, read.changes, read.count), (None, vec![&b"x"[..]], 1));
+        assert_eq!(question, b"what"[..]);
         assert!(Request::read(&mut input).expect("whole").is_none(), "the end of the input is the end of the requests");
     }
 

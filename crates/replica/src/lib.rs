@@ -2,7 +2,7 @@
 //!
 //! Reading order: [`replica`] is the interface, `shard` runs one hub, `connection` one socket, `blobs` the exchange of
 //! blobs, `upload` those that are put in here, `outbox` the queue between them and a socket, [`dial`] keeps a connection
-//! to a server alive, [`tls`] encrypts it, [`metrics`] counts.
+//! to a server alive, [`feed`] follows what changes, [`tls`] encrypts it, [`metrics`] counts.
 //!
 //! Nothing here decides about the protocol: bytes go into a session, its messages into a hub, the hub's outputs are
 //! carried out in order.
@@ -10,6 +10,7 @@
 mod blobs;
 mod connection;
 pub mod dial;
+pub mod feed;
 pub mod metrics;
 mod outbox;
 pub mod replica;
@@ -19,6 +20,7 @@ pub mod tls;
 mod upload;
 
 pub use connection::websocket_config;
+pub use feed::{Feeds, Follower};
 pub use dial::{Credentials, DialError, DialOptions, Dialling, ServerUrl};
 pub use replica::{News, Options, Replica};
 pub use tls::{NoCertificate, Trust};

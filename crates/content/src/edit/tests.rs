@@ -1,5 +1,5 @@
 use automerge::transaction::Transactable;
-use automerge::{Automerge, ROOT, ReadDoc, ScalarValue};
+use automerge::{Automerge, ROOT, ScalarValue};
 use serde_json::{Value, json};
 
 use super::*;
@@ -13,9 +13,9 @@ fn edited(content: &Value, edit: &Value) -> Result<(Value, usize), EditError> {
     }
     transaction.put(ROOT, "hits", ScalarValue::counter(1)).expect("a counter");
     transaction.commit();
-    let edit = match edit {
-        Value::Array(_) => Edit::Operations(serde_json::from_value(edit.clone()).expect("operations")),
-        _ => Edit::Merge(edit.clone()),
+    let edit = match edit.is_array() {
+        true => Edit::Operations(serde_json::from_value(edit.clone()).expect("operations")),
+        false => Edit::Merge(edit.clone()),
     };
     let mut transaction = document.transaction();
     edit.apply(&mut transaction)?;
