@@ -140,7 +140,9 @@ async fn serve(arguments: &Arguments) -> anyhow::Result<()> {
     };
     let loader = Arc::new(loader(arguments)?);
     let deleted_keep = Duration::from_secs(u64::from(arguments.deleted_keep_days) * 24 * 3600);
-    let config = Config { listen: arguments.listen, data: arguments.data.clone(), limits, loader, deleted_keep };
+    let viewer = Arc::<Processes>::clone(&loader);
+    let config =
+        Config { listen: arguments.listen, data: arguments.data.clone(), limits, loader, viewer, deleted_keep };
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let server = Server::start(config).await?;

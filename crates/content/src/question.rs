@@ -9,7 +9,7 @@ use automerge::transaction::CommitOptions;
 use automerge::{ActorId, Author, Automerge, AutomergeError, Change, ChangeHash, LoadOptions, ReadDoc, TextEncoding};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use syncline_core::loader::{LoadError, Old};
+use syncline_core::loader::{InProcess, LoadError, Old};
 
 use crate::{Edit, history, json};
 
@@ -20,6 +20,13 @@ pub trait Viewer: Debug + Send + Sync {
     /// # Errors
     /// [`ContentError`].
     fn view(&self, document: &Old<'_>, question: &Question) -> Result<Answer, ContentError>;
+}
+
+/// A panic is caught here; an allocation that fails ends the process.
+impl Viewer for InProcess {
+    fn view(&self, document: &Old<'_>, question: &Question) -> Result<Answer, ContentError> {
+        question.answer(document)
+    }
 }
 
 /// What is asked.

@@ -20,8 +20,8 @@ pub mod tls;
 mod upload;
 
 pub use connection::websocket_config;
-pub use feed::{Feeds, Follower};
 pub use dial::{Credentials, DialError, DialOptions, Dialling, ServerUrl};
+pub use feed::{Feeds, Follower};
 pub use replica::{News, Options, Replica};
 pub use tls::{NoCertificate, Trust};
 pub use upload::{Upload, UploadError};

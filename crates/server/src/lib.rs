@@ -3,7 +3,9 @@
 //! Reading order: [`server`] listens and stops, `routes` answers HTTP and upgrades websockets,
 //! `blobs` reads and takes blobs, `page` draws the page.
 
+mod api;
 mod blobs;
+pub mod care;
 mod page;
 mod routes;
 pub mod server;

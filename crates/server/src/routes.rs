@@ -18,16 +18,18 @@ use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use crate::server::Shared;
-use crate::{blobs, page};
+use crate::{api, blobs, page};
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 pub(crate) fn router(shared: Arc<Shared>) -> Router {
+    let body_bytes_max = shared.replica.limits().message_bytes_max;
     Router::new()
         .route("/", get(root))
         .route("/health", get(|| async { "ok\n" }))
         .route("/metrics", get(metrics))
         .route("/blobs/{address}", any(blobs::answer))
+        .nest("/api", api::router(body_bytes_max))
         .fallback(|| async { (StatusCode::NOT_FOUND, "nothing here; the websocket and the status page are at /\n") })
         .with_state(shared)
 }

@@ -12,8 +12,10 @@ use axum::Router;
 use axum::serve::Listener;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+use syncline_content::Viewer;
 use syncline_core::limits::Limits;
 use syncline_core::loader::Loader;
 use syncline_replica::{Options, Replica};
@@ -23,6 +25,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
+use crate::api::Api;
 use crate::{blobs, routes};
 
 /// What the kernel is asked to hold for a peer that has not taken it; Linux takes it twice. Left to itself it takes some
@@ -43,6 +46,8 @@ pub struct Config {
     pub limits: Limits,
     /// Who builds documents that peers have sent.
     pub loader: Arc<dyn Loader>,
+    /// Who loads documents for those who ask over HTTP.
+    pub viewer: Arc<dyn Viewer>,
     /// How long deleted documents can be restored before their content is removed.
     pub deleted_keep: Duration,
 }
@@ -51,7 +56,7 @@ pub struct Config {
 #[derive(Debug)]
 pub struct Server {
     address: SocketAddr,
-    replica: Replica,
+    shared: Arc<Shared>,
     accepting: JoinHandle<()>,
 }
 
@@ -83,6 +88,7 @@ pub(crate) struct Shared {
     pub(crate) uploads: Semaphore,
     /// Bytes of all blobs, as of the last look.
     pub(crate) blobs_stored: Gauge,
+    pub(crate) api: Api,
 }
 
 impl Server {
@@ -105,21 +111,27 @@ impl Server {
     where
         L: Listener<Addr = SocketAddr>,
     {
-        let Config { listen: address, data, limits, loader, deleted_keep } = config;
+        let Config { listen: address, data, limits, loader, viewer, deleted_keep } = config;
         let blob_bytes_max = Some(limits.blobs_bytes_max);
         let options =
             syncline_store::Options { loader, deleted_keep, blob_bytes_max, ..syncline_store::Options::default() };
         let store = open_store(data.clone(), options).await?;
-        let (replica, _) = Replica::start(store, Options { limits, ..Options::default() });
+        let (replica, news) = Replica::start(store, Options { limits, ..Options::default() });
         let mut registry = Registry::with_prefix("syncline");
         replica.metrics().register(&mut registry);
         let blobs_stored = Gauge::default();
         registry.register("blob_stored_bytes", "Bytes of all blobs", blobs_stored.clone());
+        let view_failures = Counter::default();
+        registry.register("view_failures", "Documents that could not be loaded to be shown", view_failures.clone());
         let uploads = Semaphore::new(blobs::UPLOADS_MAX);
-        let replica_here = replica.clone();
-        let shared = Arc::new(Shared { replica: replica_here, registry, address, data, uploads, blobs_stored });
-        let accepting = tokio::spawn(accept(listener, shared));
-        Ok(Self { address, replica, accepting })
+        let api = Api::new(viewer, view_failures);
+        let feeds = Arc::clone(&api.feeds);
+        replica.store().on_committed(move |committed| feeds.note(committed));
+        let shared = Arc::new(Shared { replica, registry, address, data, uploads, blobs_stored, api });
+        let hearing = Arc::clone(&shared);
+        tokio::spawn(async move { hearing.api.tickets.hear(news).await });
+        let accepting = tokio::spawn(accept(listener, Arc::clone(&shared)));
+        Ok(Self { address, shared, accepting })
     }
 
     /// Where it listens.
@@ -131,13 +143,14 @@ impl Server {
     /// The replica behind it.
     #[must_use]
     pub fn replica(&self) -> &Replica {
-        &self.replica
+        &self.shared.replica
     }
 
     /// Accepts nothing more, makes durable what has come, acknowledges it, closes the connections and the store.
     pub async fn stop(self) {
         self.accepting.abort();
-        self.replica.stop().await;
+        self.shared.api.end();
+        self.shared.replica.stop().await;
     }
 }
 
@@ -150,7 +163,7 @@ fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-async fn open_store(data: PathBuf, options: syncline_store::Options) -> Result<Store, StoreError> {
+pub(crate) async fn open_store(data: PathBuf, options: syncline_store::Options) -> Result<Store, StoreError> {
     let open = move || Store::open(&data, options);
     match tokio::task::spawn_blocking(open).await {
         Ok(opened) => opened,

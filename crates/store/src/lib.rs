@@ -11,9 +11,10 @@
 //! which documents are deleted, `blob` the attachments, `recover` what a start makes of the log, `read` the readers, `checkpoint` and
 //! `compact` the threads in the background, `store/selection.rs` what is wanted of documents beside their changes,
 //! `store/driven.rs` a store without threads, [`check()`] the verification of a
-//! whole file.
+//! whole file, [`backup`](mod@backup) copies of one.
 //! docs/store.md says what is durable when.
 
+pub mod backup;
 mod blob;
 pub mod check;
 mod checkpoint;

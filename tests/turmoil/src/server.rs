@@ -52,7 +52,8 @@ pub(crate) async fn run(data: PathBuf, counters: Counters) -> turmoil::Result {
     let server = loop {
         let listener = Simulated(TcpListener::bind(listen).await?);
         let (limits, deleted_keep) = (Limits::default(), Duration::from_secs(30 * 24 * 3600));
-        let config = Config { listen, data: data.clone(), limits, loader: Arc::new(InProcess), deleted_keep };
+        let (loader, viewer) = (Arc::new(InProcess), Arc::new(InProcess));
+        let config = Config { listen, data: data.clone(), limits, loader, viewer, deleted_keep };
         match Server::start_on(listener, config).await {
             Ok(server) => break server,
             // The threads of the store that died are real, and take real time to end.

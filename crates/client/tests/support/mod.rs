@@ -31,7 +31,8 @@ pub(crate) async fn serve(data: &Path, listen: Option<SocketAddr>) -> Server {
 pub(crate) async fn serve_with(data: &Path, listen: Option<SocketAddr>, limits: Limits) -> Server {
     let listen = listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)));
     let deleted_keep = Duration::from_secs(30 * 24 * 3600);
-    let config = Config { listen, data: data.to_owned(), limits, loader: Arc::new(InProcess), deleted_keep };
+    let (loader, viewer) = (Arc::new(InProcess), Arc::new(InProcess));
+    let config = Config { listen, data: data.to_owned(), limits, loader, viewer, deleted_keep };
     Server::start(config).await.expect("a server")
 }
 
