@@ -216,6 +216,7 @@ impl Engine {
                 }
             }
             News::Blob(event) => self.transfers.hear(event),
+            News::Collection(_) => {}
             News::Refused { session, offence: Offence::PeerError(words) } => self.servers.complained(session, &words),
             // What the server did wrong is logged; nothing of it came into a document.
             News::Refused { .. } => {}

@@ -82,6 +82,7 @@ fn stored(changes: &[Change], covered: u32) -> StoredGraph {
         changes: graph.len(),
         bytes: graph.raw_bytes() as u64,
         last_stamp: Stamp::ZERO,
+        authored: syncline_core::authored::Authored::NEVER,
         snapshot_changes: covered,
         snapshot_bytes: 0,
     };

@@ -58,7 +58,7 @@ fn start() {
         )
     };
     let rows: Vec<_> = (0..MILLION).map(row).collect();
-    let element = |(id, head, stamp): &(DocumentId, ChangeHash, Stamp)| Element::of(&key, *stamp, id, &[*head]);
+    let element = |(id, head, stamp): &(DocumentId, ChangeHash, Stamp)| Element::of(&key, *stamp, id, (&[*head], None));
     let (set, took) = least(|| rows.iter().map(element).collect::<ElementSet>());
     println!("start of {} rows in no order: {took:?}", set.len());
 }

@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use crate::change::{ACTOR_BYTES_MAX, Damage};
 use crate::chunk::reader::Reader;
-use crate::chunk::runs::{count_boolean_rows, count_rows, visit_runs};
+use crate::chunk::runs::{Deltas, count_boolean_rows, count_rows, visit_runs};
 use crate::chunk::{Chunk, ChunkError, ChunkKind, inflate};
 use crate::limits::Limits;
 use crate::loader::{LoadError, Loader};
@@ -23,6 +23,10 @@ const DEFLATE_RATIO_MAX: u64 = 1_032;
 const IDLE_ACTORS_MAX: u64 = 1_024;
 
 const COLUMNS_MAX: u64 = 64;
+
+/// Changes of one document of which the times are read, and bytes of these.
+const TIMES_MAX: u64 = 1 << 28;
+const INFLATED_TIMES_MAX: usize = 1 << 30;
 const HASH_BYTES: usize = 32;
 
 /// In a column specification: the column is deflated.
@@ -55,9 +59,7 @@ pub fn measure(chunk: &Chunk, limits: &Limits) -> Result<DocumentTotals, Documen
         limits.change_operations_max.saturating_add(DEFLATE_RATIO_MAX.saturating_mul(chunk.body.len() as u64));
     let mut reader = Reader::new(&chunk.body);
     let actors = read_actors(&mut reader)?;
-    let heads = reader.unsigned().map_err(damaged("heads"))?;
-    let heads_bytes = usize::try_from(heads).ok().and_then(|heads| heads.checked_mul(HASH_BYTES));
-    heads_bytes.ok_or(Damage::Truncated).and_then(|length| reader.take(length)).map_err(damaged("heads"))?;
+    skip_heads(&mut reader)?;
 
     let mut meter = Meter {
         actors,
@@ -91,6 +93,30 @@ pub fn expand(chunk: &Chunk, limits: &Limits, loader: &dyn Loader) -> Result<Vec
         return if totals.operations == 0 { Ok(Vec::new()) } else { Err(DocumentError::OrphanOperations) };
     }
     Ok(loader.changes(&chunk.bytes, &[])?)
+}
+
+/// The times of a document's changes, from a chunk that this replica has stored.
+pub(crate) fn times(chunk: &Chunk) -> Result<Vec<i64>, DocumentError> {
+    const TIME: u64 = 35;
+    let mut reader = Reader::new(&chunk.body);
+    read_actors(&mut reader)?;
+    skip_heads(&mut reader)?;
+    let change_columns = read_columns(&mut reader)?;
+    read_columns(&mut reader)?;
+    for (spec, length) in change_columns {
+        let data = reader.take(length).map_err(damaged("columns"))?;
+        if spec & !DEFLATED != TIME {
+            continue;
+        }
+        let inflated = if spec & DEFLATED == 0 { None } else { Some(inflate(data, INFLATED_TIMES_MAX)?) };
+        let data = inflated.as_deref().unwrap_or(data);
+        let rows = count_rows::<i64>(data).map_err(damaged("times"))?;
+        let mut cells = Deltas::new(data);
+        return (0..rows.min(TIMES_MAX))
+            .map(|_| Ok(cells.row().map_err(damaged("times"))?.unwrap_or_default()))
+            .collect();
+    }
+    Ok(Vec::new())
 }
 
 type Meaning = fn(u64) -> Column;
@@ -208,6 +234,13 @@ fn read_actors(reader: &mut Reader<'_>) -> Result<u64, DocumentError> {
         last = Some(actor);
     }
     Ok(count)
+}
+
+fn skip_heads(reader: &mut Reader<'_>) -> Result<(), DocumentError> {
+    let heads = reader.unsigned().map_err(damaged("heads"))?;
+    let heads_bytes = usize::try_from(heads).ok().and_then(|heads| heads.checked_mul(HASH_BYTES));
+    heads_bytes.ok_or(Damage::Truncated).and_then(|length| reader.take(length)).map_err(damaged("heads"))?;
+    Ok(())
 }
 
 /// Specifications and lengths of the columns.

@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use crate::id::{DocumentId, SessionId, StorageId};
 use crate::limits::Limits;
-use crate::native::NativeMessage;
+use crate::native::{self, NativeMessage};
 use connection::Session;
 use document::{Document, Item, Presence};
 use memory::KeyedState;
@@ -205,6 +205,11 @@ impl Hub {
                     self.enqueue(now, &document, Item::Life { session, life, _receipt: receipt });
                 }
             }
+            NativeMessage::Account { document, account } => {
+                if self.may_open(session, &document) {
+                    self.enqueue(now, &document, Item::Account { session, account, _receipt: receipt });
+                }
+            }
             // Only those whom we offer our changes have a say in what becomes of them.
             NativeMessage::Refused { document, hash, reason, words } if self.upstreams.contains(&session) => {
                 self.retry_later(now, &document, session, reason);
@@ -213,6 +218,8 @@ impl Hub {
             NativeMessage::Refused { .. } => {}
             // The shell hands these to the exchange: no hub has a part of a blob.
             NativeMessage::Blob(_) => {}
+            // Likewise to the collection: no hub has more than a part of it.
+            NativeMessage::Collection(_) => {}
         }
     }
 
@@ -272,6 +279,7 @@ impl Hub {
             Item::SetLife { deleted, ticket } => self.decide(key, deleted, ticket),
             Item::SetLocalOnly { local_only, ticket } => self.withhold(key, local_only, ticket),
             Item::Life { session, life, .. } => self.hear_life(now, key, session, life),
+            Item::Account { session, account, .. } => self.hear_account(now, key, session, account),
         }
     }
 
@@ -361,6 +369,18 @@ impl Hub {
             self.drive(now, key);
         }
         self.sweep(now);
+    }
+
+    /// Whether a peer gives and understands accounts of what it has.
+    fn accounts(&self, session: SessionId) -> bool {
+        self.sessions.get(&session).is_some_and(|entry| entry.peer.native >= native::ACCOUNTS_SINCE)
+    }
+
+    /// What is compared with peers has changed, durably.
+    fn tell_state(&mut self, key: u32) {
+        let Some(document) = self.documents.get(key as usize).and_then(Option::as_ref) else { return };
+        let (document, state) = (document.id.clone(), document.state());
+        self.outputs.push_back(Output::State { document, state });
     }
 
     fn document(&mut self, key: u32) -> Option<&mut Document> {

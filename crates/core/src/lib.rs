@@ -7,16 +7,20 @@
 //! [`graph`] is what a replica knows of a document, [`sync`] agrees on one document with one peer, [`hub`] does so
 //! for all documents and peers, [`session`] speaks with one socket, [`wire`] is the byte format of that speech,
 //! [`native`] what Syncline replicas add to it, [`life`] says which documents are deleted, [`blob`]
-//! are attachments and how they travel, [`reconcile`] finds what differs between two large sets of documents, [`storage`] is the seam to a
+//! are attachments and how they travel, [`reconcile`] finds what differs between two large sets, [`collection`] does so with
+//! the documents of two replicas, [`storage`] is the seam to a
 //! store, [`loader`] to whoever builds whole documents, and [`limits`] bounds all of it.
 
 // A test's helper panics on whatever it did not expect.
 #![cfg_attr(test, allow(clippy::wildcard_enum_match_arm))]
 
+pub mod authored;
 pub mod blob;
+mod bucket;
 pub mod change;
 pub mod chunk;
 pub mod clock;
+pub mod collection;
 pub mod document;
 pub mod graph;
 pub mod hub;

@@ -62,6 +62,14 @@ pub struct Limits {
     pub blob_transfers_max: usize,
     /// Longest that whoever sends a blob may send nothing of it.
     pub blob_stall_timeout: Duration,
+    /// Most rounds that a peer begins on one connection in a minute, and most at once.
+    pub rounds_per_minute_max: u32,
+    /// Most bytes that are received in one round.
+    pub round_bytes_max: usize,
+    /// Longest that the other side of a round may say nothing.
+    pub round_stall_timeout: Duration,
+    /// Most elements of a peer of which one round asks for the documents.
+    pub round_missing_max: usize,
 }
 
 impl Default for Limits {
@@ -95,6 +103,10 @@ impl Default for Limits {
             blob_window_bytes: 512 * 1024,
             blob_transfers_max: 16,
             blob_stall_timeout: Duration::from_secs(30),
+            rounds_per_minute_max: 30,
+            round_bytes_max: 64 * MIB,
+            round_stall_timeout: Duration::from_secs(30),
+            round_missing_max: 65_536,
         }
     }
 }

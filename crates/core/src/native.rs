@@ -8,17 +8,34 @@ use bytes::{Buf, BufMut, Bytes};
 use crate::ChangeHash;
 use crate::blob::{self, BlobMessage};
 use crate::clock::Stamp;
+use crate::collection::{self, CollectionMessage};
 use crate::id::{DocumentId, ReplicaId};
 use crate::life::Life;
+use crate::sync::{Account, HASHES_MAX};
 
 /// The newest version that this code speaks.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
+
+/// The version from which on every message ends with the sender's stamp.
+pub const STAMPED_SINCE: u16 = 3;
+
+/// Bytes of that stamp.
+const STAMP_BYTES: usize = 8;
 
 /// Longest words of a refusal, bytes.
 const WORDS_BYTES_MAX: usize = 4 * 1024;
 
 const LIFE: u8 = 1;
 const REFUSED: u8 = 2;
+const ACCOUNT: u8 = 14;
+
+/// The version in which accounts came up.
+pub const ACCOUNTS_SINCE: u16 = 3;
+
+const HASH_BYTES: usize = 32;
+
+/// The flag of an account that is to be answered with changes.
+const FLAG_LAST: u8 = 1;
 
 /// The flag of a life record that says that the document is deleted.
 const FLAG_DELETED: u8 = 1;
@@ -44,8 +61,17 @@ pub enum NativeMessage {
         /// Why, for people.
         words: String,
     },
+    /// Which changes of a document the sender has.
+    Account {
+        /// The document.
+        document: DocumentId,
+        /// Those changes.
+        account: Account,
+    },
     /// About a blob, which is no document's.
     Blob(BlobMessage),
+    /// About a round in which two collections are compared.
+    Collection(CollectionMessage),
 }
 
 /// Why a change was not taken, as far as its author can do something about it.
@@ -99,6 +125,8 @@ impl NativeMessage {
         match self {
             Self::Life { .. } | Self::Refused { .. } => 1,
             Self::Blob(_) => blob::message::SINCE,
+            Self::Collection(_) => collection::message::SINCE,
+            Self::Account { .. } => ACCOUNTS_SINCE,
         }
     }
 
@@ -107,6 +135,8 @@ impl NativeMessage {
     pub fn weight(&self) -> usize {
         match self {
             Self::Blob(message) => message.weight(),
+            Self::Collection(message) => message.weight(),
+            Self::Account { account, .. } => (account.heads.len() + account.hashes.len()) * HASH_BYTES,
             Self::Life { .. } | Self::Refused { .. } => 0,
         }
     }
@@ -132,9 +162,48 @@ impl NativeMessage {
                 out.put_u16(words.len() as u16);
                 out.put_slice(words.as_bytes());
             }
+            Self::Account { document, account } => {
+                out.put_u8(ACCOUNT);
+                out.put_u8(if account.last { FLAG_LAST } else { 0 });
+                put_document(&mut out, document);
+                for hashes in [&account.heads, &account.hashes] {
+                    out.put_u16(hashes.len() as u16);
+                    hashes.iter().for_each(|hash| out.put_slice(&hash.0));
+                }
+            }
             Self::Blob(message) => message.encode(&mut out),
+            Self::Collection(message) => message.encode(&mut out),
         }
         Bytes::from(out)
+    }
+
+    /// The message's bytes as they go to a peer that speaks this version, at this moment of the sender's clock.
+    #[must_use]
+    pub fn encode_for(&self, version: u16, stamp: Stamp) -> Bytes {
+        let bytes = self.encode();
+        if version < STAMPED_SINCE {
+            return bytes;
+        }
+        let mut stamped = Vec::with_capacity(bytes.len() + STAMP_BYTES);
+        stamped.put_slice(&bytes);
+        stamped.put_u64(stamp.as_u64());
+        Bytes::from(stamped)
+    }
+
+    /// Takes the stamp off a message of a peer that speaks this version, if that has one.
+    ///
+    /// # Errors
+    /// [`NativeError`] when there is none where one belongs, or one that no clock makes.
+    pub fn split_stamp(version: u16, mut data: Bytes) -> Result<(Bytes, Option<Stamp>), NativeError> {
+        if version < STAMPED_SINCE {
+            return Ok((data, None));
+        }
+        let length = data.len().checked_sub(STAMP_BYTES).ok_or(NativeError::Truncated)?;
+        let stamp = data.split_off(length).get_u64();
+        if stamp >> 63 != 0 {
+            return Err(NativeError::Bad("stamp"));
+        }
+        Ok((data, Some(Stamp::from_u64(stamp))))
     }
 
     /// Reads a message; `None` if it is of a kind that this version does not know.
@@ -145,7 +214,11 @@ impl NativeMessage {
         match take_u8(&mut data)? {
             LIFE => Ok(Some(decode_life(&mut data)?)),
             REFUSED => Ok(Some(decode_refused(&mut data)?)),
+            ACCOUNT => Ok(Some(decode_account(&mut data)?)),
             kind if BlobMessage::is_kind(kind) => Ok(Some(Self::Blob(BlobMessage::decode(kind, &mut data)?))),
+            kind if CollectionMessage::is_kind(kind) => {
+                Ok(Some(Self::Collection(CollectionMessage::decode(kind, &mut data)?)))
+            }
             _ => Ok(None),
         }
     }
@@ -166,6 +239,28 @@ fn decode_life(data: &mut Bytes) -> Result<NativeMessage, NativeError> {
     Ok(NativeMessage::Life { document, life })
 }
 
+fn decode_account(data: &mut Bytes) -> Result<NativeMessage, NativeError> {
+    let flags = take_u8(data)?;
+    if flags & !FLAG_LAST != 0 {
+        return Err(NativeError::Bad("flag"));
+    }
+    let document = take_document(data)?;
+    let (mut heads, hashes) = (take_hashes(data)?, take_hashes(data)?);
+    heads.sort_unstable();
+    heads.dedup();
+    let account = Account { heads, hashes, last: flags & FLAG_LAST != 0 };
+    Ok(NativeMessage::Account { document, account })
+}
+
+fn take_hashes(data: &mut Bytes) -> Result<Vec<ChangeHash>, NativeError> {
+    let count = usize::from(data.try_get_u16().map_err(|_| NativeError::Truncated)?);
+    if count > HASHES_MAX {
+        return Err(NativeError::Bad("number"));
+    }
+    let hashes = take(data, count * HASH_BYTES)?;
+    Ok(hashes.chunks_exact(HASH_BYTES).map(|hash| ChangeHash(std::array::from_fn(|at| hash[at]))).collect())
+}
+
 fn decode_refused(data: &mut Bytes) -> Result<NativeMessage, NativeError> {
     let reason = RefusalReason::from_code(take_u8(data)?);
     let hash = ChangeHash(take_array(data)?);
@@ -176,14 +271,14 @@ fn decode_refused(data: &mut Bytes) -> Result<NativeMessage, NativeError> {
     Ok(NativeMessage::Refused { document, hash, reason, words })
 }
 
-fn put_document(out: &mut Vec<u8>, document: &DocumentId) {
+pub(crate) fn put_document(out: &mut Vec<u8>, document: &DocumentId) {
     let bytes = document.as_bytes();
     // An id has 128 bytes at most.
     out.put_u8(bytes.len() as u8);
     out.put_slice(bytes);
 }
 
-fn take_document(data: &mut Bytes) -> Result<DocumentId, NativeError> {
+pub(crate) fn take_document(data: &mut Bytes) -> Result<DocumentId, NativeError> {
     let length = usize::from(take_u8(data)?);
     let bytes = take(data, length)?;
     DocumentId::from_bytes(&bytes).map_err(|_| NativeError::Bad("document id"))
@@ -219,6 +314,8 @@ pub(crate) fn cut(text: &str, bytes_max: usize) -> &str {
 mod tests {
     use super::*;
     use crate::blob::{BlobHash, BlobRefusal};
+    use crate::collection::{EndReason, SetName};
+    use crate::reconcile::Missing;
 
     fn document() -> DocumentId {
         DocumentId::from_bytes(&[7; 16]).expect("16 bytes")
@@ -253,6 +350,30 @@ mod tests {
                 reason: BlobRefusal::NoRoom,
                 words: "füll".into(),
             }),
+            NativeMessage::Collection(CollectionMessage::Compare {
+                round: 258,
+                set: SetName([6; 8]),
+                count: 70_000,
+                names: true,
+                message: Bytes::from_static(b"ranges"),
+            }),
+            NativeMessage::Account {
+                document: document(),
+                account: Account { heads: vec![ChangeHash([1; 32])], hashes: vec![ChangeHash([2; 32]); 2], last: true },
+            },
+            NativeMessage::Collection(CollectionMessage::Question { round: 1, message: Bytes::from_static(b"ask") }),
+            NativeMessage::Collection(CollectionMessage::Answer { round: 1, message: Bytes::from_static(b"symbols") }),
+            NativeMessage::Collection(CollectionMessage::Missing {
+                round: 1,
+                elements: vec![Missing { stamps: Stamp::from_u64(3)..=Stamp::from_u64(5), digest: [8; 16] }],
+            }),
+            NativeMessage::Collection(CollectionMessage::Named { round: 1, documents: vec![document()] }),
+            NativeMessage::Collection(CollectionMessage::Ended {
+                round: 1,
+                own: false,
+                reason: EndReason::NotReady,
+                words: "später".into(),
+            }),
         ]
     }
 
@@ -282,6 +403,33 @@ mod tests {
         let (size, offset) = (70_000_u64.to_be_bytes(), 65_536_u64.to_be_bytes());
         let golden = [&[5][..], &[3; 32], &size, &offset, &[0, 0, 0, 4], b"rest"].concat();
         assert_eq!(bytes, golden);
+    }
+
+    #[test]
+    fn the_bytes_of_a_round_are_as_documented() {
+        let golden = [&[8, 0, 0, 1, 2][..], &[6; 8], &70_000_u64.to_be_bytes(), &[1, 0, 0, 0, 6], b"ranges"].concat();
+        assert_eq!(messages()[11].encode(), golden);
+        let (from, to) = (3_u64.to_be_bytes(), 5_u64.to_be_bytes());
+        let golden = [&[11, 0, 0, 0, 1, 0, 1][..], &from, &to, &[8; 16]].concat();
+        assert_eq!(messages()[15].encode(), golden);
+        let golden = [&[14, 1, 16][..], &[7; 16], &[0, 1], &[1; 32], &[0, 2], &[2; 64]].concat();
+        assert_eq!(messages()[12].encode(), golden);
+        let golden = [&[13, 0, 0, 0, 1, 1, 4, 0, 7][..], "später".as_bytes()].concat();
+        assert_eq!(messages()[17].encode(), golden);
+    }
+
+    #[test]
+    fn a_stamp_ends_the_messages_of_those_who_know_it() {
+        let stamp = Stamp::new(1_700_000_000_000, 3);
+        for message in messages() {
+            assert_eq!(message.encode_for(2, stamp), message.encode());
+            let bytes = message.encode_for(3, stamp);
+            let (rest, found) = NativeMessage::split_stamp(3, bytes.clone()).expect("a stamp");
+            assert_eq!((NativeMessage::decode(rest), found), (Ok(Some(message)), Some(stamp)));
+            assert_eq!(NativeMessage::split_stamp(2, bytes.clone()), Ok((bytes, None)));
+        }
+        assert_eq!(NativeMessage::split_stamp(3, Bytes::from_static(&[1; 7])), Err(NativeError::Truncated));
+        assert_eq!(NativeMessage::split_stamp(3, Bytes::from_static(&[0x80; 9])), Err(NativeError::Bad("stamp")));
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod wire;
 mod tests;
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::ops::RangeInclusive;
 
 use sha2::{Digest as _, Sha256};
@@ -23,6 +24,7 @@ use sha2::{Digest as _, Sha256};
 use crate::ChangeHash;
 use crate::clock::Stamp;
 use crate::id::DocumentId;
+use crate::life::Life;
 
 pub use round::{Initiator, Options, Responder, Step};
 
@@ -38,6 +40,13 @@ pub const DIGEST_PREFIX_BYTES: usize = 16;
 /// What the members of a set share, so that nobody else can choose documents whose digests collide or cancel out.
 #[derive(Clone)]
 pub struct SetKey(pub [u8; 32]);
+
+/// It may be a secret.
+impl fmt::Debug for SetKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SetKey(..)")
+    }
+}
 
 /// One document in one state: when it changed last, and a digest of its id and heads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -56,9 +65,14 @@ impl Element {
         Self { stamp: stamp.min(Stamp::from_u64(u64::MAX - 1)), digest }
     }
 
-    /// The element of a document with these heads, which must be sorted.
+    /// The element of a document with these heads, which must be sorted, and this life record.
     #[must_use]
-    pub fn of(key: &SetKey, stamp: Stamp, document: &DocumentId, heads: &[ChangeHash]) -> Self {
+    pub fn of(
+        key: &SetKey,
+        stamp: Stamp,
+        document: &DocumentId,
+        (heads, life): (&[ChangeHash], Option<&Life>),
+    ) -> Self {
         let id = document.as_bytes();
         let mut hash = Sha256::new();
         hash.update(key.0);
@@ -67,6 +81,11 @@ impl Element {
         hash.update((heads.len() as u32).to_be_bytes());
         for head in heads {
             hash.update(head.0);
+        }
+        if let Some(life) = life {
+            hash.update([u8::from(life.deleted)]);
+            hash.update(life.stamp.to_be_bytes());
+            hash.update(life.replica.0);
         }
         Self::new(stamp, hash.finalize().into())
     }
@@ -146,6 +165,15 @@ impl ElementSet {
     #[must_use]
     pub fn contains(&self, element: &Element) -> bool {
         self.tree.contains(element)
+    }
+
+    /// The elements with this stamp whose digests begin so.
+    pub(crate) fn beginning<'a>(&'a self, stamp: Stamp, prefix: &'a [u8]) -> impl Iterator<Item = Element> + 'a {
+        let mut from = Element { stamp, digest: [0; 32] };
+        from.digest[..prefix.len()].copy_from_slice(prefix);
+        let begin = self.tree.below(&from).count;
+        let same = move |element: &Element| element.stamp == stamp && element.digest.starts_with(prefix);
+        self.tree.from(begin).take_while(same)
     }
 
     /// The elements that a peer calls missing, those that are here, at a cost that is bounded whatever it says.

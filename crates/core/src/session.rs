@@ -7,15 +7,16 @@ mod decode;
 mod roster;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::bucket::Bucket;
+use crate::clock::Stamp;
 use crate::hub::{Now, Outgoing, PeerInfo, PeerMessage, Role};
 use crate::id::{DocumentId, PeerId, StorageId};
 use crate::limits::Limits;
 use crate::loader::{InProcess, Loader};
-use crate::native::{self, NativeMessage};
+use crate::native::NativeMessage;
 use crate::wire::{self, Body, Envelope, PeerMetadata};
 
 pub use decode::{Offence, is_heavy};
@@ -31,6 +32,8 @@ pub struct LocalPeer {
     pub peer: PeerId,
     /// The lasting name of its store.
     pub storage: StorageId,
+    /// The newest version of the native extension that it speaks, at most [`native::VERSION`](crate::native::VERSION).
+    pub native: u16,
 }
 
 /// One connection, from its first frame to its last.
@@ -65,6 +68,8 @@ pub enum Step {
     Joined(PeerInfo),
     /// Hand this to the hub.
     Forward(PeerMessage),
+    /// The peer's clock stood here when it sent what follows: ours is to be no earlier.
+    Observe(Stamp),
     /// Something was not taken; the connection goes on. Count and log it.
     Refused(Offence),
     /// Close the connection after sending what is queued.
@@ -140,8 +145,8 @@ impl Session {
         }
     }
 
-    /// The frame of a message to this peer.
-    pub fn encode(&self, message: &Outgoing, out: &mut Vec<u8>) {
+    /// The frame of a message to this peer. `stamp` is our clock's, which goes along where the peer knows what it is.
+    pub fn encode(&self, stamp: Stamp, message: &Outgoing, out: &mut Vec<u8>) {
         let target = self.peer().map(|peer| peer.peer.as_str());
         let local = self.local.peer.as_str();
         match message {
@@ -164,13 +169,17 @@ impl Session {
                 let body = Body::RemoteHeadsChanged { document: document.clone(), heads: heads.clone() };
                 wire::encode(local, target, &body, out);
             }
-            Outgoing::Native(message) => wire::encode(local, target, &Body::Native { data: message.encode() }, out),
+            Outgoing::Native(message) => {
+                let version = self.peer().map_or(0, |peer| peer.native);
+                wire::encode(local, target, &Body::Native { data: message.encode_for(version, stamp) }, out);
+            }
             Outgoing::Error { message } => wire::encode(local, target, &Body::Error { message }, out),
         }
     }
 
     fn begin(local: LocalPeer, limits: Limits, phase: Phase) -> Self {
-        let ephemeral = Bucket::new(limits.ephemeral_per_second_max);
+        let per_second = f64::from(limits.ephemeral_per_second_max);
+        let ephemeral = Bucket::new(per_second, per_second);
         Self { local, limits, loader: Arc::new(InProcess), phase, ephemeral }
     }
 
@@ -197,7 +206,7 @@ impl Session {
         let body = Body::Peer { metadata: metadata(&self.local), selected_version: Some(VERSION) };
         let mut frame = Vec::new();
         wire::encode(self.local.peer.as_str(), Some(peer.as_str()), &body, &mut frame);
-        let info = info(peer, &theirs, Role::Downstream);
+        let info = info(peer, &theirs, self.local.native, Role::Downstream);
         self.phase = Phase::Syncing(info.clone());
         vec![Step::Send(frame), Step::Joined(info)]
     }
@@ -221,7 +230,7 @@ impl Session {
             | Body::Unknown { .. } => return self.close(Offence::ExpectedPeer),
         };
         let Ok(peer) = PeerId::new(envelope.sender) else { return self.close(Offence::BadPeerId) };
-        let info = info(peer, &theirs, Role::Upstream);
+        let info = info(peer, &theirs, self.local.native, Role::Upstream);
         self.phase = Phase::Syncing(info.clone());
         vec![Step::Joined(info)]
     }
@@ -275,21 +284,26 @@ impl Session {
         if version == 0 {
             return Vec::new();
         }
+        let (data, stamp) = match NativeMessage::split_stamp(version, data) {
+            Ok(split) => split,
+            Err(error) => return self.refuse(Offence::Native(error)),
+        };
+        let mut steps: Vec<Step> = stamp.map(Step::Observe).into_iter().collect();
         match NativeMessage::decode(data) {
             // What came up after the version that both speak is not known on this connection.
-            Ok(message) => message
-                .filter(|message| message.since() <= version)
-                .map(|message| Step::Forward(PeerMessage::Native(message)))
-                .into_iter()
-                .collect(),
-            Err(error) => self.refuse(Offence::Native(error)),
+            Ok(message) => {
+                let known = message.filter(|message| message.since() <= version);
+                steps.extend(known.map(|message| Step::Forward(PeerMessage::Native(message))));
+            }
+            Err(error) => steps.extend(self.refuse(Offence::Native(error))),
         }
+        steps
     }
 
     /// Tells the peer what was not taken and goes on.
     fn refuse(&self, offence: Offence) -> Vec<Step> {
         let mut frame = Vec::new();
-        self.encode(&Outgoing::Error { message: offence.to_string() }, &mut frame);
+        self.encode(Stamp::ZERO, &Outgoing::Error { message: offence.to_string() }, &mut frame);
         vec![Step::Send(frame), Step::Refused(offence)]
     }
 
@@ -308,44 +322,18 @@ impl Session {
 }
 
 fn metadata(local: &LocalPeer) -> PeerMetadata {
-    PeerMetadata { storage_id: Some(local.storage.clone()), is_ephemeral: false, native: Some(native::VERSION) }
+    PeerMetadata { storage_id: Some(local.storage.clone()), is_ephemeral: false, native: Some(local.native) }
 }
 
 /// The peer as it presents itself. Both speak the older of the two versions of the native extension.
-fn info(peer: PeerId, metadata: &PeerMetadata, role: Role) -> PeerInfo {
-    let native = metadata.native.unwrap_or(0).min(native::VERSION);
+fn info(peer: PeerId, metadata: &PeerMetadata, own: u16, role: Role) -> PeerInfo {
+    let native = metadata.native.unwrap_or(0).min(own);
     PeerInfo { peer, storage: lasting_storage(metadata), role, native }
 }
 
 /// The store whose heads are worth remembering: an ephemeral peer's is gone with it.
 fn lasting_storage(metadata: &PeerMetadata) -> Option<StorageId> {
     metadata.storage_id.clone().filter(|_| !metadata.is_ephemeral)
-}
-
-/// A token bucket: one second's worth of burst.
-#[derive(Debug)]
-struct Bucket {
-    per_second: u32,
-    tokens: f64,
-    filled_at: Duration,
-}
-
-impl Bucket {
-    fn new(per_second: u32) -> Self {
-        Self { per_second, tokens: f64::from(per_second), filled_at: Duration::ZERO }
-    }
-
-    fn take(&mut self, now: Duration) -> bool {
-        let elapsed = now.saturating_sub(self.filled_at).as_secs_f64();
-        let full = f64::from(self.per_second);
-        self.tokens = (self.tokens + elapsed * full).min(full);
-        self.filled_at = now;
-        let taken = self.tokens >= 1.0;
-        if taken {
-            self.tokens -= 1.0;
-        }
-        taken
-    }
 }
 
 #[cfg(test)]

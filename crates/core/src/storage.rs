@@ -6,6 +6,7 @@
 use bytes::Bytes;
 
 use crate::ChangeHash;
+use crate::authored::Authored;
 use crate::clock::Stamp;
 use crate::id::DocumentId;
 use crate::life::Life;
@@ -66,6 +67,8 @@ pub struct Summary {
     pub bytes: u64,
     /// Stamp of the change committed last.
     pub last_stamp: Stamp,
+    /// When it was last written to, by its authors' clocks.
+    pub authored: Authored,
     /// The first so many changes in journal order are covered by the snapshot.
     pub snapshot_changes: u32,
     /// Bytes of the snapshot.

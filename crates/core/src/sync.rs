@@ -1,11 +1,12 @@
 //! Agreement on one document with one peer, in automerge's sync messages, from the change graph alone.
 //!
 //! Owns: what the peer has, what it asked for, what it was told last. Must not: build a document, know sockets, store.
-//! Next: `graph/difference.rs`, `hub.rs`; docs/protocol.md §4.
+//! Next: `sync/account.rs`, `graph/difference.rs`, `hub.rs`; docs/protocol.md §4.
 //!
 //! automerge keeps, per peer, the set of hashes already sent and two Bloom filters. Here one [`Frontier`] stands for
 //! all of it: the transport is ordered and reliable, so what was sent counts as had until the peer says otherwise.
 
+mod account;
 pub mod bloom;
 pub mod message;
 
@@ -16,8 +17,11 @@ use bytes::Bytes;
 use crate::ChangeHash;
 use crate::graph::{Frontier, Graph, Orphans};
 use crate::limits::Limits;
+use account::Accounting;
 use bloom::Bloom;
 use message::{Flags, Have, Message, Version};
+
+pub use account::{Account, HASHES_MAX};
 
 /// How long a peer that has not acknowledged the last changes waits for the next ones. Doubles with each message that
 /// is sent without an acknowledgement, so a slow peer gets fewer and larger messages.
@@ -92,6 +96,9 @@ pub struct PeerSync {
     reset_told: bool,
     supports_v2: bool,
     read_only: bool,
+    /// It gives accounts of what it has by hash: see `account.rs`.
+    natively: bool,
+    accounting: Accounting,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,6 +122,8 @@ pub enum Plan {
     StoredChanges(Vec<ChangeHash>),
     /// These nodes and this frame around them.
     Send(Draft),
+    /// An account of what is here, by hash.
+    Account,
     /// Our heads alone: the peer counts on changes that are not here, and is to say anew what it has.
     Reset,
 }
@@ -167,6 +176,7 @@ impl PeerSync {
         self.heard = true;
         let before = self.their_heads();
         self.learn_heads(view, &statement);
+        self.account_after(rejects_frontier);
         self.confirm(view, &statement.heads);
         let known = |hash: &ChangeHash| view.graph.is_some_and(|graph| graph.find_durable(hash).is_some());
         let unanswered = |hash: &ChangeHash| !self.answered.contains(hash);
@@ -215,6 +225,9 @@ impl PeerSync {
         }
         if self.counts_on_unknown {
             return if self.reply_due { Plan::Reset } else { Plan::Nothing };
+        }
+        if let Some(plan) = self.plan_account(view) {
+            return plan;
         }
         let told_all = self.told.as_ref().is_some_and(|told| told.length == view.durable);
         let nothing_asked = self.unknown_heads.is_empty() && self.wants.is_empty();
@@ -403,7 +416,7 @@ impl PeerSync {
     }
 
     fn have_for(&self, view: View<'_>, graph: &Graph) -> Have {
-        if !self.exact || self.unknown_heads.is_empty() {
+        if !self.exact || self.natively || self.unknown_heads.is_empty() {
             return have_all(view.heads);
         }
         let mut common = Frontier::default();

@@ -14,6 +14,7 @@ use rand::seq::SliceRandom;
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use support::authors;
+use syncline_core::authored::Authored;
 use syncline_core::change::Change;
 use syncline_core::clock::Stamp;
 use syncline_core::graph::{Admission, Frontier, Graph, GraphError, Orphans};
@@ -286,6 +287,7 @@ fn stored(graph: &Graph, piece: u32, split: u32) -> StoredGraph {
         changes: graph.len(),
         bytes: graph.raw_bytes() as u64,
         last_stamp: Stamp::ZERO,
+        authored: Authored::NEVER,
         snapshot_changes: split,
         snapshot_bytes: 0,
     };
@@ -339,8 +341,15 @@ fn records(nodes: &[Record<'_>]) -> Result<Graph, GraphError> {
     let mut heads: Vec<_> = nodes.iter().map(|(hash, ..)| ChangeHash([*hash; 32])).collect();
     heads.sort_unstable();
     let changes = nodes.len() as u32;
-    let summary =
-        Summary { heads, changes, bytes: 0, last_stamp: Stamp::ZERO, snapshot_changes: changes, snapshot_bytes: 0 };
+    let summary = Summary {
+        heads,
+        changes,
+        bytes: 0,
+        last_stamp: Stamp::ZERO,
+        authored: Authored::NEVER,
+        snapshot_changes: changes,
+        snapshot_bytes: 0,
+    };
     Graph::from_stored(&StoredGraph { summary, index: vec![index.into()], tail: Vec::new() }, HASH_KEY)
 }
 

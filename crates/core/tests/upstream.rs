@@ -61,7 +61,7 @@ impl Client {
                 Output::SetLife { .. } | Output::SetLocalOnly { .. } | Output::Replace { .. } => {
                     unreachable!("nobody deletes, withholds or rewrites here")
                 }
-                Output::AwaitDrain { .. } | Output::Refused { .. } | Output::Close { .. } => {}
+                Output::State { .. } | Output::AwaitDrain { .. } | Output::Refused { .. } | Output::Close { .. } => {}
             }
         }
     }
@@ -217,6 +217,7 @@ fn a_stored_document_is_announced_without_reading_its_changes() {
         changes: 1,
         bytes: 100,
         last_stamp: Stamp::ZERO,
+        authored: syncline_core::authored::Authored::NEVER,
         snapshot_changes: 0,
         snapshot_bytes: 0,
     };

@@ -16,7 +16,8 @@ use bytes::Bytes;
 use futures_core::Stream;
 use futures_util::Sink;
 use syncline_core::blob::exchange;
-use syncline_core::hub::{Input, PeerInfo};
+use syncline_core::clock::Stamp;
+use syncline_core::hub::{Input, Outgoing, PeerInfo};
 use syncline_core::id::SessionId;
 use syncline_core::limits::Limits;
 use syncline_core::session::{Offence, Session, Step, is_heavy};
@@ -102,6 +103,8 @@ struct Connection<S> {
     seen: Seen,
     progress: Progress,
     closing: bool,
+    /// That the peer's clock is too far ahead was logged.
+    told_of_drift: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -161,6 +164,7 @@ where
             seen: Seen { read: 0, read_at: now, written: 0, pinged_at: now },
             progress: Progress { written: 0, at: now },
             closing: false,
+            told_of_drift: false,
         }
     }
 
@@ -261,7 +265,9 @@ where
             (Queued::Frame(frame), _) => Bytes::from(frame),
             (Queued::Message(message), Some(session)) => {
                 let mut frame = Vec::with_capacity(message.weight() + 128);
-                session.encode(&message, &mut frame);
+                let native = matches!(message, Outgoing::Native(_));
+                let stamp = if native { self.replica.store.tick() } else { Stamp::ZERO };
+                session.encode(stamp, &message, &mut frame);
                 Bytes::from(frame)
             }
             // Unreachable while `turns` awaits a heavy frame: nothing is polled then.
@@ -342,6 +348,7 @@ where
                     let allowance = self.allowance.occupy(bytes);
                     self.replica.forward(self.id, message, allowance);
                 }
+                Step::Observe(stamp) => self.observe(stamp),
                 Step::Refused(offence) => self.count(&offence),
                 Step::Close(offence) => {
                     self.count(&offence);
@@ -350,6 +357,16 @@ where
             }
         }
         Ok(())
+    }
+
+    /// The clock follows the peer's, as far as it may.
+    fn observe(&mut self, stamp: Stamp) {
+        if let Err(ahead) = self.replica.store.observe(stamp) {
+            self.replica.metrics.refuse(ahead.kind());
+            if !std::mem::replace(&mut self.told_of_drift, true) {
+                tracing::warn!(session = self.id.0, kind = ahead.kind(), "{ahead}");
+            }
+        }
     }
 
     fn count(&self, offence: &Offence) {
@@ -368,7 +385,7 @@ where
             let bytes_max = self.session.as_ref().map_or(0, Session::frame_bytes_max);
             let offence = Offence::FrameTooLarge { bytes: bytes_max + 1, bytes_max };
             self.count(&offence);
-            let message = syncline_core::hub::Outgoing::Error { message: offence.to_string() };
+            let message = Outgoing::Error { message: offence.to_string() };
             self.outbox.push(Queued::Message(message));
             self.outbox.close(&offence.to_string());
             self.closing = true;

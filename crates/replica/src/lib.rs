@@ -1,13 +1,15 @@
 //! Drives Syncline's engine over tokio: the only place where the pure parts meet sockets, the store and the clock.
 //!
 //! Reading order: [`replica`] is the interface, `shard` runs one hub, `connection` one socket, `blobs` the exchange of
-//! blobs, `upload` those that are put in here, `outbox` the queue between them and a socket, [`dial`] keeps a connection
-//! to a server alive, [`feed`] follows what changes, [`tls`] encrypts it, [`metrics`] counts.
+//! blobs, `collection` the comparison of all documents with a peer's, `upload` those that are put in here, `outbox` the
+//! queue between them and a socket, [`dial`] keeps a connection to a server alive, [`feed`] follows what changes, [`tls`]
+//! encrypts it, [`metrics`] counts.
 //!
 //! Nothing here decides about the protocol: bytes go into a session, its messages into a hub, the hub's outputs are
 //! carried out in order.
 
 mod blobs;
+mod collection;
 mod connection;
 pub mod dial;
 pub mod feed;

@@ -13,10 +13,11 @@ use bytes::Bytes;
 use syncline_core::ChangeHash;
 use syncline_core::blob::{self, exchange, exchange::Exchange};
 use syncline_core::change::Change;
+use syncline_core::collection::{self, Collection};
 use syncline_core::hub::{Event, Hub, Input, Now, OpenedDocuments, PeerInfo, PeerMessage, Receipt, Role};
 use syncline_core::id::{DocumentId, PeerId, SessionId};
 use syncline_core::limits::Limits;
-use syncline_core::native::NativeMessage;
+use syncline_core::native::{self, NativeMessage};
 use syncline_core::session::{LocalPeer, Offence, Roster};
 use syncline_store::Store;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -24,6 +25,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::Instant;
 
 use crate::blobs::{self, BlobHandle};
+use crate::collection::CollectionHandle;
 use crate::connection;
 use crate::dial::{DialOptions, Dialling, ServerUrl};
 use crate::metrics::Metrics;
@@ -84,6 +86,8 @@ pub enum News {
     },
     /// About a blob.
     Blob(exchange::Event),
+    /// About a round in which documents were compared with a peer's.
+    Collection(collection::Event),
     /// A server could not be reached; it is tried again.
     Unreachable {
         /// The server.
@@ -108,6 +112,7 @@ pub(crate) struct Inner {
     pub(crate) started: Instant,
     pub(crate) heavy: Semaphore,
     pub(crate) blobs: BlobHandle,
+    pub(crate) collection: CollectionHandle,
     /// Turns true when shards are to end.
     pub(crate) stop: watch::Sender<bool>,
     /// Turns true when connections are to read no more.
@@ -131,9 +136,11 @@ impl Replica {
     /// Starts a replica over an open store. The news end when the replica is dropped.
     #[must_use]
     pub fn start(store: Store, options: Options) -> (Self, mpsc::UnboundedReceiver<News>) {
-        let local = LocalPeer { peer: options.peer, storage: store.replica_id().storage_id() };
+        let local = LocalPeer { peer: options.peer, storage: store.replica_id().storage_id(), native: native::VERSION };
         let (news, receiver) = mpsc::unbounded_channel();
         let (blobs, exchanging) = blobs::prepare(Exchange::new(options.limits.clone()));
+        let collection = Collection::new(options.limits.clone(), rand::random());
+        let (collection, comparing) = crate::collection::prepare(collection);
         let inner = Arc::new(Inner {
             store,
             limits: options.limits,
@@ -142,6 +149,7 @@ impl Replica {
             started: Instant::now(),
             heavy: Semaphore::new(HEAVY_DECODES_MAX),
             blobs,
+            collection,
             stop: watch::Sender::new(false),
             quiet: watch::Sender::new(false),
             network: watch::Sender::new(0),
@@ -164,6 +172,7 @@ impl Replica {
             tokio::spawn(task.run(Arc::clone(&inner)));
         }
         tokio::spawn(exchanging.run(Arc::clone(&inner)));
+        tokio::spawn(comparing.run(Arc::clone(&inner)));
         let weak = Arc::downgrade(&inner);
         inner.store.on_compacted(move |document, changes| {
             if let Some(inner) = weak.upgrade() {
@@ -347,9 +356,15 @@ impl Inner {
                 let message = message.clone();
                 return self.blobs.send(exchange::Input::Received { session, message, receipt });
             }
-            PeerMessage::Native(NativeMessage::Life { document, .. } | NativeMessage::Refused { document, .. }) => {
-                document.clone()
+            PeerMessage::Native(NativeMessage::Collection(message)) => {
+                let message = message.clone();
+                return self.collection.send(collection::Input::Received { session, message, receipt });
             }
+            PeerMessage::Native(
+                NativeMessage::Life { document, .. }
+                | NativeMessage::Refused { document, .. }
+                | NativeMessage::Account { document, .. },
+            ) => document.clone(),
             PeerMessage::DocUnavailable { document }
             | PeerMessage::Ephemeral { document, .. }
             | PeerMessage::RemoteHeads { document, .. } => document.clone(),
@@ -395,6 +410,9 @@ impl Inner {
             let upstream = peer.role == Role::Upstream;
             self.blobs.send(exchange::Input::Connected { session, upstream });
         }
+        if peer.native >= collection::message::SINCE {
+            self.collection.send(collection::Input::Connected { session, role: peer.role });
+        }
         self.tell(News::Joined { session, peer: peer.clone(), server: server.cloned() });
     }
 
@@ -414,6 +432,7 @@ impl Inner {
             shard.send(Input::Disconnected { session });
         }
         self.blobs.send(exchange::Input::Disconnected { session });
+        self.collection.send(collection::Input::Disconnected { session });
     }
 
     pub(crate) fn outbox(&self, session: SessionId) -> Option<Arc<Outbox>> {

@@ -9,6 +9,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 use syncline_core::ChangeHash;
+use syncline_core::collection;
 use syncline_core::graph::Graph;
 use syncline_core::hub::{Hub, Input, Load, Loaded, Output, StoreFailure};
 use syncline_core::id::DocumentId;
@@ -191,6 +192,9 @@ impl ShardTask {
                     if let Some(outbox) = replica.outbox(session) {
                         outbox.await_drain(Waiting::Shard(self.number));
                     }
+                }
+                Output::State { document, state } => {
+                    replica.collection.send(collection::Input::Changed { document, state });
                 }
                 Output::Notify(event) => replica.tell(News::Document(event)),
                 Output::Refused { session, document, remark } => {

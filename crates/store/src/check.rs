@@ -10,6 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rusqlite::Connection;
 use syncline_core::ChangeHash;
+use syncline_core::authored::Authored;
 use syncline_core::blob::BlobHash;
 use syncline_core::change::Change;
 use syncline_core::clock::Stamp;
@@ -173,8 +174,10 @@ pub fn check(directory: &Path) -> Result<CheckReport, StoreError> {
 /// # Errors
 /// As [`check()`].
 pub fn check_on(directory: &Path, ground: Arc<dyn Ground>) -> Result<CheckReport, StoreError> {
-    let Checked { connection, log: log_rows, old_index, has_life, proves_life, has_selection, has_blobs } =
+    let Checked { connection, log: log_rows, old_index, has_life, proves_life, has_selection, has_blobs, has_authored } =
         schema::open_for_check(directory, ground)?;
+    let columns = if has_authored { DocumentRow::COLUMNS } else { DocumentRow::OLD_COLUMNS };
+    let format = (old_index, has_authored);
     let read = connection.unchecked_transaction()?;
     let mut report = CheckReport::default();
     check_structure(&read, &mut report)?;
@@ -184,17 +187,17 @@ pub fn check_on(directory: &Path, ground: Arc<dyn Ground>) -> Result<CheckReport
     damaged.iter().for_each(|id| report.add(id.as_ref(), FaultKind::Undecodable("what is wanted of a document")));
     let mut after = None;
     loop {
-        let page = read::documents_after(&read, after.as_ref(), 256, true)?;
+        let page = read::documents_after(&read, after.as_ref(), 256, (columns, true))?;
         let Some((last, _)) = page.last() else { break };
         after = Some(last.clone());
         for (id, row) in page {
             keys.insert(row.key);
             let rows = log.remove(&id).unwrap_or_default();
-            Examination::new(&id, old_index, &mut report).document(&read, Some(&row), &rows)?;
+            Examination::new(&id, format, &mut report).document(&read, Some(&row), &rows)?;
         }
     }
     for (id, rows) in log {
-        Examination::new(&id, old_index, &mut report).document(&read, None, &rows)?;
+        Examination::new(&id, format, &mut report).document(&read, None, &rows)?;
     }
     check_log_numbers(&read, &mut report)?;
     check_strays(&read, &keys, &mut report)?;
@@ -306,6 +309,8 @@ fn check_strays(read: &Connection, keys: &BTreeSet<DocumentKey>, report: &mut Ch
 struct Examination<'a> {
     id: &'a DocumentId,
     old_index: bool,
+    /// The file knows when documents were written to.
+    has_authored: bool,
     report: &'a mut CheckReport,
     known: BTreeSet<ChangeHash>,
     /// Dependencies of the changes under the snapshot.
@@ -314,12 +319,15 @@ struct Examination<'a> {
     changes: u32,
     bytes: u64,
     last_stamp: Stamp,
+    /// The latest time of the changes.
+    authored: Authored,
 }
 
 impl<'a> Examination<'a> {
-    fn new(id: &'a DocumentId, old_index: bool, report: &'a mut CheckReport) -> Self {
+    fn new(id: &'a DocumentId, (old_index, has_authored): (bool, bool), report: &'a mut CheckReport) -> Self {
         let (known, depended, heads) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
-        Self { id, old_index, report, known, depended, heads, changes: 0, bytes: 0, last_stamp: Stamp::ZERO }
+        let (last_stamp, authored) = (Stamp::ZERO, Authored::NEVER);
+        Self { id, old_index, has_authored, report, known, depended, heads, changes: 0, bytes: 0, last_stamp, authored }
     }
 
     fn document(&mut self, read: &Connection, row: Option<&DocumentRow>, log: &[LogRow]) -> Result<(), StoreError> {
@@ -415,6 +423,7 @@ impl<'a> Examination<'a> {
     fn enter_snapshot_change(&mut self, bytes: &Bytes) {
         match Change::decode_stored(bytes.clone()) {
             Ok(change) => {
+                self.authored = self.authored.max(Authored::at(change.time));
                 self.heads.retain(|head| !change.deps.contains(head));
                 // Order within a snapshot is automerge's; only the sum of it counts here.
                 if !self.depended.contains(&change.hash) {
@@ -469,6 +478,9 @@ impl<'a> Examination<'a> {
         self.count("the number of changes", u64::from(row.changes), u64::from(self.changes));
         self.count("the number of bytes", row.bytes, self.bytes);
         self.count("the last stamp", row.last_stamp.as_u64(), self.last_stamp.as_u64());
+        if self.has_authored {
+            self.count("the latest time", row.authored.seconds().into(), self.authored.seconds().into());
+        }
         self.compare_heads(&row.heads);
         // What the row says is what the log continues.
         self.changes = row.changes;
@@ -498,6 +510,7 @@ impl<'a> Examination<'a> {
     }
 
     fn change(&mut self, change: &Change) {
+        self.authored = self.authored.max(Authored::at(change.time));
         for &dependency in &change.deps {
             self.heads.remove(&dependency);
             if !self.known.contains(&dependency) {
@@ -535,6 +548,7 @@ fn load_graph(heads: Vec<ChangeHash>, covered: u32, index: Vec<Bytes>, raw: Vec<
         changes: covered + raw.len() as u32,
         bytes: 0,
         last_stamp: Stamp::ZERO,
+        authored: Authored::NEVER,
         snapshot_changes: covered,
         snapshot_bytes: 0,
     };

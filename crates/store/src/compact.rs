@@ -246,7 +246,9 @@ pub(crate) fn ripe_documents(read: &Connection, options: &Options) -> Result<Vec
     let mut ripe = Vec::new();
     while let Some(row) = rows.next()? {
         if options.is_ripe(&DocumentRow::from_row(row)?) {
-            ripe.push(read::document_id(row.get_ref(9)?.as_blob().map_err(rusqlite::Error::from)?)?);
+            ripe.push(read::document_id(
+                row.get_ref(DocumentRow::COLUMN_COUNT)?.as_blob().map_err(rusqlite::Error::from)?,
+            )?);
         }
     }
     Ok(ripe)

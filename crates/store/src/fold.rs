@@ -187,24 +187,28 @@ fn insert_document(
     tail_bytes: u64,
 ) -> rusqlite::Result<DocumentRow> {
     const SQL: &str = "INSERT INTO document (key, id, heads, changes, bytes, last_stamp, snapshot_changes, \
-                       snapshot_bytes, tail_bytes) VALUES (1 + max(coalesce((SELECT max(key) FROM document), 0), \
-                       coalesce((SELECT max(key) FROM purge WHERE length(proof) = 8), 0)), ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) RETURNING key, heads, changes, bytes, \
-                       last_stamp, snapshot_changes, snapshot_bytes, tail_bytes, refused_changes";
+                       snapshot_bytes, tail_bytes, authored) VALUES (1 + max(coalesce((SELECT max(key) FROM document), 0), \
+                       coalesce((SELECT max(key) FROM purge WHERE length(proof) = 8), 0)), ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) RETURNING key, heads, changes, bytes, \
+                       last_stamp, snapshot_changes, snapshot_bytes, tail_bytes, refused_changes, authored";
     let heads = record::encode_heads(&state.heads);
     let stamp = state.last_stamp.as_u64().cast_signed();
     let snapshot = (state.snapshot_changes, state.snapshot_bytes);
-    let values = (id.as_bytes(), heads, state.changes, state.bytes, stamp, snapshot.0, snapshot.1, tail_bytes);
+    let authored = state.authored.seconds();
+    let values =
+        (id.as_bytes(), heads, state.changes, state.bytes, stamp, snapshot.0, snapshot.1, tail_bytes, authored);
     write.prepare_cached(SQL)?.query_row(values, DocumentRow::from_row)
 }
 
 /// Rows after a document's first hold raw changes, so all their bytes are the tail's.
 fn update_document(write: &Connection, key: DocumentKey, state: &State) -> rusqlite::Result<DocumentRow> {
     const SQL: &str = "UPDATE document SET heads = ?2, changes = ?3, bytes = bytes + ?4, last_stamp = ?5, \
-                       tail_bytes = tail_bytes + ?4 WHERE key = ?1 RETURNING key, heads, changes, bytes, last_stamp, \
-                       snapshot_changes, snapshot_bytes, tail_bytes, refused_changes";
+                       tail_bytes = tail_bytes + ?4, authored = max(authored, ?6) WHERE key = ?1 \
+                       RETURNING key, heads, changes, bytes, last_stamp, \
+                       snapshot_changes, snapshot_bytes, tail_bytes, refused_changes, authored";
     let heads = record::encode_heads(&state.heads);
     let stamp = state.last_stamp.as_u64().cast_signed();
-    write.prepare_cached(SQL)?.query_row((key.0, heads, state.changes, state.bytes, stamp), DocumentRow::from_row)
+    let values = (key.0, heads, state.changes, state.bytes, stamp, state.authored.seconds());
+    write.prepare_cached(SQL)?.query_row(values, DocumentRow::from_row)
 }
 
 /// Puts batches behind the document's last piece, or into a new one when that is large enough already.

@@ -153,10 +153,12 @@ impl Group {
     pub(crate) fn append(&mut self, write: &Connection, shared: &Shared, commits: &[Incoming]) -> rusqlite::Result<()> {
         let mut statement =
             write.prepare_cached("INSERT INTO log (seq, document, kind, data) VALUES (?1, ?2, ?3, ?4)")?;
-        let mut clock = shared.clock.lock().unwrap_or_else(PoisonError::into_inner);
         for incoming in commits.iter().filter(|incoming| !incoming.commit.changes.is_empty()) {
             let commit = &incoming.commit;
+            // Whoever speaks with a peer reads the clock as well, and must not wait for the disk.
+            let mut clock = shared.clock.lock().unwrap_or_else(PoisonError::into_inner);
             let stamps: Vec<Stamp> = commit.changes.iter().map(|_| clock.tick(self.wall_ms)).collect();
+            drop(clock);
             let (kind, data, row) = incoming.encode(&stamps);
             statement.execute((self.next_seq, commit.document.as_bytes(), kind, &data[..]))?;
             self.next_seq += 1;

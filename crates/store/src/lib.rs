@@ -8,12 +8,13 @@
 //! Reading order: [`store`] is the interface, `schema` the tables and how a file is opened, `record` the byte forms in
 //! them, `ground` what is under them, `cover` documents that come and stay as one chunk, `overlay` the part of the log that is not folded yet,
 //! `writer`, `group` and `fold` the one thread that writes, [`life`]
-//! which documents are deleted, `blob` the attachments, `recover` what a start makes of the log, `read` the readers, `checkpoint` and
+//! which documents are deleted, `blob` the attachments, `recover` what a start makes of the log, `authored` what sets of documents are made from, `read` the readers, `checkpoint` and
 //! `compact` the threads in the background, `store/selection.rs` what is wanted of documents beside their changes,
 //! `store/driven.rs` a store without threads, [`check()`] the verification of a
 //! whole file, [`backup`](mod@backup) copies of one.
 //! docs/store.md says what is durable when.
 
+mod authored;
 pub mod backup;
 mod blob;
 pub mod check;

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 
 use syncline_core::ChangeHash;
+use syncline_core::authored::Authored;
 use syncline_core::clock::Stamp;
 use syncline_core::id::DocumentId;
 use syncline_core::storage::StoredChange;
@@ -113,6 +114,7 @@ pub(crate) struct State {
     pub changes: u32,
     pub bytes: u64,
     pub last_stamp: Stamp,
+    pub authored: Authored,
     /// As the snapshot was when the first of the unfolded rows came; compaction may have replaced it since.
     pub snapshot_changes: u32,
     pub snapshot_bytes: u64,
@@ -127,6 +129,7 @@ impl State {
             changes: 0,
             bytes: 0,
             last_stamp: Stamp::ZERO,
+            authored: Authored::NEVER,
             snapshot_changes: 0,
             snapshot_bytes: 0,
         }
@@ -137,6 +140,7 @@ impl State {
         self.changes = row.after();
         self.bytes += row.bytes;
         self.last_stamp = row.last_stamp;
+        self.authored = self.authored.max(row.authored);
         if let Content::Whole(cover) = &row.content {
             self.snapshot_changes = row.after();
             self.snapshot_bytes = cover.snapshot.len() as u64;
@@ -152,6 +156,7 @@ impl From<DocumentRow> for State {
             changes: row.changes,
             bytes: row.bytes,
             last_stamp: row.last_stamp,
+            authored: row.authored,
             snapshot_changes: row.snapshot_changes,
             snapshot_bytes: row.snapshot_bytes,
         }

@@ -124,6 +124,7 @@ pub(crate) fn join_summary(row: Option<DocumentRow>, unfolded: Option<State>) ->
         changes: state.changes,
         bytes: state.bytes,
         last_stamp: state.last_stamp,
+        authored: state.authored,
         snapshot_changes: snapshot.0,
         snapshot_bytes: snapshot.1,
     })
@@ -208,17 +209,17 @@ pub(crate) fn changes(
         .collect()
 }
 
-/// Documents after this id in the order of ids, from the database alone; `deleted`: those too.
+/// Documents after this id in the order of ids, from the database alone; `deleted`: those too. The columns are as
+/// [`DocumentRow::from_row`] reads them.
 pub(crate) fn documents_after(
     read: &Connection,
     after: Option<&DocumentId>,
     limit: usize,
-    deleted: bool,
+    (columns, deleted): (&str, bool),
 ) -> Result<Vec<(DocumentId, DocumentRow)>, StoreError> {
     let living = "AND NOT EXISTS (SELECT 1 FROM life WHERE life.document = id AND deleted = 1)";
     let sql = format!(
-        "SELECT {}, id FROM document WHERE (?1 IS NULL OR id > ?1) {} ORDER BY id LIMIT ?2",
-        DocumentRow::COLUMNS,
+        "SELECT {columns}, id FROM document WHERE (?1 IS NULL OR id > ?1) {} ORDER BY id LIMIT ?2",
         if deleted { "" } else { living }
     );
     let mut statement = read.prepare_cached(&sql)?;
@@ -228,7 +229,7 @@ pub(crate) fn documents_after(
     let mut documents = Vec::new();
     while let Some(row) = rows.next()? {
         documents.push((
-            document_id(row.get_ref(9)?.as_blob().map_err(rusqlite::Error::from)?)?,
+            document_id(row.get_ref(DocumentRow::COLUMN_COUNT)?.as_blob().map_err(rusqlite::Error::from)?)?,
             DocumentRow::from_row(row)?,
         ));
     }

@@ -1,11 +1,12 @@
 //! The byte forms of what the tables hold: batches of changes, log rows, heads.
 //!
 //! Owns: encoding and bounded decoding; a decoder returns `None` on damage and never panics.
-//! Must not: know SQL, or look into a change.
+//! Must not: know SQL, or look into a change for more than when it was made.
 //! Next: `schema.rs`, `fold.rs`; docs/store.md, "Records".
 
 use bytes::Bytes;
 use syncline_core::ChangeHash;
+use syncline_core::authored::Authored;
 use syncline_core::clock::Stamp;
 use syncline_core::storage::StoredChange;
 
@@ -22,6 +23,8 @@ pub(crate) struct LogRow {
     pub bytes: u64,
     /// Stamp of the last change.
     pub last_stamp: Stamp,
+    /// The latest time of the changes.
+    pub authored: Authored,
     /// The document's heads after this row, sorted.
     pub heads: Vec<ChangeHash>,
     /// The changes.
@@ -55,6 +58,7 @@ impl LogRow {
             changes: changes.len() as u32,
             bytes: bytes as u64,
             last_stamp: stamps.last().copied().unwrap_or(Stamp::ZERO),
+            authored: latest(changes),
             heads: heads.to_vec(),
             content: Content::Batch(data.slice(batch_at..)),
         };
@@ -82,6 +86,7 @@ impl LogRow {
             changes: stamps.len() as u32,
             bytes,
             last_stamp: stamps.last().copied().unwrap_or(Stamp::ZERO),
+            authored: Authored::of_document(snapshot).unwrap_or_default(),
             heads: heads.to_vec(),
             content: Content::Whole(Cover {
                 snapshot: snapshot.clone(),
@@ -112,7 +117,10 @@ impl LogRow {
         }
         let last_stamp = header.stamps.last().copied()?;
         let (changes, bytes) = (header.lengths.len() as u32, header.bytes);
-        Some(Self { before, changes, bytes, last_stamp, heads, content: Content::Batch(batch) })
+        let mut stored = Vec::new();
+        decode_batches(&batch, &mut stored)?;
+        let authored = stored.iter().filter_map(|change| Authored::of_change(&change.bytes)).max().unwrap_or_default();
+        Some(Self { before, changes, bytes, last_stamp, authored, heads, content: Content::Batch(batch) })
     }
 
     fn decode_whole(data: &Bytes) -> Option<Self> {
@@ -131,8 +139,9 @@ impl LogRow {
         }
         let all_stamps = decode_stamps(&stamps)?;
         let (changes, last_stamp) = (u32::try_from(all_stamps.len()).ok()?, all_stamps.last().copied()?);
+        let authored = Authored::of_document(&snapshot).unwrap_or_default();
         let content = Content::Whole(Cover { snapshot, index, stamps });
-        Some(Self { before: 0, changes, bytes, last_stamp, heads, content })
+        Some(Self { before: 0, changes, bytes, last_stamp, authored, heads, content })
     }
 
     /// The number of changes that the document has after this row.
@@ -147,6 +156,11 @@ impl LogRow {
             Content::Whole(cover) => cover.bytes(),
         }
     }
+}
+
+/// The latest time of raw changes.
+fn latest(changes: &[Bytes]) -> Authored {
+    changes.iter().filter_map(Authored::of_change).max().unwrap_or_default()
 }
 
 /// The decoded front of a batch: count, stamps as differences, lengths.

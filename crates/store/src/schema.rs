@@ -13,12 +13,13 @@ use std::time::Duration;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, Transaction, TransactionBehavior};
 use syncline_core::ChangeHash;
+use syncline_core::authored::Authored;
 use syncline_core::clock::Stamp;
 use syncline_core::id::ReplicaId;
 
 use crate::error::StoreError;
 use crate::ground::Ground;
-use crate::{life, record, reindex};
+use crate::{authored, life, record, reindex};
 
 /// "SynL" in the file's header, so that `file` and other tools can tell whose database it is.
 pub(crate) const APPLICATION_ID: u32 = 0x5379_6e4c;
@@ -27,7 +28,7 @@ pub(crate) const APPLICATION_ID: u32 = 0x5379_6e4c;
 pub(crate) const FORMAT: u32 = MIGRATIONS.len() as u32;
 
 /// Migration n leads from format n to format n + 1. A released one is never edited.
-const MIGRATIONS: [&str; 7] = [
+const MIGRATIONS: [&str; 8] = [
     "
     CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID;
     CREATE TABLE log (seq INTEGER PRIMARY KEY, document BLOB NOT NULL, data BLOB NOT NULL) STRICT;
@@ -105,7 +106,9 @@ const MIGRATIONS: [&str; 7] = [
     CREATE TABLE blob_gone (key INTEGER PRIMARY KEY, proof BLOB NOT NULL) STRICT;
 ",
     // `life` proves the entries that are there.
-    "ALTER TABLE life ADD COLUMN proof BLOB NOT NULL DEFAULT x''",
+    "ALTER TABLE life ADD COLUMN proof BLOB NOT NULL DEFAULT x'';",
+    // `authored` reads the times of the documents that are there.
+    "ALTER TABLE document ADD COLUMN authored INTEGER NOT NULL DEFAULT 0;",
 ];
 
 /// The first format in which a log row has a kind, and damaged rows a table of their own.
@@ -125,6 +128,9 @@ const FORMAT_WITH_BLOBS: u32 = 6;
 
 /// The first format whose life records carry a proof.
 const FORMAT_WITH_LIFE_PROOF: u32 = 7;
+
+/// The first format that knows when documents were last written to.
+const FORMAT_WITH_AUTHORED: u32 = 8;
 
 /// The oldest SQLite whose write-ahead log cannot be reset while another connection still needs it.
 const SQLITE_OLDEST: i32 = 3_051_003;
@@ -180,12 +186,18 @@ pub(crate) struct DocumentRow {
     pub snapshot_bytes: u64,
     pub tail_bytes: u64,
     pub refused_changes: u32,
+    pub authored: Authored,
 }
 
 impl DocumentRow {
     /// The columns in the order in which [`DocumentRow::from_row`] reads them.
-    pub(crate) const COLUMNS: &str =
-        "key, heads, changes, bytes, last_stamp, snapshot_changes, snapshot_bytes, tail_bytes, refused_changes";
+    pub(crate) const COLUMNS: &str = "key, heads, changes, bytes, last_stamp, snapshot_changes, snapshot_bytes, tail_bytes, refused_changes, authored";
+
+    /// The same where the file does not know when documents were written to.
+    pub(crate) const OLD_COLUMNS: &str =
+        "key, heads, changes, bytes, last_stamp, snapshot_changes, snapshot_bytes, tail_bytes, refused_changes, 0";
+
+    pub(crate) const COLUMN_COUNT: usize = 10;
 
     pub(crate) fn from_row(row: &Row<'_>) -> rusqlite::Result<Self> {
         let heads = row.get_ref(1)?.as_blob()?;
@@ -201,13 +213,14 @@ impl DocumentRow {
             snapshot_bytes: row.get(6)?,
             tail_bytes: row.get(7)?,
             refused_changes: row.get(8)?,
+            authored: Authored::at(row.get(9)?),
         })
     }
 
     /// The row of the document with this id.
     pub(crate) fn find(connection: &Connection, id: &[u8]) -> rusqlite::Result<Option<Self>> {
         const SQL: &str = "SELECT key, heads, changes, bytes, last_stamp, snapshot_changes, snapshot_bytes, tail_bytes, \
-                           refused_changes FROM document WHERE id = ?1";
+                           refused_changes, authored FROM document WHERE id = ?1";
         connection.prepare_cached(SQL)?.query_row([id], Self::from_row).optional()
     }
 }
@@ -329,6 +342,8 @@ pub(crate) struct Checked {
     pub has_selection: bool,
     /// Blobs can be stored in it.
     pub has_blobs: bool,
+    /// It knows when documents were last written to.
+    pub has_authored: bool,
 }
 
 /// Opens a store's file for the check: refuses what is not ours, writes nothing.
@@ -364,7 +379,8 @@ pub(crate) fn open_file_for_check(file: &Path, ground: Arc<dyn Ground>) -> Resul
     let (old_index, has_life) = (format < FORMAT_WITH_OPERATIONS, format >= FORMAT_WITH_LIFE);
     let (has_selection, has_blobs) = (format >= FORMAT_WITH_SELECTION, format >= FORMAT_WITH_BLOBS);
     let proves_life = format >= FORMAT_WITH_LIFE_PROOF;
-    Ok(Checked { connection, log, old_index, has_life, proves_life, has_selection, has_blobs })
+    let has_authored = format >= FORMAT_WITH_AUTHORED;
+    Ok(Checked { connection, log, old_index, has_life, proves_life, has_selection, has_blobs, has_authored })
 }
 
 /// The replica id that was drawn when the file was created.
@@ -512,6 +528,9 @@ fn migrate(connection: &Connection, found: u32, replica: Option<ReplicaId>) -> R
     }
     if (FORMAT_WITH_LIFE..FORMAT_WITH_LIFE_PROOF).contains(&found) {
         life::prove_all(&transaction)?;
+    }
+    if (1..FORMAT_WITH_AUTHORED).contains(&found) {
+        authored::read_all(&transaction)?;
     }
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
     transaction.pragma_update(None, "user_version", FORMAT)?;

@@ -169,6 +169,13 @@ impl Store {
         self.inner.shared.clock.lock().unwrap_or_else(PoisonError::into_inner).highest()
     }
 
+    /// A stamp of this moment, later than all that this store has issued or merged: for what is said to other replicas.
+    #[must_use]
+    pub fn tick(&self) -> Stamp {
+        let wall_ms = self.inner.shared.ground.wall_ms();
+        self.inner.shared.clock.lock().unwrap_or_else(PoisonError::into_inner).tick(wall_ms)
+    }
+
     /// Merges a stamp that came from another replica, so that what is committed from here on is stamped later.
     ///
     /// # Errors
@@ -339,7 +346,7 @@ impl Store {
                 }
             }
             unfolded.retain(|(id, _)| !deleted.contains(id));
-            read::documents_after(read, after, enough, false)
+            read::documents_after(read, after, enough, (DocumentRow::COLUMNS, false))
         })?;
         rows.retain(|(id, _)| !damaged.contains(id) && horizon.as_ref().is_none_or(|horizon| id <= horizon));
         rows.truncate(limit);

@@ -14,6 +14,8 @@ use support::{Model, assert_clean, eager, lazy, open};
 use syncline_core::ChangeHash;
 use syncline_core::blob::{BlobChange, BlobHash};
 use syncline_core::change::{Actor, Change};
+use syncline_core::collection::DocumentState;
+use syncline_core::id::DocumentId;
 use syncline_store::Store;
 
 fn number(mut value: u64, out: &mut Vec<u8>) {
@@ -88,8 +90,15 @@ fn without_lives(file: &Connection, format: u32) {
     file.pragma_update(None, "user_version", format).expect("an older file");
 }
 
+/// Takes away what the eighth format added.
+fn without_times(file: &Connection, format: u32) {
+    file.execute_batch("ALTER TABLE document DROP COLUMN authored").expect("the table");
+    file.pragma_update(None, "user_version", format).expect("an older file");
+}
+
 /// Takes away what the seventh format added.
 fn without_proofs(file: &Connection, format: u32) {
+    without_times(file, format);
     file.execute_batch("ALTER TABLE life DROP COLUMN proof").expect("the table");
     file.pragma_update(None, "user_version", format).expect("an older file");
 }
@@ -306,4 +315,53 @@ fn records_of_deletions_carry_a_proof_after_the_migration() {
         drop(store);
         assert_clean(directory.path(), 30);
     }
+}
+
+#[test]
+fn a_file_of_the_seventh_format_knows_when_its_documents_were_written_after_the_migration() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (mut raw, mut compacted, mut later) = (Model::new(1, 2), Model::new(2, 2), Model::new(3, 1));
+    let store = open(directory.path(), eager());
+    raw.grow(&store, 1, 3);
+    compacted.grow(&store, 30, 40);
+    store.settle();
+    store.close().expect("a clean end");
+    let before = states(&open(directory.path(), lazy()));
+    let seconds = |document: &Model| before[&document.id].authored.seconds();
+    assert!(seconds(&raw) > 0 && seconds(&compacted) > 0, "the models date their changes");
+    without_times(&Connection::open(directory.path().join("syncline.db")).expect("nobody has it open"), 7);
+    assert_clean(directory.path(), 31);
+
+    let store = open(directory.path(), lazy());
+    assert_eq!(states(&store), before);
+    // What is not folded yet is in the states as well, and a deletion.
+    later.grow(&store, 2, 2);
+    let update = syncline_core::life::LifeUpdate::Own { deleted: true };
+    let gone = DocumentId::from_bytes(b"never here").expect("short");
+    for id in [&raw.id, &gone] {
+        let (tell, told) = std::sync::mpsc::channel();
+        store.set_life(id.clone(), update, Box::new(move |result| tell.send(result).expect("somebody waits")));
+        assert!(told.recv().expect("answered").is_ok());
+    }
+    let after = states(&store);
+    assert_eq!(after[&compacted.id], before[&compacted.id]);
+    let of_summary = store.summary(&later.id).expect("readable").expect("just made");
+    assert_eq!((&after[&later.id].heads, after[&later.id].authored), (&of_summary.heads, of_summary.authored));
+    assert!([&raw.id, &gone].iter().all(|id| after[*id].life.is_some_and(|life| life.deleted)));
+    drop(store);
+    // The start reads the times of what was not folded from the log.
+    assert_eq!(states(&open(directory.path(), lazy())), after);
+    assert_clean(directory.path(), 33);
+}
+
+/// The state of every document, each of which must come once.
+fn states(store: &Store) -> BTreeMap<DocumentId, DocumentState> {
+    let mut states = BTreeMap::new();
+    let page = |page: Vec<(DocumentId, DocumentState)>| {
+        for (id, state) in page {
+            assert!(states.insert(id, state).is_none(), "a document comes twice");
+        }
+    };
+    store.states(page).expect("readable");
+    states
 }

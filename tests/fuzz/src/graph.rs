@@ -188,6 +188,7 @@ fn stored(changes: &[Change], heads: Vec<ChangeHash>, index: Vec<Bytes>, covered
         changes: covered + tail.len() as u32,
         bytes: 0,
         last_stamp: Stamp::ZERO,
+        authored: syncline_core::authored::Authored::NEVER,
         snapshot_changes: covered,
         snapshot_bytes: 0,
     };

@@ -139,6 +139,8 @@ kinds! {
     Undo, Workload, true;
     /// The grace period of a deleted document is over on a machine.
     Purge, Disk, true;
+    /// A machine compares its documents with those of a peer.
+    Compare, Network, false;
     /// A sync of the next few operations on the disk fails, and what it should have synced is forgotten.
     SyncFails, Disk, true;
     /// A write fails after half of it is on the disk.

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use syncline_core::clock::Clock;
+use syncline_core::clock::{Clock, Stamp};
 use syncline_core::hub::{Input, StoreFailure};
 use syncline_core::id::{DocumentId, ReplicaId};
 use syncline_core::life::{Life, LifeUpdate};
@@ -103,6 +103,23 @@ pub(crate) struct Disk {
 }
 
 impl Disk {
+    /// A stamp for what is said to other machines.
+    pub(crate) fn tick(&mut self, wall_ms: u64) -> Stamp {
+        match self.real.as_ref().and_then(|real| real.store().ok()) {
+            Some(store) => store.tick(),
+            None => self.clock.tick(wall_ms),
+        }
+    }
+
+    /// Follows what another machine's clock says, as far as that may be.
+    pub(crate) fn observe(&mut self, stamp: Stamp, wall_ms: u64) {
+        // A stamp that is too far ahead is for the shell to count.
+        let _ = match self.real.as_ref().and_then(|real| real.store().ok()) {
+            Some(store) => store.observe(stamp),
+            None => self.clock.observe(stamp, wall_ms),
+        };
+    }
+
     pub(crate) fn new(image: Image, replica: ReplicaId) -> Self {
         let clock = Clock::new(image.highest, Duration::from_secs(60));
         Self {

@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use automerge::ChangeHash;
 use bytes::Bytes;
+use syncline_core::authored::Authored;
 use syncline_core::clock::Stamp;
+use syncline_core::collection::DocumentState;
 use syncline_core::graph::Graph;
 use syncline_core::hub::{Load, Loaded, StoreFailure};
 use syncline_core::id::DocumentId;
@@ -152,6 +154,17 @@ impl Image {
         Ok(prefix)
     }
 
+    /// The state of every document, as a start reads them for a set.
+    pub(crate) fn states(&self) -> BTreeMap<DocumentId, DocumentState> {
+        let ids: BTreeSet<&DocumentId> = self.documents.keys().chain(self.lives.keys()).collect();
+        let state = |id: &DocumentId| {
+            let summary = self.documents.get(id).map(Stored::summary);
+            let (life, local_only) = (self.lives.get(id).copied(), self.local_only.contains(id));
+            DocumentState::from(&Standing { summary, life, local_only })
+        };
+        ids.into_iter().map(|id| (id.clone(), state(id))).collect()
+    }
+
     /// Reads what a hub asks for.
     pub(crate) fn load(&self, document: &DocumentId, what: &Load, hash_key: u64) -> Result<Loaded, StoreFailure> {
         let stored = self.documents.get(document);
@@ -228,6 +241,12 @@ impl Stored {
             changes: self.changes.len() as u32,
             bytes: self.bytes,
             last_stamp: self.changes.last().map(|change| change.stamp).unwrap_or_default(),
+            authored: self
+                .changes
+                .iter()
+                .filter_map(|change| Authored::of_change(&change.bytes))
+                .max()
+                .unwrap_or_default(),
             snapshot_changes: self.covered(),
             snapshot_bytes: self.snapshot.as_ref().map_or(0, |snapshot| snapshot.bytes.len() as u64),
         }

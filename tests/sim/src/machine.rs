@@ -9,9 +9,12 @@ use std::time::Duration;
 
 use automerge::ChangeHash;
 use bytes::Bytes;
+use syncline_core::collection::{Collection, Report, SetName};
 use syncline_core::hub::{Hub, Input, Load, Now, Outgoing};
 use syncline_core::id::{DocumentId, PeerId, ReplicaId, SessionId, StorageId};
 use syncline_core::limits::Limits;
+use syncline_core::native;
+use syncline_core::reconcile::SetKey;
 use syncline_core::session::{LocalPeer, Roster, Session};
 use syncline_core::storage::Commit;
 
@@ -30,6 +33,12 @@ pub(crate) struct Machine {
     pub(crate) hub: Hub,
     pub(crate) limits: Limits,
     pub(crate) local: LocalPeer,
+    /// Its documents, compared with those of other machines.
+    pub(crate) collection: Collection,
+    /// Sets that are to be made of what the disk holds.
+    pub(crate) gathering: VecDeque<(SetName, SetKey, u64)>,
+    /// What the last round with each peer found.
+    pub(crate) compared: BTreeMap<SessionId, Report>,
     pub(crate) roster: Roster,
     pub(crate) connections: BTreeMap<SessionId, Connection>,
     /// Commits of this turn, to be handed to the store together.
@@ -134,7 +143,10 @@ impl Machine {
             number,
             store: number,
             hub: Hub::new(limits.clone(), seed(number, 0)),
-            local: local(number, number, 0),
+            local: local(number, number, 0, native_version(number, topology)),
+            collection: Collection::new(limits.clone(), 0x5eed),
+            gathering: VecDeque::new(),
+            compared: BTreeMap::new(),
             limits,
             roster: Roster::default(),
             connections: BTreeMap::new(),
@@ -159,7 +171,10 @@ impl Machine {
     pub(crate) fn restart(&mut self) {
         self.starts += 1;
         self.hub = Hub::new(self.limits.clone(), seed(self.number, self.starts));
-        self.local = local(self.number, self.store, self.starts);
+        self.local = local(self.number, self.store, self.starts, self.local.native);
+        self.collection = Collection::new(self.limits.clone(), self.starts);
+        self.gathering.clear();
+        self.compared.clear();
         self.roster = Roster::default();
         self.connections.clear();
         self.batch.clear();
@@ -186,7 +201,7 @@ impl Machine {
         let mut queues = self.connections.values().map(|connection| (connection.awaiting_drain, &connection.outbox));
         if self.connections.values().any(|connection| connection.awaiting_drain) {
             State::Congested
-        } else if !self.loads.is_empty() || !self.answers.is_empty() {
+        } else if !self.loads.is_empty() || !self.answers.is_empty() || !self.gathering.is_empty() {
             State::Loading
         } else if !self.disk.finished.is_empty() {
             State::NotTold
@@ -207,14 +222,20 @@ impl Machine {
     }
 }
 
+/// The second machine may be of an older version.
+fn native_version(number: usize, topology: &Topology) -> u16 {
+    if number == 1 && topology.has(Topology::OLDER) { 2 } else { native::VERSION }
+}
+
 fn seed(number: usize, starts: u64) -> [u8; 32] {
     let mut seed = [number as u8 + 1; 32];
     seed[..8].copy_from_slice(&starts.to_le_bytes());
     seed
 }
 
-fn local(number: usize, store: usize, starts: u64) -> LocalPeer {
+fn local(number: usize, store: usize, starts: u64, native: u16) -> LocalPeer {
     LocalPeer {
+        native,
         peer: PeerId::new(&format!("machine-{number}-{starts}")).expect("a name"),
         storage: StorageId::new(&format!("store-{store}")).expect("a name"),
     }

@@ -44,7 +44,8 @@ pub(crate) struct Topology {
     pub(crate) clients: Vec<u8>,
     pub(crate) documents: u8,
     /// Bits: 1 clients begin with a common document, 2 the first client takes single changes only, 4 short queues,
-    /// 8 little memory for graphs, 16 payloads one at a time.
+    /// 8 little memory for graphs, 16 payloads one at a time, 32 machines compare their documents and greet those that
+    /// differ, 64 the second machine is of an older version.
     pub(crate) tuning: u8,
 }
 
@@ -54,6 +55,8 @@ impl Topology {
     pub(crate) const SHORT_QUEUES: u8 = 4;
     pub(crate) const LITTLE_MEMORY: u8 = 8;
     pub(crate) const ONE_PAYLOAD: u8 = 16;
+    pub(crate) const COMPARES: u8 = 32;
+    pub(crate) const OLDER: u8 = 64;
 
     pub(crate) fn has(&self, bit: u8) -> bool {
         self.tuning & bit != 0
@@ -69,7 +72,12 @@ impl Topology {
         let upstream = (1..machines).map(|machine| stream.below(u64::from(machine)) as u8).collect();
         let clients = stream.one_of(&[1u8, 2, 2, 2, 3]);
         let clients = (0..clients).map(|_| stream.below(u64::from(machines)) as u8).collect();
-        Self { upstream, clients, documents: stream.one_of(&[1, 1, 1, 2]), tuning: stream.below(32) as u8 }
+        let (documents, tuning) = (stream.one_of(&[1, 1, 1, 2]), stream.below(32) as u8);
+        // Apart, so that what was drawn before there were rounds means the same.
+        let mut native = Stream::new(seed, "native");
+        let bit = |on: bool, bit: u8| if on { bit } else { 0 };
+        let natively = bit(native.chance(5_000), Self::COMPARES) | bit(native.chance(2_000), Self::OLDER);
+        Self { upstream, clients, documents, tuning: tuning | natively }
     }
 }
 
@@ -130,6 +138,7 @@ struct Streams {
     clock: Stream,
     crash: Stream,
     hostile: Stream,
+    native: Stream,
 }
 
 impl Streams {
@@ -142,6 +151,7 @@ impl Streams {
             clock: stream("clock"),
             crash: stream("crash"),
             hostile: stream("hostile"),
+            native: stream("rounds"),
         }
     }
 
@@ -171,6 +181,9 @@ impl Streams {
         }
         swarm.strike(Class::Crash, &mut self.crash, actions);
         swarm.strike(Class::Hostile, &mut self.hostile, actions);
+        if self.native.chance(800) {
+            actions.push(drawn(Kind::Compare, &mut self.native));
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod act;
 mod client;
+mod collection;
 mod deliver;
 mod hostile;
 mod hub;

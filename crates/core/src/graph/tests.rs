@@ -350,6 +350,7 @@ fn as_stored(changes: &[&Forged]) -> Vec<Graph> {
             changes: graph.len(),
             bytes: 0,
             last_stamp: crate::clock::Stamp::ZERO,
+            authored: crate::authored::Authored::NEVER,
             snapshot_changes: covered,
             snapshot_bytes: 0,
         };

@@ -13,11 +13,13 @@ use super::Receipt;
 use super::input::{Load, SyncMessage};
 use super::retry::Retry;
 use crate::ChangeHash;
+use crate::authored::Authored;
 use crate::change::Change;
+use crate::collection::DocumentState;
 use crate::graph::{Graph, Orphans};
 use crate::id::{DocumentId, PeerId, SessionId, StorageId};
 use crate::life::{Life, LifeUpdate};
-use crate::sync::{PeerSync, Statement, View};
+use crate::sync::{Account, PeerSync, Statement, View};
 
 #[derive(Debug)]
 pub(super) struct Document {
@@ -32,6 +34,8 @@ pub(super) struct Document {
     pub(super) heads: Vec<ChangeHash>,
     /// Number of durable changes.
     pub(super) durable: u32,
+    /// When the durable changes say that it was last written to.
+    pub(super) authored: Authored,
     /// Bytes that a fresh peer would be sent, about.
     pub(super) payload_bytes: usize,
     /// Empty, but there, while the document is absent.
@@ -88,6 +92,7 @@ pub(super) enum Item {
     SetLocalOnly { local_only: bool, ticket: u64 },
     Replace { heads: Vec<ChangeHash>, changes: Vec<Change>, ticket: u64 },
     Life { session: SessionId, life: Life, _receipt: Receipt },
+    Account { session: SessionId, account: Account, _receipt: Receipt },
 }
 
 #[derive(Debug)]
@@ -112,6 +117,7 @@ pub(super) struct Replacing {
     pub(super) ticket: u64,
     /// The application's.
     pub(super) own_ticket: u64,
+    pub(super) authored: Authored,
     pub(super) graph: Box<Graph>,
 }
 
@@ -138,6 +144,8 @@ pub(super) struct Persisting {
     pub(super) ticket: u64,
     /// Number of changes once it is durable.
     pub(super) length: u32,
+    /// The latest time of its changes.
+    pub(super) authored: Authored,
     /// Where the changes came from.
     pub(super) origin: Origin,
     /// Local tickets whose changes were already under way, in this commit or an earlier one.
@@ -185,7 +193,9 @@ impl Item {
     /// The peer that speaks.
     pub(super) fn session(&self) -> Option<SessionId> {
         match self {
-            Self::Message { session, .. } | Self::Life { session, .. } => Some(*session),
+            Self::Message { session, .. } | Self::Life { session, .. } | Self::Account { session, .. } => {
+                Some(*session)
+            }
             Self::Local { .. }
             | Self::Watch
             | Self::Initiate { .. }
@@ -199,7 +209,7 @@ impl Item {
     fn only_asks_for(&self, session: SessionId) -> bool {
         match self {
             Self::Message { session: from, message, .. } => *from == session && !message.statement.with_changes,
-            Self::Initiate { session: with } => *with == session,
+            Self::Initiate { session: with } | Self::Account { session: with, .. } => *with == session,
             Self::Local { .. }
             | Self::Watch
             | Self::SetLife { .. }
@@ -235,6 +245,7 @@ impl Document {
             local_only: false,
             heads: Vec::new(),
             durable: 0,
+            authored: Authored::NEVER,
             payload_bytes: 0,
             graph: None,
             loading: None,
@@ -260,6 +271,12 @@ impl Document {
 
     pub(super) fn view(&self) -> View<'_> {
         View { heads: &self.heads, durable: self.durable, graph: self.graph.as_deref() }
+    }
+
+    /// As it is compared with peers.
+    pub(super) fn state(&self) -> DocumentState {
+        let (heads, authored) = (self.heads.clone(), self.authored);
+        DocumentState { heads, authored, life: self.life, local_only: self.local_only }
     }
 
     pub(super) fn is_deleted(&self) -> bool {
@@ -288,6 +305,7 @@ impl Document {
                         || !PeerSync::is_light(&message.statement, self.view()))
             }
             Item::Local { .. } => true,
+            Item::Account { .. } => !self.is_withheld(),
             Item::Watch
             | Item::Initiate { .. }
             | Item::SetLife { .. }

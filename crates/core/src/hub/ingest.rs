@@ -10,11 +10,13 @@ use super::document::{Awaiting, Item, Origin, Persisting, Presence};
 use super::retry::Retry;
 use super::{Event, Hub, Load, Loaded, Now, Outgoing, Output, Receipt, Remark, StoreFailure, SyncMessage};
 use crate::ChangeHash;
+use crate::authored::Authored;
 use crate::change::Change;
 use crate::graph::{Admission, Graph, Orphans};
 use crate::id::{DocumentId, SessionId};
 use crate::native::{NativeMessage, RefusalReason};
 use crate::storage::{Commit, Standing, Summary};
+use crate::sync::{Account, Statement};
 
 /// Between a read that failed and the next for what was asked; twice as long after each that fails too.
 const READ_RETRY: Duration = Duration::from_secs(1);
@@ -99,12 +101,14 @@ impl Hub {
         let mut orphans = document.orphans.take().unwrap_or_default();
         let before = graph.len();
         let mut remarks = Vec::new();
+        let mut authored = Authored::NEVER;
         let mut queue: std::collections::VecDeque<_> = changes.into_iter().map(|change| (origin, change)).collect();
         while let Some((from, change)) = queue.pop_front() {
             match graph.admit(&change, &limits) {
                 Ok(Admission::Known) => {}
                 Ok(Admission::Ready) => {
                     if graph.push(&change).is_ok() {
+                        authored = authored.max(Authored::at(change.time));
                         let freed = orphans.take_dependents(&change.hash).into_iter();
                         queue.extend(freed.map(|(session, change)| (Origin::Peer(session), change)));
                     }
@@ -120,17 +124,17 @@ impl Hub {
         document.graph = Some(graph);
         let last = remarks.last().map(|(_, _, remark)| remark.clone());
         if let Some((commit, length)) = commit {
-            self.persist(key, origin, commit, length);
+            self.persist(key, origin, commit, (length, authored));
         }
         self.tell_refusals(key, remarks);
         last
     }
 
-    fn persist(&mut self, key: u32, origin: Origin, commit: Commit, length: u32) {
+    fn persist(&mut self, key: u32, origin: Origin, commit: Commit, (length, authored): (u32, Authored)) {
         let ticket = self.next_ticket;
         self.next_ticket += 1;
         if let Some(document) = self.document(key) {
-            document.persisting.push_back(Persisting { ticket, length, origin, also: Vec::new() });
+            document.persisting.push_back(Persisting { ticket, length, authored, origin, also: Vec::new() });
         }
         self.outputs.push_back(Output::Persist { ticket, commit });
     }
@@ -170,7 +174,7 @@ impl Hub {
         if document.persisting.front().is_none_or(|front| front.ticket != ticket) {
             return;
         }
-        let Some(Persisting { length, origin, also, .. }) = document.persisting.pop_front() else { return };
+        let Some(Persisting { length, authored, origin, also, .. }) = document.persisting.pop_front() else { return };
         let before = document.durable;
         document.encoded.clear();
         if let Some(graph) = &mut document.graph {
@@ -180,6 +184,8 @@ impl Hub {
             document.payload_bytes += (before..length).filter_map(|n| graph.raw(n)).map(|raw| raw.len()).sum::<usize>();
         }
         document.presence = Presence::Stored;
+        document.authored = document.authored.max(authored);
+        self.tell_state(key);
         self.notify_durable(key, before, length, origin);
         for ticket in also {
             self.outputs.push_back(Output::Notify(Event::Saved { document: id.clone(), ticket }));
@@ -198,9 +204,9 @@ impl Hub {
 
     fn take_statement(&mut self, now: Now, key: u32, awaiting: Awaiting) {
         let Awaiting { session, statement, request, .. } = awaiting;
-        let heads = statement.heads.clone();
+        let (heads, accounts) = (statement.heads.clone(), self.accounts(session));
         let Some(document) = self.document(key) else { return };
-        document.peer_or_new(session);
+        document.peer_or_new(session).sync.speak_natively(accounts);
         let Ok(at) = document.peers.binary_search_by_key(&session, |peer| peer.session) else { return };
         let mut peer = std::mem::take(&mut document.peers[at].sync);
         peer.receive(document.view(), statement);
@@ -214,6 +220,31 @@ impl Hub {
             self.outputs.push_back(Output::Notify(event));
         }
         self.note_peer_heads(now, &id, session, heads);
+    }
+
+    /// A peer says which changes it has. Of a document that is not to be shown it says that as if of one that is not here.
+    pub(super) fn hear_account(&mut self, now: Now, key: u32, session: SessionId, account: Account) {
+        let present = self.sessions.contains_key(&session);
+        let Some(document) = self.document(key) else { return };
+        if document.is_withheld() || document.durable == 0 {
+            let heads = account.heads;
+            let statement = Statement { heads, need: Vec::new(), have: Vec::new(), flags: None, with_changes: false };
+            let (document, changes, refused) = (document.id.clone(), Vec::new(), Vec::new());
+            let message = SyncMessage { document, request: false, statement, changes, refused };
+            return self.handle_message(now, key, session, message, Receipt::default());
+        }
+        if !present {
+            return document.remove_peer(session);
+        }
+        let (id, heads) = (document.id.clone(), account.heads.clone());
+        document.peer_or_new(session);
+        let Ok(at) = document.peers.binary_search_by_key(&session, |peer| peer.session) else { return };
+        let mut peer = std::mem::take(&mut document.peers[at].sync);
+        peer.receive_account(document.view(), &account);
+        document.peers[at].sync = peer;
+        self.note_in_step(key, at, &heads);
+        self.note_peer_heads(now, &id, session, heads);
+        self.respond(now, key, session);
     }
 
     /// A server that has announced our heads has everything that is durable here: the application may let go of it.
@@ -326,6 +357,7 @@ impl Hub {
             Some(summary) => {
                 document.presence = Presence::Stored;
                 document.durable = summary.changes;
+                document.authored = summary.authored;
                 document.payload_bytes = payload_estimate(&summary);
                 document.heads = summary.heads;
             }
@@ -407,6 +439,11 @@ impl Hub {
                 }
                 // It comes again with the next connection.
                 Item::Life { session, .. } => {
+                    senders.insert(session);
+                    None
+                }
+                // What it asks is asked anew with the connection.
+                Item::Account { session, .. } => {
                     senders.insert(session);
                     None
                 }

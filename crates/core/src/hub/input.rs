@@ -11,6 +11,7 @@ use bytes::Bytes;
 use super::{OpenedDocuments, Receipt};
 use crate::ChangeHash;
 use crate::change::Change;
+use crate::collection::DocumentState;
 use crate::graph::{Graph, OrphanError, Refusal};
 use crate::id::{DocumentId, PeerId, SessionId, StorageId};
 use crate::life::{Life, LifeUpdate};
@@ -401,6 +402,13 @@ pub enum Output {
     AwaitDrain {
         /// The connection.
         session: SessionId,
+    },
+    /// A document is durably in this state: for the sets that are compared with peers.
+    State {
+        /// The document.
+        document: DocumentId,
+        /// As it is.
+        state: DocumentState,
     },
     /// Tell the application.
     Notify(Event),

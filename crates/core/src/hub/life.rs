@@ -5,6 +5,7 @@
 
 use super::document::{Deciding, Origin, Presence};
 use super::{Event, Hub, Now, Outgoing, Output, Remark, StoreFailure};
+use crate::authored::Authored;
 use crate::graph::Graph;
 use crate::id::{DocumentId, SessionId};
 use crate::life::{Life, LifeUpdate};
@@ -56,6 +57,8 @@ impl Hub {
         let Some(document) = self.document(key) else { return };
         let before = document.life.replace(life);
         let watched = document.watched;
+        self.tell_state(key);
+        let Some(document) = self.document(key) else { return };
         if let (Origin::Peer(session), LifeUpdate::Heard(heard)) = (origin, update)
             && let Some(peer) = document.peer(session)
         {
@@ -195,9 +198,11 @@ impl Hub {
         document.graph = Some(Box::new(Graph::new(hash_key)));
         document.heads.clear();
         (document.durable, document.payload_bytes) = (0, 0);
+        document.authored = Authored::NEVER;
         document.orphans = None;
         document.encoded.clear();
         document.peers.iter_mut().for_each(|peer| peer.in_step_at = 0);
+        self.tell_state(key);
         self.weigh(key);
         self.touch(now, key);
     }

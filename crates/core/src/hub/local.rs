@@ -27,6 +27,7 @@ impl Hub {
         self.touch(now, key);
         let Some(document) = self.document(key) else { return };
         let before = std::mem::replace(&mut document.local_only, decided.local_only);
+        self.tell_state(key);
         match (before, decided.local_only) {
             (false, true) => self.forget_conversations(key),
             (true, false) => self.ask_to_come_again(key),
@@ -121,7 +122,7 @@ impl Hub {
             }
             Plan::Wait(until) => return self.wake_at(key, until),
             // There is nothing that could be loaded.
-            Plan::Nothing | Plan::LoadGraph | Plan::Payload | Plan::StoredChanges(_) => return,
+            Plan::Nothing | Plan::Account | Plan::LoadGraph | Plan::Payload | Plan::StoredChanges(_) => return,
         };
         self.send(session, Outgoing::Sync { document: text, data });
     }

@@ -7,6 +7,7 @@ use super::document::{Presence, Replacing};
 use super::ingest::commit_of;
 use super::{Event, Hub, Now, Output, StoreFailure};
 use crate::ChangeHash;
+use crate::authored::Authored;
 use crate::change::Change;
 use crate::graph::{Admission, Graph};
 use crate::id::DocumentId;
@@ -15,6 +16,7 @@ use crate::sync::PeerSync;
 impl Hub {
     pub(super) fn replace(&mut self, key: u32, heads: &[ChangeHash], changes: &[Change], ticket: u64) {
         let (hash_key, limits) = (self.hash_key, self.limits.clone());
+        let authored = changes.iter().map(|change| Authored::at(change.time)).max().unwrap_or_default();
         let Some(document) = self.document(key) else { return };
         let id = document.id.clone();
         let moved = document.presence != Presence::Stored || !document.persisting.is_empty() || document.heads != heads;
@@ -31,17 +33,20 @@ impl Hub {
         let own_ticket = self.next_ticket;
         self.next_ticket += 1;
         if let Some(document) = self.document(key) {
-            document.replacing = Some(Replacing { ticket: own_ticket, own_ticket: ticket, graph });
+            document.replacing = Some(Replacing { ticket: own_ticket, own_ticket: ticket, authored, graph });
         }
         self.outputs.push_back(Output::Replace { ticket: own_ticket, commit });
     }
 
     /// The new history is durable: with everyone the conversation begins anew.
     pub(super) fn replaced(&mut self, now: Now, id: &DocumentId, ticket: u64) {
-        let Some((key, Replacing { own_ticket, mut graph, .. })) = self.take_replacing(id, ticket) else { return };
+        let Some((key, Replacing { own_ticket, authored, mut graph, .. })) = self.take_replacing(id, ticket) else {
+            return;
+        };
         let Some(document) = self.documents.get_mut(key as usize).and_then(Option::as_mut) else { return };
         graph.mark_durable(graph.len());
         (document.heads, document.durable) = (graph.heads(), graph.durable());
+        document.authored = authored;
         document.payload_bytes = graph.raw_bytes();
         document.graph = Some(graph);
         document.orphans = None;
@@ -58,6 +63,7 @@ impl Hub {
                 self.outputs.push_back(Output::Close { session: peer.session, reason });
             }
         }
+        self.tell_state(key);
         self.outputs.push_back(Output::Notify(Event::Saved { document: id.clone(), ticket: own_ticket }));
         self.weigh(key);
         self.touch(now, key);

@@ -12,6 +12,7 @@ use super::document::{Document, Presence};
 use super::{Hub, Load, Now, Outgoing, Output, Remark};
 use crate::ChangeHash;
 use crate::id::SessionId;
+use crate::native::NativeMessage;
 use crate::storage::Payload;
 use crate::sync::message::Version;
 use crate::sync::{self, Draft, Plan};
@@ -47,7 +48,7 @@ impl Hub {
             return;
         }
         self.retry_if_due(now, key, session);
-        let limits = &self.limits;
+        let (limits, accounts) = (&self.limits, self.accounts(session));
         let Some(document) = self.documents.get_mut(key as usize).and_then(Option::as_mut) else { return };
         let Ok(at) = document.peers.binary_search_by_key(&session, |peer| peer.session) else { return };
         if std::mem::take(&mut document.peers[at].unanswered_request) && document.durable == 0 {
@@ -55,6 +56,7 @@ impl Hub {
             let document = document.id.clone();
             return self.send(session, Outgoing::DocUnavailable { document });
         }
+        document.peers[at].sync.speak_natively(accounts);
         match document.peers[at].sync.plan(document.view(), document.orphans.as_deref(), limits, now.mono) {
             Plan::Nothing => {}
             Plan::Wait(until) => self.wake_at(key, until),
@@ -62,6 +64,7 @@ impl Hub {
             Plan::Payload => self.fetch(key),
             Plan::StoredChanges(hashes) => self.load_once(key, Load::Changes { session, hashes }),
             Plan::Send(draft) => self.send_draft(now, key, session, draft, &BTreeMap::new()),
+            Plan::Account => self.send_account(key, session),
             Plan::Reset => {
                 document.peers[at].sync.reset_sent();
                 let (text, data) = (document.text.clone(), sync::encode_reset(&document.heads));
@@ -109,6 +112,20 @@ impl Hub {
         let message =
             if asks { Outgoing::Request { document: id, data } } else { Outgoing::Sync { document: text, data } };
         self.send(session, message);
+    }
+
+    fn send_account(&mut self, key: u32, session: SessionId) {
+        let Some(document) = self.documents.get_mut(key as usize).and_then(Option::as_mut) else { return };
+        let (id, Some(graph)) = (document.id.clone(), document.graph.take()) else { return };
+        let account = document.peer(session).map(|peer| {
+            let account = peer.sync.account(&graph);
+            peer.sync.account_sent();
+            account
+        });
+        document.graph = Some(graph);
+        if let Some(account) = account {
+            self.send(session, Outgoing::Native(NativeMessage::Account { document: id, account }));
+        }
     }
 
     fn too_large(&mut self, key: u32, session: SessionId, bytes: usize) {

@@ -8,6 +8,7 @@ mod fanout;
 mod forgetting;
 mod life;
 mod local;
+mod native;
 mod opening;
 mod passing;
 mod reading;
@@ -22,9 +23,11 @@ use bytes::Bytes;
 
 use super::*;
 use crate::ChangeHash;
+use crate::authored::Authored;
 use crate::change::Change;
 use crate::chunk::{self, ChunkKind};
 use crate::clock::Stamp;
+use crate::collection::DocumentState;
 use crate::graph::Graph;
 use crate::id::{PeerId, ReplicaId};
 use crate::life::Life;
@@ -50,6 +53,8 @@ struct Stage {
     held: VecDeque<Output>,
     sent: BTreeMap<SessionId, Vec<Outgoing>>,
     told: Vec<Event>,
+    /// In which states documents became durable.
+    states: Vec<(DocumentId, DocumentState)>,
     refused: Vec<(Option<SessionId>, Remark)>,
     closed: Vec<SessionId>,
     awaiting_drain: Vec<SessionId>,
@@ -96,6 +101,7 @@ impl Stage {
             held: VecDeque::new(),
             sent: BTreeMap::new(),
             told: Vec::new(),
+            states: Vec::new(),
             refused: Vec::new(),
             closed: Vec::new(),
             awaiting_drain: Vec::new(),
@@ -156,6 +162,7 @@ impl Stage {
                     self.held.push_back(output);
                 }
                 Output::Send { session, message } => self.sent.entry(session).or_default().push(message),
+                Output::State { document, state } => self.states.push((document, state)),
                 Output::Notify(event) => self.told.push(event),
                 Output::Refused { session, remark, .. } => self.refused.push((session, remark)),
                 Output::Close { session, .. } => self.closed.push(session),
@@ -346,6 +353,7 @@ impl Stored {
             changes: self.changes.len() as u32,
             bytes: bytes(&self.changes),
             last_stamp: Stamp::ZERO,
+            authored: self.changes.iter().map(|change| Authored::at(change.time)).max().unwrap_or_default(),
             snapshot_changes: self.covered,
             snapshot_bytes: bytes(&self.changes[..self.covered as usize]),
         }

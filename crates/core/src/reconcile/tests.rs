@@ -296,7 +296,7 @@ fn an_empty_replica_learns_of_everything_within_the_limit_of_a_message() {
 #[test]
 fn a_digest_names_a_document_in_one_state_under_one_key() {
     let document = DocumentId::from_bytes(&[7; 16]).expect("16 bytes");
-    let of = |key: u8, heads: &[ChangeHash]| Element::of(&SetKey([key; 32]), Stamp::ZERO, &document, heads);
+    let of = |key: u8, heads: &[ChangeHash]| Element::of(&SetKey([key; 32]), Stamp::ZERO, &document, (heads, None));
     let heads = [ChangeHash([1; 32]), ChangeHash([2; 32])];
     let fields = [&[9; 32][..], &16_u32.to_be_bytes(), &[7; 16], &2_u32.to_be_bytes(), &[1; 32], &[2; 32]].concat();
     let golden: [u8; 32] = Sha256::digest(fields).into();

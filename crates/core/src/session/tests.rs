@@ -5,6 +5,8 @@
 
 mod payload;
 
+use std::time::Duration;
+
 use super::*;
 use crate::blob::{BlobHash, BlobMessage};
 use crate::clock::Stamp;
@@ -15,7 +17,11 @@ use crate::life::Life;
 const FIRST_SYNC: &[u8] = &[0x42, 0, 0, 1, 0, 0, 0, 2, 2, 0x84];
 
 fn local() -> LocalPeer {
-    LocalPeer { peer: PeerId::new("server").expect("a name"), storage: StorageId::new("store").expect("a name") }
+    LocalPeer {
+        peer: PeerId::new("server").expect("a name"),
+        storage: StorageId::new("store").expect("a name"),
+        native: 3,
+    }
 }
 
 fn at(millis: u64) -> Now {
@@ -104,7 +110,7 @@ fn a_join_is_answered_and_names_the_peer() {
     let bytes = (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).expect("digits"));
     let steps = session.receive(at(0), &bytes.collect());
     let [Step::Send(answer), Step::Joined(peer)] = &steps[..] else { panic!("{steps:?}") };
-    let metadata = PeerMetadata { storage_id: Some(local().storage), is_ephemeral: false, native: Some(2) };
+    let metadata = PeerMetadata { storage_id: Some(local().storage), is_ephemeral: false, native: Some(3) };
     let mut golden = Vec::new();
     let body = Body::Peer { metadata, selected_version: Some("1") };
     wire::encode("server", Some("cli"), &body, &mut golden);
@@ -288,7 +294,7 @@ fn kinds_of_message_that_others_add_are_ignored() {
 fn who_dials_joins_and_takes_the_answer() {
     let (mut session, first) = Session::dial(local(), Limits::default());
     let mut server = Session::accept(
-        LocalPeer { peer: PeerId::new("upstream").expect("a name"), storage: local().storage },
+        LocalPeer { peer: PeerId::new("upstream").expect("a name"), storage: local().storage, native: 3 },
         Limits::default(),
     );
     let steps = server.receive(at(0), &Bytes::from(first));
@@ -298,7 +304,7 @@ fn who_dials_joins_and_takes_the_answer() {
     let storage = Some(local().storage);
     assert_eq!(
         *peer,
-        PeerInfo { peer: PeerId::new("upstream").expect("a name"), storage, role: Role::Upstream, native: 2 }
+        PeerInfo { peer: PeerId::new("upstream").expect("a name"), storage, role: Role::Upstream, native: 3 }
     );
 }
 
@@ -337,7 +343,7 @@ fn every_outgoing_message_is_a_frame_to_the_peer_that_joined() {
     ];
     for (message, kind, sender) in messages {
         let mut out = Vec::new();
-        session.encode(&message, &mut out);
+        session.encode(Stamp::ZERO, &message, &mut out);
         let out = Bytes::from(out);
         let envelope = wire::decode(&out, &Limits::default()).expect("own frame");
         assert_eq!((envelope.message.kind(), envelope.sender, envelope.target), (kind, sender, Some("tab")));
@@ -357,24 +363,32 @@ fn the_native_extension_exists_for_peers_that_announced_it() {
         document: DocumentId::from_bytes(&[7; 16]).expect("16 bytes"),
         life: Life { stamp: Stamp::new(1, 0), replica: ReplicaId([1; 16]), deleted: true },
     };
-    let native = frame("tab", &Body::Native { data: life.encode() });
-    for (announced, spoken) in [(None, 0), (Some(0), 0), (Some(1), 1), (Some(2), 2), (Some(9), 2)] {
+    for (announced, spoken) in [(None, 0), (Some(0), 0), (Some(1), 1), (Some(2), 2), (Some(3), 3), (Some(9), 3)] {
         let mut session = Session::accept(local(), Limits::default());
         let metadata = PeerMetadata { storage_id: None, is_ephemeral: false, native: announced };
         session.receive(at(0), &frame("tab", &Body::Join { metadata, versions: None }));
         assert_eq!(session.peer().expect("joined").native, spoken);
-        let steps = session.receive(at(0), &native);
+        let stamp = Stamp::new(5, 5);
+        let mut receive = |data| session.receive(at(0), &frame("tab", &Body::Native { data }));
+        let mut steps = receive(life.encode_for(spoken, stamp));
         if spoken == 0 {
             assert!(steps.is_empty(), "{steps:?}");
             continue;
         }
-        assert!(matches!(&steps[..], [Step::Forward(PeerMessage::Native(heard))] if *heard == life), "{steps:?}");
+        assert!(
+            matches!(steps.pop(), Some(Step::Forward(PeerMessage::Native(heard))) if heard == life),
+            "the record is heard"
+        );
+        // A message of a peer that knows stamps begins with what its clock says.
+        let stamps = usize::from(spoken >= 3);
+        assert!(steps.iter().all(|step| matches!(step, Step::Observe(heard) if *heard == stamp)), "{steps:?}");
+        assert_eq!(steps.len(), stamps);
         let have = NativeMessage::Blob(BlobMessage::Have { hash: BlobHash([1; 32]), size: 1 });
-        let steps = session.receive(at(0), &frame("tab", &Body::Native { data: have.encode() }));
-        assert_eq!(steps.len(), usize::from(spoken >= 2), "blobs came up with the second version");
-        let unknown = frame("tab", &Body::Native { data: Bytes::from_static(&[250, 1]) });
-        assert!(session.receive(at(0), &unknown).is_empty(), "for a later version");
-        let steps = session.receive(at(0), &frame("tab", &Body::Native { data: Bytes::from_static(&[1, 1]) }));
+        let steps = receive(have.encode_for(spoken, stamp));
+        assert_eq!(steps.len() - stamps, usize::from(spoken >= 2), "blobs came up with the second version");
+        let unknown = Bytes::from_static(&[250, 1, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(receive(unknown).len(), stamps, "for a later version");
+        let steps = receive(Bytes::from_static(&[1, 1]));
         check_refused(&mut session, &steps, "native_malformed");
     }
 }

@@ -13,6 +13,7 @@ use automerge::{AutoCommit, ChangeHash, ROOT, ReadDoc};
 use bytes::Bytes;
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use syncline_core::authored::Authored;
 use syncline_core::clock::Stamp;
 use syncline_core::graph::Graph;
 use syncline_core::hub::{Hub, Input, Load, Loaded, Now, OpenedDocuments, Output, Receipt};
@@ -100,6 +101,7 @@ impl World {
         let local = LocalPeer {
             peer: PeerId::new("server").expect("a name"),
             storage: StorageId::new("store").expect("a name"),
+            native: syncline_core::native::VERSION,
         };
         let mut session = Session::accept(local, Limits::default());
         let mut join = Vec::new();
@@ -249,7 +251,7 @@ impl World {
                 Output::Send { session, message } => {
                     let Some(wire) = self.sessions.get_mut(&session) else { continue };
                     let mut frame = Vec::new();
-                    wire.session.encode(&message, &mut frame);
+                    wire.session.encode(Stamp::from_u64(1), &message, &mut frame);
                     wire.to_client.push_back(frame.clone());
                     self.check_durable(&Bytes::from(frame));
                 }
@@ -259,7 +261,7 @@ impl World {
                 Output::SetLife { .. } | Output::SetLocalOnly { .. } | Output::Replace { .. } => {
                     unreachable!("nobody deletes, withholds or rewrites here")
                 }
-                Output::Notify(_) => {}
+                Output::Notify(_) | Output::State { .. } => {}
             }
         }
     }
@@ -288,6 +290,7 @@ impl World {
                 Step::Forward(message) => {
                     self.handle(Input::Received { session: id, message, receipt: Receipt::default() })
                 }
+                Step::Observe(_) => {}
                 Step::Refused(offence) | Step::Close(offence) => panic!("an honest frame was refused: {offence}"),
                 Step::Send(_) | Step::Joined(_) => {}
             }
@@ -341,6 +344,7 @@ impl World {
             | Output::Replace { .. }
             | Output::AwaitDrain { .. }
             | Output::Notify(_)
+            | Output::State { .. }
             | Output::Refused { .. }
             | Output::Close { .. } => unreachable!("only store calls are under way"),
         }
@@ -460,6 +464,7 @@ impl Store {
             changes: self.changes.len() as u32,
             bytes: self.changes.iter().map(|bytes| bytes.len() as u64).sum(),
             last_stamp: Stamp::from_u64(1),
+            authored: self.changes.iter().filter_map(Authored::of_change).max().unwrap_or_default(),
             snapshot_changes: self.snapshot.as_ref().map_or(0, |(covered, ..)| *covered),
             snapshot_bytes: self.snapshot.as_ref().map_or(0, |(_, bytes, _)| bytes.len() as u64),
         }

@@ -152,7 +152,7 @@ impl Policy {
     }
 
     /// Those after one id, up to another.
-    fn range(
+    pub(crate) fn range(
         read: &Connection,
         after: Option<&DocumentId>,
         last: Option<&DocumentId>,

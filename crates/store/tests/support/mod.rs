@@ -13,7 +13,7 @@ use std::path::Path;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use automerge::transaction::Transactable;
+use automerge::transaction::{CommitOptions, Transactable};
 use automerge::{ActorId, Automerge, ROOT, ReadDoc};
 use bytes::Bytes;
 use syncline_core::ChangeHash;
@@ -45,7 +45,7 @@ impl Model {
         let mut transaction = author.transaction();
         transaction.put(ROOT, format!("key {}", self.number % 7), self.number).expect("a map");
         transaction.put(ROOT, "filler", noise(self.number, filler)).expect("a map");
-        transaction.commit();
+        transaction.commit_with(CommitOptions::default().with_time(1_700_000_000 + self.number as i64));
         let change = author.get_last_local_change().expect("just made");
         let bytes = Bytes::copy_from_slice(change.raw_bytes());
         self.journal.push((change.hash(), bytes.clone()));

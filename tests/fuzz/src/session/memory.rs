@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use syncline_core::ChangeHash;
+use syncline_core::authored::Authored;
 use syncline_core::change::Change;
 use syncline_core::clock::Stamp;
 use syncline_core::graph::Graph;
@@ -151,6 +152,7 @@ impl Stored {
             changes: self.changes.len() as u32,
             bytes: self.changes.iter().map(|bytes| bytes.len() as u64).sum(),
             last_stamp: Stamp::from_u64(1),
+            authored: self.changes.iter().filter_map(Authored::of_change).max().unwrap_or_default(),
             snapshot_changes: self.snapshot.as_ref().map_or(0, |snapshot| snapshot.covered),
             snapshot_bytes: self.snapshot.as_ref().map_or(0, |snapshot| snapshot.bytes.len() as u64),
         }

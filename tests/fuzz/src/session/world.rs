@@ -67,7 +67,7 @@ impl World {
         if self.sessions.len() >= SESSIONS_MAX {
             self.disconnect(0);
         }
-        let local = LocalPeer { peer: peer("server"), storage: storage(9) };
+        let local = LocalPeer { peer: peer("server"), storage: storage(9), native: syncline_core::native::VERSION };
         let id = SessionId(self.next_session);
         self.next_session += 1;
         let (session, body) = if how & 1 == 0 {
@@ -133,6 +133,7 @@ impl World {
                 Step::Forward(message) => {
                     self.input(Input::Received { session: id, message, receipt: Receipt::default() })
                 }
+                Step::Observe(_) => {}
                 Step::Refused(offence) => assert!(!offence.kind().is_empty()),
                 Step::Close(_) => self.close(id),
             }
@@ -209,6 +210,7 @@ impl World {
             | Output::Replace { .. }
             | Output::AwaitDrain { .. }
             | Output::Notify(_)
+            | Output::State { .. }
             | Output::Refused { .. }
             | Output::Close { .. } => unreachable!("only store calls are under way"),
         }
@@ -255,7 +257,7 @@ impl World {
             Output::Send { session, message } => {
                 let Some(connection) = self.sessions.get(&session) else { return };
                 let mut frame = Vec::new();
-                connection.encode(&message, &mut frame);
+                connection.encode(syncline_core::clock::Stamp::from_u64(1), &message, &mut frame);
                 self.sent_bytes += frame.len();
                 self.check_sent(session, &frame.into());
             }
@@ -270,7 +272,7 @@ impl World {
             }
             Output::SetLocalOnly { .. } | Output::Replace { .. } => unreachable!("nobody withholds or rewrites here"),
             Output::Refused { remark, .. } => assert!(!remark.kind().is_empty() && !remark.to_string().is_empty()),
-            Output::Notify(_) => {}
+            Output::Notify(_) | Output::State { .. } => {}
         }
     }
 

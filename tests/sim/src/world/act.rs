@@ -50,6 +50,7 @@ impl World {
                 Ok(())
             }
             Kind::Cut | Kind::HalfOpen | Kind::ClogDown | Kind::ClogUp => self.link_fails(kind, who),
+            Kind::Compare => self.compare_at_will(machine, value),
             Kind::Unclog => {
                 self.unclog();
                 Ok(())
@@ -195,6 +196,7 @@ impl World {
         for machine in 0..self.machines.len() {
             self.machines[machine].clocks.advance(millis);
             self.wake(machine)?;
+            self.wake_collection(machine)?;
             self.retry(machine)?;
         }
         Ok(())
@@ -261,6 +263,7 @@ impl World {
         self.note_lost_promises(machine);
         self.machines[machine].restart();
         self.check_promises_of(machine)?;
+        self.add_set(machine)?;
         self.start_app(machine)
     }
 

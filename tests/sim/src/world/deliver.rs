@@ -33,6 +33,8 @@ pub(crate) enum UnderWay {
     Answer(usize),
     /// A client speaks of what it has written.
     Speak(usize),
+    /// A machine reads its documents for a set.
+    Gather(usize),
 }
 
 impl World {
@@ -66,6 +68,7 @@ impl World {
                 (!disk.finished.is_empty(), UnderWay::Tell(number)),
                 (!machine.loads.is_empty(), UnderWay::Read(number)),
                 (!machine.answers.is_empty(), UnderWay::Answer(number)),
+                (!machine.gathering.is_empty(), UnderWay::Gather(number)),
             ];
             all.extend(stages.into_iter().filter_map(|(ready, stage)| ready.then_some(stage)));
         }
@@ -130,6 +133,7 @@ impl World {
                 self.life_told(machine, &answer);
                 self.input(machine, answer)
             }
+            UnderWay::Gather(machine) => self.gather(machine),
             UnderWay::Speak(client) => {
                 self.speak_of_edits(client);
                 Ok(())

@@ -8,11 +8,14 @@ use std::sync::Arc;
 use automerge::ChangeHash;
 use bytes::Bytes;
 use syncline_core::chunk;
-use syncline_core::hub::{Input, OpenedDocuments, Outgoing, Output, Receipt, Remark, Role};
-use syncline_core::id::SessionId;
+use syncline_core::clock::Stamp;
+use syncline_core::collection;
+use syncline_core::hub::{Input, OpenedDocuments, Outgoing, Output, PeerMessage, Receipt, Remark, Role};
+use syncline_core::id::{DocumentId, SessionId};
 use syncline_core::limits::Limits;
-use syncline_core::native::NativeMessage;
+use syncline_core::native::{self, NativeMessage};
 use syncline_core::session::{Offence, Step};
+use syncline_core::sync::Account;
 use syncline_core::sync::message::Message;
 
 use super::{Dialler, World};
@@ -75,6 +78,9 @@ impl World {
                     connection.awaiting_drain = true;
                 }
             }
+            Output::State { document, state } => {
+                self.collection_input(machine, collection::Input::Changed { document, state })?;
+            }
             Output::Notify(event) => self.event(machine, event)?,
             Output::Refused { session, remark, .. } => self.refused(machine, session, &remark)?,
             Output::Close { session, reason } => {
@@ -132,10 +138,13 @@ impl World {
                     format!("machine {machine} tells of {life:?}, and has stored {stored:?}")
                 });
             }
+            Outgoing::Native(NativeMessage::Account { document, account }) => {
+                return self.check_account(machine, document, account);
+            }
             Outgoing::DocUnavailable { .. }
             | Outgoing::Ephemeral { .. }
             // No hub speaks of blobs: the exchange beside the hubs does.
-            | Outgoing::Native(NativeMessage::Refused { .. } | NativeMessage::Blob(_))
+            | Outgoing::Native(NativeMessage::Refused { .. } | NativeMessage::Blob(_) | NativeMessage::Collection(_))
             | Outgoing::Error { .. } => return Ok(()),
         };
         self.log.note(machine, "send", data);
@@ -155,8 +164,26 @@ impl World {
                 format!("machine {machine} says {} of document {document}", describe(&message))
             });
         }
+        let peer = self.machines[machine].connections.get(&session).and_then(|connection| connection.session.peer());
+        let exact = peer.is_some_and(|peer| peer.native >= native::ACCOUNTS_SINCE);
+        let filters = message.have.iter().filter(|have| !have.bloom.is_empty()).count();
+        require(!exact || filters == 0, "no filter goes to a Syncline replica", || {
+            format!("machine {machine} sends one to {}", session.0)
+        })?;
         self.check_announced(machine, session, document, &message.heads)?;
         self.check_sent(machine, session, document, &message.changes)
+    }
+
+    /// What a machine says that it has is on its disk.
+    fn check_account(&self, machine: usize, document: &DocumentId, account: &Account) -> Checked {
+        let own = self.documents.iter().position(|own| own == document);
+        let machine_ = &self.machines[machine];
+        let stays = own.is_some_and(|own| machine_.knows_local_only.contains(&own));
+        require(!stays, "what stays here is not spoken of", || format!("machine {machine} gives {account:?}"))?;
+        let stored = machine_.disk.image.documents.get(document);
+        let mut listed = account.heads.iter().chain(&account.hashes);
+        let foreign = listed.find(|hash| !stored.is_some_and(|stored| stored.hashes.contains(*hash)));
+        require(foreign.is_none(), "announced is durable", || format!("machine {machine} claims to have {foreign:?}"))
     }
 
     /// What is announced is a state that the store went through, and none before the one announced last.
@@ -263,12 +290,24 @@ impl World {
                 machine_.connections.get_mut(&session).into_iter().for_each(|connection| connection.joined = true);
                 if let Some(replaced) = replaced {
                     self.close(machine, replaced);
-                    self.input(machine, Input::Disconnected { session: replaced })?;
+                    self.gone(machine, replaced)?;
                 }
+                let rounds = peer.native >= collection::message::SINCE;
                 self.input(machine, Input::Connected { session, peer, opened: OpenedDocuments::default() })?;
-                if role == Role::Upstream {
-                    self.offer_all(machine, session)?;
+                if rounds {
+                    self.joined_natively(machine, session, role)?;
                 }
+                if role == Role::Upstream {
+                    self.offer_or_compare(machine, session, rounds)?;
+                }
+            }
+            Step::Observe(stamp) => {
+                let machine = &mut self.machines[machine];
+                machine.disk.observe(stamp, machine.clocks.wall_ms);
+            }
+            Step::Forward(PeerMessage::Native(NativeMessage::Collection(message))) => {
+                let receipt = Receipt::new(Arc::clone(&self.machines[machine].receipts));
+                self.collection_input(machine, collection::Input::Received { session, message, receipt })?;
             }
             Step::Forward(message) => {
                 let receipt = Receipt::new(Arc::clone(&self.machines[machine].receipts));
@@ -292,8 +331,10 @@ impl World {
 
     /// Writes a connection's queue, says so, and ends the connection if that is due.
     pub(super) fn write(&mut self, machine: usize, session: SessionId) -> Checked {
-        let Some(connection) = self.machines[machine].connections.get_mut(&session) else { return Ok(()) };
-        let frames = take_frames(connection);
+        let machine_ = &mut self.machines[machine];
+        let Some(connection) = machine_.connections.get_mut(&session) else { return Ok(()) };
+        let stamp = machine_.disk.tick(machine_.clocks.wall_ms);
+        let frames = take_frames(connection, stamp);
         let (closing, drained) = (connection.closing, std::mem::take(&mut connection.awaiting_drain));
         let upward = session.0 % 2 == 1;
         if let Some(link) = self.links.get_mut(&(session.0 / 2)) {
@@ -311,13 +352,13 @@ impl World {
     }
 }
 
-fn take_frames(connection: &mut Connection) -> Vec<Bytes> {
+fn take_frames(connection: &mut Connection, stamp: Stamp) -> Vec<Bytes> {
     let Connection { outbox, session, .. } = connection;
     let frames = outbox.drain(..).map(|queued| match queued {
         Queued::Frame(frame) => frame,
         Queued::Message(message) => {
             let mut frame = Vec::new();
-            session.encode(&message, &mut frame);
+            session.encode(stamp, &message, &mut frame);
             Bytes::from(frame)
         }
     });

@@ -5,7 +5,6 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use syncline_core::hub::Input;
 use syncline_core::id::SessionId;
 use syncline_core::session::Session;
 use syncline_core::wire::{self, Body, PeerMetadata};
@@ -144,7 +143,7 @@ impl World {
         if let Some(peer) = connection.session.peer() {
             machine_.roster.leave(&peer.peer, session);
         }
-        if connection.joined { self.input(machine, Input::Disconnected { session }) } else { Ok(()) }
+        if connection.joined { self.gone(machine, session) } else { Ok(()) }
     }
 
     /// A machine's process is gone with all its ends; the other ends find out later.

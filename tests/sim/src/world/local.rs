@@ -23,8 +23,9 @@ fn broken(detail: String) -> Violation {
 }
 
 impl World {
-    /// Every machine that dials another has an application that watches all documents.
+    /// Every machine that dials another has an application that watches all documents; each has a set of them.
     pub(super) fn start_apps(&mut self) -> Checked {
+        (0..self.machines.len()).try_for_each(|machine| self.add_set(machine))?;
         (1..self.machines.len()).try_for_each(|machine| self.start_app(machine))
     }
 

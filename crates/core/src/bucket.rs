@@ -1,0 +1,32 @@
+//! A token bucket: so many at once, and so many a second in the long run.
+//!
+//! Owns: the arithmetic. Must not: read a clock. Next: `session.rs`, `collection.rs`.
+
+use std::time::Duration;
+
+#[derive(Debug)]
+pub(crate) struct Bucket {
+    per_second: f64,
+    full: f64,
+    tokens: f64,
+    filled_at: Duration,
+}
+
+impl Bucket {
+    /// A full bucket.
+    pub(crate) fn new(per_second: f64, full: f64) -> Self {
+        Self { per_second, full, tokens: full, filled_at: Duration::ZERO }
+    }
+
+    /// Takes one, if there is one.
+    pub(crate) fn take(&mut self, now: Duration) -> bool {
+        let elapsed = now.saturating_sub(self.filled_at).as_secs_f64();
+        self.tokens = (self.tokens + elapsed * self.per_second).min(self.full);
+        self.filled_at = now;
+        let taken = self.tokens >= 1.0;
+        if taken {
+            self.tokens -= 1.0;
+        }
+        taken
+    }
+}
