@@ -15,7 +15,7 @@ use rusqlite::backup::{Backup, StepResult};
 use crate::check::{CheckReport, check};
 use crate::error::StoreError;
 use crate::ground::System;
-use crate::schema;
+use crate::schema::{self, Home};
 
 /// Pages copied between two reports of progress: 4 MiB of them.
 const PAGES: i32 = 1_024;
@@ -52,6 +52,16 @@ pub fn restore(backup: &Path, directory: &Path, progress: impl FnMut(Progress)) 
     let to = schema::database_in(directory);
     let source = schema::open_file_for_check(backup, Arc::new(System))?.connection;
     copy(&source, &to, progress)
+}
+
+/// Gives back the room that removed and rewritten rows leave in the file. The store must not be in use.
+///
+/// # Errors
+/// [`StoreError::InUse`]; all of opening a store; [`StoreError::DiskFull`]: it needs as much room again for a while.
+pub fn vacuum(directory: &Path) -> Result<(), StoreError> {
+    let home = Home::enter(directory, Arc::new(System))?;
+    let connection = home.open_writer(true, None)?;
+    connection.execute_batch("VACUUM; PRAGMA wal_checkpoint(TRUNCATE)").map_err(StoreError::from_write)
 }
 
 fn copy(source: &Connection, to: &Path, mut progress: impl FnMut(Progress)) -> Result<CheckReport, StoreError> {

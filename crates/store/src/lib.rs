@@ -11,7 +11,7 @@
 //! which documents are deleted, `blob` the attachments, `recover` what a start makes of the log, `authored` what sets of documents are made from, `read` the readers, `checkpoint` and
 //! `compact` the threads in the background, `store/selection.rs` what is wanted of documents beside their changes,
 //! `store/driven.rs` a store without threads, [`check()`] the verification of a
-//! whole file, [`backup`](mod@backup) copies of one.
+//! whole file, [`backup`](mod@backup) copies of one, [`stats()`] what one holds.
 //! docs/store.md says what is durable when.
 
 mod authored;
@@ -32,6 +32,7 @@ mod record;
 mod recover;
 mod reindex;
 mod schema;
+mod stats;
 pub mod store;
 mod writer;
 
@@ -39,4 +40,5 @@ pub use check::{CheckReport, check, check_on};
 pub use error::StoreError;
 pub use life::LifeEntry;
 pub use store::selection::{Offer, Policy};
+pub use stats::{Stats, stats};
 pub use store::{Driven, Options, Store};

@@ -299,6 +299,15 @@ impl Store {
         self.inner.readers.read(|read| read::payload(read, id, unfolded.as_ref()))
     }
 
+    /// When each change of a document was committed here, in the order of [`Store::graph`].
+    ///
+    /// # Errors
+    /// As [`Store::payload`].
+    pub fn stamps(&self, id: &DocumentId) -> Result<Vec<Stamp>, StoreError> {
+        let unfolded = self.unfolded(id)?;
+        self.inner.readers.read(|read| read::stamps(read, id, unfolded.as_ref()))
+    }
+
     /// The raw chunks of these changes, in the order asked for. Those under the snapshot cost decoding it.
     ///
     /// # Errors

@@ -60,6 +60,21 @@ impl From<ContentError> for ApiError {
     }
 }
 
+/// For those who ask without HTTP.
+impl std::fmt::Display for ApiError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Bad(words) | Self::Conflict(words) | Self::Unshowable(words) | Self::Failed(words) => f.write_str(words),
+            Self::NotFound => f.write_str("there is no such document"),
+            Self::Deleted => f.write_str("the document is deleted"),
+            Self::NotAsExpected => f.write_str("the document has other heads than expected"),
+            Self::UnknownKind(known) => write!(f, "the content type is not {known}"),
+            Self::Busy => f.write_str("too much is under way, or the store was closed"),
+            Self::Answered(response) => write!(f, "refused with {}", response.status()),
+        }
+    }
+}
+
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let (status, kind, message) = match self {

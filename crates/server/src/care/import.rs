@@ -19,10 +19,11 @@ use syncline_core::id::DocumentId;
 use syncline_core::limits::Limits;
 use syncline_core::loader::Loader;
 use syncline_replica::{Options, Replica};
+use tokio::task::JoinHandle;
 
 use super::source::{self, Found, Layout, SourceError};
 use crate::api::Tickets;
-use crate::server::ServerError;
+use crate::server::{ServerError, open_store};
 
 /// Documents under way at one time.
 const UNDER_WAY: usize = 32;
@@ -87,13 +88,7 @@ impl Import {
         loader: Arc<dyn Loader>,
         mut progress: impl FnMut(),
     ) -> Result<Imported, ServerError> {
-        let options = syncline_store::Options { loader: Arc::clone(&loader), ..syncline_store::Options::default() };
-        let data = data.to_owned();
-        let store = crate::server::open_store(data, options).await?;
-        let (replica, news) = Replica::start(store, Options::default());
-        let tickets = Arc::new(Tickets::default());
-        let hearing = Arc::clone(&tickets);
-        let hearing = tokio::spawn(async move { hearing.hear(news).await });
+        let intake = Intake::open(data, Arc::clone(&loader)).await?;
         let mut imported = Imported { strange: self.strange, ..Imported::default() };
         let Self { found, done, list, .. } = self;
         let (earlier, found): (Vec<_>, Vec<_>) = found.into_iter().partition(|(id, _)| done.contains(id));
@@ -102,9 +97,9 @@ impl Import {
         earlier.iter().for_each(|_| progress());
         let mut list_of_done = OpenOptions::new().append(true).create(true).open(&list).ok();
         let taking = stream::iter(found).map(|(id, files)| {
-            let (replica, tickets, loader) = (replica.clone(), Arc::clone(&tickets), Arc::clone(&loader));
+            let (intake, loader) = (&intake, Arc::clone(&loader));
             async move {
-                let taken = take(&replica, &tickets, loader, id.clone(), files).await;
+                let taken = intake.take_files(id.clone(), files, loader).await;
                 (id, taken)
             }
         });
@@ -120,27 +115,53 @@ impl Import {
             }
             progress();
         }
-        replica.stop().await;
-        hearing.abort();
+        intake.close().await;
         let _ = fs::remove_file(&list);
         Ok(imported)
     }
 }
 
-async fn take(
-    replica: &Replica,
-    tickets: &Tickets,
-    loader: Arc<dyn Loader>,
-    id: DocumentId,
-    files: Vec<PathBuf>,
-) -> Result<(), String> {
-    let limits = replica.limits().clone();
-    let decoding = tokio::task::spawn_blocking(move || decode(&files, &*loader, &limits));
-    let changes = decoding.await.map_err(|panic| panic.to_string())??;
-    if changes.is_empty() {
-        return Err("its files hold no change".to_owned());
+/// A store that takes documents in through the engine, without a listener.
+pub(super) struct Intake {
+    replica: Replica,
+    tickets: Arc<Tickets>,
+    hearing: JoinHandle<()>,
+}
+
+impl Intake {
+    pub(super) async fn open(data: &Path, loader: Arc<dyn Loader>) -> Result<Self, ServerError> {
+        let options = syncline_store::Options { loader, ..syncline_store::Options::default() };
+        let store = open_store(data.to_owned(), options).await?;
+        let (replica, news) = Replica::start(store, Options::default());
+        let tickets = Arc::new(Tickets::default());
+        let heard = Arc::clone(&tickets);
+        let hearing = tokio::spawn(async move { heard.hear(news).await });
+        Ok(Self { replica, tickets, hearing })
     }
-    tickets.wait(|| replica.change(id, changes)).await.map_err(|error| error.to_string())
+
+    pub(super) fn limits(&self) -> &Limits {
+        self.replica.limits()
+    }
+
+    /// Takes changes in; they are durable afterwards.
+    pub(super) async fn take(&self, id: DocumentId, changes: Vec<Change>) -> Result<(), String> {
+        self.tickets.wait(|| self.replica.change(id, changes)).await.map_err(|error| error.to_string())
+    }
+
+    async fn take_files(&self, id: DocumentId, files: Vec<PathBuf>, loader: Arc<dyn Loader>) -> Result<(), String> {
+        let limits = self.limits().clone();
+        let decoding = tokio::task::spawn_blocking(move || decode(&files, &*loader, &limits));
+        let changes = decoding.await.map_err(|panic| panic.to_string())??;
+        if changes.is_empty() {
+            return Err("its files hold no change".to_owned());
+        }
+        self.take(id, changes).await
+    }
+
+    pub(super) async fn close(self) {
+        self.replica.stop().await;
+        self.hearing.abort();
+    }
 }
 
 fn decode(files: &[PathBuf], loader: &dyn Loader, limits: &Limits) -> Result<Vec<Change>, String> {
