@@ -7,6 +7,7 @@
 //! A document goes through one inbox, in order of arrival. What the inbox needs from the store (a summary, the graph)
 //! is asked for and the inbox waits; other documents go on.
 
+mod access;
 mod connection;
 mod document;
 mod ingest;
@@ -22,6 +23,7 @@ mod retry;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
+use crate::access::Permissions;
 use crate::id::{DocumentId, SessionId, StorageId};
 use crate::limits::Limits;
 use crate::native::{self, NativeMessage};
@@ -92,6 +94,9 @@ impl Hub {
         match input {
             Input::Connected { session, peer, opened } => self.connect(session, peer, opened),
             Input::Received { session, message, receipt } => self.receive(now, session, message, receipt),
+            Input::AccessChanged { session, access } => self.access_changed(now, session, access),
+            Input::Decided { session, document, may } => self.decided(now, session, &document, may),
+            Input::Reconsider { session } => self.reconsider(session),
             Input::Local { document, changes, ticket } => {
                 self.enqueue(now, &document, Item::Local { changes, ticket });
             }
@@ -175,15 +180,19 @@ impl Hub {
         }
     }
 
-    fn receive(&mut self, now: Now, session: SessionId, message: PeerMessage, receipt: Receipt) {
-        if !self.sessions.contains_key(&session) {
-            return;
-        }
+    /// Takes in what the sender may say.
+    fn receive_permitted(
+        &mut self,
+        now: Now,
+        session: SessionId,
+        message: PeerMessage,
+        (may, receipt): (Permissions, Receipt),
+    ) {
         match message {
             PeerMessage::Sync(message) => {
                 let document = message.document.clone();
                 if self.may_open(session, &document) {
-                    self.enqueue(now, &document, Item::Message { session, message, receipt });
+                    self.enqueue(now, &document, Item::Message { session, message, may, receipt });
                 }
             }
             PeerMessage::DocUnavailable { document } => self.unavailable(now, session, document),
@@ -194,15 +203,21 @@ impl Hub {
                     self.note_remote_heads(&document, session, entry);
                 }
             }
-            PeerMessage::Native(message) => self.receive_native(now, session, message, receipt),
+            PeerMessage::Native(message) => self.receive_native(now, session, message, (may, receipt)),
         }
     }
 
-    fn receive_native(&mut self, now: Now, session: SessionId, message: NativeMessage, receipt: Receipt) {
+    fn receive_native(
+        &mut self,
+        now: Now,
+        session: SessionId,
+        message: NativeMessage,
+        (may, receipt): (Permissions, Receipt),
+    ) {
         match message {
             NativeMessage::Life { document, life } => {
                 if self.may_open(session, &document) {
-                    self.enqueue(now, &document, Item::Life { session, life, _receipt: receipt });
+                    self.enqueue(now, &document, Item::Life { session, life, may, _receipt: receipt });
                 }
             }
             NativeMessage::Account { document, account } => {
@@ -216,10 +231,9 @@ impl Hub {
                 self.outputs.push_back(Output::Notify(Event::Refused { document, session, hash, reason, words }));
             }
             NativeMessage::Refused { .. } => {}
-            // The shell hands these to the exchange: no hub has a part of a blob.
-            NativeMessage::Blob(_) => {}
-            // Likewise to the collection: no hub has more than a part of it.
-            NativeMessage::Collection(_) => {}
+            NativeMessage::Access { .. } => self.offer_again(now, session),
+            // The shell takes these: no hub has a part of a blob, more than a part of the collection, or knows a token.
+            NativeMessage::Blob(_) | NativeMessage::Collection(_) | NativeMessage::Token(_) => {}
         }
     }
 
@@ -271,14 +285,16 @@ impl Hub {
 
     fn handle_item(&mut self, now: Now, key: u32, item: Item) {
         match item {
-            Item::Message { session, message, receipt } => self.handle_message(now, key, session, *message, receipt),
+            Item::Message { session, message, may, receipt } => {
+                self.handle_message(now, key, session, *message, (may, receipt));
+            }
             Item::Local { changes, ticket } => self.handle_local(now, key, changes, ticket),
             Item::Watch => self.watch(now, key),
             Item::Initiate { session } => self.initiate(now, key, session),
             Item::Replace { heads, changes, ticket } => self.replace(key, &heads, &changes, ticket),
             Item::SetLife { deleted, ticket } => self.decide(key, deleted, ticket),
             Item::SetLocalOnly { local_only, ticket } => self.withhold(key, local_only, ticket),
-            Item::Life { session, life, .. } => self.hear_life(now, key, session, life),
+            Item::Life { session, life, may, .. } => self.hear_life(now, key, session, life, may),
             Item::Account { session, account, .. } => self.hear_account(now, key, session, account),
         }
     }

@@ -96,6 +96,8 @@ pub struct PeerSync {
     reset_told: bool,
     supports_v2: bool,
     read_only: bool,
+    /// The peer may not write: nothing is asked of it.
+    asks_nothing: bool,
     /// It gives accounts of what it has by hash: see `account.rs`.
     natively: bool,
     accounting: Accounting,
@@ -215,6 +217,11 @@ impl PeerSync {
         if self.refused.len() < REFUSED_MAX && !self.refused.contains(&hash) {
             self.refused.push(hash);
         }
+    }
+
+    /// Whether the peer may write. What may not be taken from it is not asked for.
+    pub fn set_writable(&mut self, writable: bool) {
+        self.asks_nothing = !writable;
     }
 
     /// What to send at `now`, if anything.
@@ -404,6 +411,9 @@ impl PeerSync {
 
     /// Heads of the peer that nothing here accounts for, and the missing dependencies of waiting changes.
     fn need(&self, graph: &Graph, orphans: Option<&Orphans>) -> Vec<ChangeHash> {
+        if self.asks_nothing {
+            return Vec::new();
+        }
         let waiting = |hash: &ChangeHash| orphans.is_some_and(|orphans| orphans.contains(hash));
         let mut need: Vec<_> = self.unknown_heads.iter().filter(|head| !waiting(head)).copied().collect();
         if !self.unknown_heads.is_empty() {

@@ -118,9 +118,14 @@ impl Credentials {
         Self { token: Arc::new(token) }
     }
 
+    /// A token.
+    pub(crate) async fn token(&self) -> Result<String, String> {
+        (self.token)().await
+    }
+
     /// The header's value.
     async fn bearer(&self) -> Result<HeaderValue, String> {
-        let token = (self.token)().await.map_err(|error| format!("there is no token for it: {error}"))?;
+        let token = self.token().await.map_err(|error| format!("there is no token for it: {error}"))?;
         let mut value = HeaderValue::from_str(&format!("Bearer {token}"))
             .map_err(|_| "the token for it has characters that a header cannot have".to_owned())?;
         value.set_sensitive(true);
@@ -197,14 +202,16 @@ async fn dial_once(
     let left = CONNECT_TIMEOUT.saturating_sub(began.elapsed());
     if !server.encrypted {
         let socket = tokio::time::timeout(left, upgrade(replica, request, stream)).await.map_err(late)??;
-        return Ok(connection::dialled(Arc::clone(replica), socket, server.clone()).await);
+        let server = (server.clone(), options.credentials.clone());
+        return Ok(connection::dialled(Arc::clone(replica), socket, server).await);
     }
     let connect = async {
         let stream = tls::encrypt(&options.trust, server.host(), stream).await?;
         upgrade(replica, request, stream).await
     };
     let socket = tokio::time::timeout(left, connect).await.map_err(late)??;
-    Ok(connection::dialled(Arc::clone(replica), socket, server.clone()).await)
+    let server = (server.clone(), options.credentials.clone());
+    Ok(connection::dialled(Arc::clone(replica), socket, server).await)
 }
 
 /// Makes a websocket of a stream to a server.

@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use syncline_core::ChangeHash;
+use syncline_core::access::{Access, Permissions};
 use syncline_core::blob::{self, exchange, exchange::Exchange};
 use syncline_core::change::Change;
 use syncline_core::collection::{self, Collection};
@@ -24,6 +25,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::Instant;
 
+use crate::authority::{Authority, Open};
 use crate::blobs::{self, BlobHandle};
 use crate::collection::CollectionHandle;
 use crate::connection;
@@ -46,6 +48,8 @@ pub struct Options {
     pub peer: PeerId,
     /// Longest that a stop waits for connections to take what is queued for them.
     pub stop_timeout: Duration,
+    /// Who decides what peers that dial may do. Default: they may do everything.
+    pub authority: Arc<dyn Authority>,
 }
 
 impl Default for Options {
@@ -54,7 +58,13 @@ impl Default for Options {
         let random: [u8; 8] = rand::random();
         let name: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
         let peer = PeerId::new(&format!("syncline-{name}")).expect("a short name is a peer id");
-        Self { limits: Limits::default(), shards, peer, stop_timeout: Duration::from_secs(5) }
+        Self {
+            limits: Limits::default(),
+            shards,
+            peer,
+            stop_timeout: Duration::from_secs(5),
+            authority: Arc::new(Open),
+        }
     }
 }
 
@@ -112,6 +122,7 @@ pub(crate) struct Inner {
     pub(crate) started: Instant,
     pub(crate) heavy: Semaphore,
     pub(crate) blobs: BlobHandle,
+    pub(crate) authority: Arc<dyn Authority>,
     pub(crate) collection: CollectionHandle,
     /// Turns true when shards are to end.
     pub(crate) stop: watch::Sender<bool>,
@@ -149,6 +160,7 @@ impl Replica {
             started: Instant::now(),
             heavy: Semaphore::new(HEAVY_DECODES_MAX),
             blobs,
+            authority: options.authority,
             collection,
             stop: watch::Sender::new(false),
             quiet: watch::Sender::new(false),
@@ -190,12 +202,31 @@ impl Replica {
         (Self { inner }, receiver)
     }
 
-    /// Serves a peer that has dialled, until its connection ends.
+    /// Serves a peer that has dialled and may do everything, until its connection ends.
     pub async fn serve<S>(&self, stream: S)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        connection::accept(Arc::clone(&self.inner), stream).await;
+        connection::accept(Arc::clone(&self.inner), stream, Some(Access::full())).await;
+    }
+
+    /// Serves a peer of which is known what it may do; without that, it has to present something in its join.
+    pub async fn serve_entrant<S>(&self, stream: S, entrant: Option<Access>)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        connection::accept(Arc::clone(&self.inner), stream, entrant).await;
+    }
+
+    /// Has every connection look anew at whether its peer still may do what it does: a key was withdrawn, for example.
+    pub fn reconsider_access(&self) {
+        self.inner.all_outboxes().iter().for_each(|outbox| outbox.reconsider());
+    }
+
+    /// Who decides what peers may do.
+    #[must_use]
+    pub fn authority(&self) -> &Arc<dyn Authority> {
+        &self.inner.authority
     }
 
     /// Keeps a connection to a server, until the returned handle is dropped.
@@ -368,7 +399,8 @@ impl Inner {
             PeerMessage::DocUnavailable { document }
             | PeerMessage::Ephemeral { document, .. }
             | PeerMessage::RemoteHeads { document, .. } => document.clone(),
-            PeerMessage::RemoteSubscription { .. } => {
+            PeerMessage::RemoteSubscription { .. }
+            | PeerMessage::Native(NativeMessage::Access { .. } | NativeMessage::Token(_)) => {
                 for shard in self.shards() {
                     let (message, receipt) = (message.clone(), receipt.clone());
                     shard.send(Input::Received { session, message, receipt });
@@ -412,8 +444,27 @@ impl Inner {
         }
         if peer.native >= collection::message::SINCE {
             self.collection.send(collection::Input::Connected { session, role: peer.role });
+            if peer.role == Role::Downstream {
+                self.allow_rounds(session, &peer.access);
+            }
         }
         self.tell(News::Joined { session, peer: peer.clone(), server: server.cloned() });
+    }
+
+    /// A peer may do something else than before.
+    pub(crate) fn change_access(&self, session: SessionId, access: &Access) {
+        for shard in self.shards() {
+            shard.send(Input::AccessChanged { session, access: access.clone() });
+        }
+        self.allow_rounds(session, access);
+    }
+
+    /// A round tells about all documents: it is for those who may read all.
+    fn allow_rounds(&self, session: SessionId, access: &Access) {
+        let reads_all = access.everywhere().include(Permissions::READ);
+        let scope = if reads_all { collection::Scope::Own } else { collection::Scope::Nothing };
+        let set = collection::SetName::of_documents();
+        self.collection.send(collection::Input::Allow { session, set, scope });
     }
 
     /// A connection has ended.

@@ -25,6 +25,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
+use crate::access::{Gate, KeyError, Rules};
 use crate::api::Api;
 use crate::{blobs, routes};
 
@@ -42,6 +43,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// The directory with the store; made if it is not there.
     pub data: PathBuf,
+    /// Who may do what.
+    pub rules: Rules,
     /// Bounds on what peers may do.
     pub limits: Limits,
     /// Who builds documents that peers have sent.
@@ -58,6 +61,7 @@ pub struct Server {
     address: SocketAddr,
     shared: Arc<Shared>,
     accepting: JoinHandle<()>,
+    keeping: JoinHandle<()>,
 }
 
 /// Why a server does not start.
@@ -66,6 +70,20 @@ pub enum ServerError {
     /// The store cannot be opened. **State:** nothing was changed. **Do:** as the message says.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Everybody who reaches the address could do everything, and nobody has said that this is meant so. **State:** nothing
+    /// was changed. **Do:** as the message says.
+    #[error(
+        "{address} can be reached by other machines, and nothing says who may do what: give a key for tokens with \
+         --token-key (and make one with `syncline-server token new-key`), or --access-url, or say with --open that everybody \
+         who reaches it may read and write everything"
+    )]
+    Unprotected {
+        /// The address.
+        address: SocketAddr,
+    },
+    /// A key for tokens cannot be used. **State:** nothing was changed. **Do:** as the message says.
+    #[error(transparent)]
+    Key(#[from] KeyError),
     /// The address cannot be listened on. **State:** the store was opened and closed again.
     /// **Do:** choose another address, or end what listens there.
     #[error("cannot listen on {address}: {source}")]
@@ -84,6 +102,7 @@ pub(crate) struct Shared {
     pub(crate) registry: Registry,
     pub(crate) address: SocketAddr,
     pub(crate) data: PathBuf,
+    pub(crate) gate: Arc<Gate>,
     /// Blobs that are being put at this time.
     pub(crate) uploads: Semaphore,
     /// Bytes of all blobs, as of the last look.
@@ -98,6 +117,7 @@ impl Server {
     /// [`ServerError`] if either cannot be done.
     pub async fn start(config: Config) -> Result<Self, ServerError> {
         let listen = config.listen;
+        protected(&config)?;
         let listener = bind(listen).and_then(|listener| Ok((listener.local_addr()?, listener)));
         let (address, listener) = listener.map_err(|source| ServerError::Listen { address: listen, source })?;
         Self::start_on(Tcp(listener), Config { listen: address, ..config }).await
@@ -111,12 +131,14 @@ impl Server {
     where
         L: Listener<Addr = SocketAddr>,
     {
-        let Config { listen: address, data, limits, loader, viewer, deleted_keep } = config;
+        protected(&config)?;
+        let Config { listen: address, data, rules, limits, loader, viewer, deleted_keep } = config;
+        let gate = Arc::new(Gate::new(rules)?);
         let blob_bytes_max = Some(limits.blobs_bytes_max);
         let options =
             syncline_store::Options { loader, deleted_keep, blob_bytes_max, ..syncline_store::Options::default() };
         let store = open_store(data.clone(), options).await?;
-        let (replica, news) = Replica::start(store, Options { limits, ..Options::default() });
+        let (replica, news) = Replica::start(store, Options { limits, authority: gate.clone(), ..Options::default() });
         let mut registry = Registry::with_prefix("syncline");
         replica.metrics().register(&mut registry);
         let blobs_stored = Gauge::default();
@@ -127,11 +149,12 @@ impl Server {
         let api = Api::new(viewer, view_failures);
         let feeds = Arc::clone(&api.feeds);
         replica.store().on_committed(move |committed| feeds.note(committed));
-        let shared = Arc::new(Shared { replica, registry, address, data, uploads, blobs_stored, api });
+        let shared = Arc::new(Shared { replica, registry, address, data, gate, uploads, blobs_stored, api });
         let hearing = Arc::clone(&shared);
         tokio::spawn(async move { hearing.api.tickets.hear(news).await });
+        let keeping = tokio::spawn(Arc::clone(&shared.gate).keep_current(shared.replica.clone()));
         let accepting = tokio::spawn(accept(listener, Arc::clone(&shared)));
-        Ok(Self { address, shared, accepting })
+        Ok(Self { address, shared, accepting, keeping })
     }
 
     /// Where it listens.
@@ -146,12 +169,28 @@ impl Server {
         &self.shared.replica
     }
 
+    /// Reads keys again, whether they have changed or not.
+    pub fn reload(&self) {
+        self.shared.gate.reload();
+        self.shared.replica.reconsider_access();
+    }
+
     /// Accepts nothing more, makes durable what has come, acknowledges it, closes the connections and the store.
     pub async fn stop(self) {
         self.accepting.abort();
+        self.keeping.abort();
         self.shared.api.end();
         self.shared.replica.stop().await;
     }
+}
+
+/// An address beyond this machine is for those who have said who may do what.
+fn protected(config: &Config) -> Result<(), ServerError> {
+    let Config { listen: address, rules, .. } = config;
+    if address.ip().is_loopback() || rules.open || rules.restrict() {
+        return Ok(());
+    }
+    Err(ServerError::Unprotected { address: *address })
 }
 
 /// As `TcpListener::bind`, with a bound on what the kernel takes for a peer; accepted connections inherit it.

@@ -99,10 +99,11 @@ fn copy_pages(source: &Connection, to: &Path, progress: &mut impl FnMut(Progress
             let state = copying.progress();
             let pages = u64::try_from(state.pagecount).unwrap_or(0);
             progress(Progress { done: pages.saturating_sub(u64::try_from(state.remaining).unwrap_or(0)), pages });
-            match step {
-                StepResult::Done => break,
-                StepResult::More => {}
-                _ => std::thread::sleep(LOCK_RETRY),
+            if step == StepResult::Done {
+                break;
+            }
+            if step != StepResult::More {
+                std::thread::sleep(LOCK_RETRY);
             }
         }
     }

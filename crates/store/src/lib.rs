@@ -39,6 +39,6 @@ mod writer;
 pub use check::{CheckReport, check, check_on};
 pub use error::StoreError;
 pub use life::LifeEntry;
-pub use store::selection::{Offer, Policy};
 pub use stats::{Stats, stats};
+pub use store::selection::{Offer, Policy};
 pub use store::{Driven, Options, Store};

@@ -14,6 +14,7 @@ mod honest;
 pub mod http;
 mod raw;
 mod server;
+pub mod token;
 
 pub use browser::{Browser, Document, Found, PackageSet, Page, Pending};
 pub use forge::{BloomFilter, SyncMessage, chunk, compressed_chunk, forged_change, run_length_bomb};

@@ -13,6 +13,7 @@ use super::Receipt;
 use super::input::{Load, SyncMessage};
 use super::retry::Retry;
 use crate::ChangeHash;
+use crate::access::Permissions;
 use crate::authored::Authored;
 use crate::change::Change;
 use crate::collection::DocumentState;
@@ -84,14 +85,14 @@ pub(super) enum Presence {
 
 #[derive(Debug)]
 pub(super) enum Item {
-    Message { session: SessionId, message: Box<SyncMessage>, receipt: Receipt },
+    Message { session: SessionId, message: Box<SyncMessage>, may: Permissions, receipt: Receipt },
     Local { changes: Vec<Change>, ticket: u64 },
     Watch,
     Initiate { session: SessionId },
     SetLife { deleted: bool, ticket: u64 },
     SetLocalOnly { local_only: bool, ticket: u64 },
     Replace { heads: Vec<ChangeHash>, changes: Vec<Change>, ticket: u64 },
-    Life { session: SessionId, life: Life, _receipt: Receipt },
+    Life { session: SessionId, life: Life, may: Permissions, _receipt: Receipt },
     Account { session: SessionId, account: Account, _receipt: Receipt },
 }
 
@@ -105,6 +106,8 @@ pub(super) struct Peer {
     pub(super) told_life: Option<Life>,
     /// It offered something while the document was deleted.
     pub(super) offered_in_vain: bool,
+    /// It offered something that it may not write.
+    pub(super) barred: bool,
     /// The application knows that the peer had everything when there were so many durable changes.
     pub(super) in_step_at: u32,
     /// It did not take something, which is offered again.
@@ -228,6 +231,7 @@ impl Peer {
             unanswered_request: false,
             told_life: None,
             offered_in_vain: false,
+            barred: false,
             in_step_at: 0,
             retry: Retry::default(),
         }

@@ -10,6 +10,7 @@ use super::document::{Awaiting, Item, Origin, Persisting, Presence};
 use super::retry::Retry;
 use super::{Event, Hub, Load, Loaded, Now, Outgoing, Output, Receipt, Remark, StoreFailure, SyncMessage};
 use crate::ChangeHash;
+use crate::access::Permissions;
 use crate::authored::Authored;
 use crate::change::Change;
 use crate::graph::{Admission, Graph, Orphans};
@@ -37,8 +38,8 @@ impl Hub {
         now: Now,
         key: u32,
         session: SessionId,
-        message: SyncMessage,
-        receipt: Receipt,
+        mut message: SyncMessage,
+        (may, receipt): (Permissions, Receipt),
     ) {
         if self.document(key).is_some_and(|document| document.local_only) {
             return self.hear_of_nothing(now, key, session, message);
@@ -46,6 +47,7 @@ impl Hub {
         if self.document(key).is_some_and(|document| document.is_deleted()) {
             return self.refuse_deleted(now, key, session);
         }
+        self.bar_changes(key, session, may, &mut message);
         let SyncMessage { request, statement, changes, refused, .. } = message;
         // The sender may be gone by now: its changes still count, its questions do not.
         let present = self.sessions.contains_key(&session);
@@ -231,7 +233,7 @@ impl Hub {
             let statement = Statement { heads, need: Vec::new(), have: Vec::new(), flags: None, with_changes: false };
             let (document, changes, refused) = (document.id.clone(), Vec::new(), Vec::new());
             let message = SyncMessage { document, request: false, statement, changes, refused };
-            return self.handle_message(now, key, session, message, Receipt::default());
+            return self.handle_message(now, key, session, message, (Permissions::READ, Receipt::default()));
         }
         if !present {
             return document.remove_peer(session);
@@ -415,7 +417,7 @@ impl Hub {
         // From the latest to the first, so that the latest are kept.
         while let Some(item) = waiting.pop_back() {
             let kept = match item {
-                Item::Message { session, message, .. } => {
+                Item::Message { session, message, may, .. } => {
                     let asked = questions.entry(session).or_default();
                     *asked += 1;
                     let kept = *asked <= QUESTIONS_KEPT && !message.statement.with_changes;
@@ -423,7 +425,7 @@ impl Hub {
                         senders.insert(session);
                     }
                     // What waits for so long must not hold up the rest of the connection.
-                    kept.then(|| Item::Message { session, message, receipt: Receipt::default() })
+                    kept.then(|| Item::Message { session, message, may, receipt: Receipt::default() })
                 }
                 Item::Local { ticket, .. } | Item::Replace { ticket, .. } => {
                     unsaved.push(ticket);

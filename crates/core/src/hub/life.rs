@@ -5,6 +5,7 @@
 
 use super::document::{Deciding, Origin, Presence};
 use super::{Event, Hub, Now, Outgoing, Output, Remark, StoreFailure};
+use crate::access::Permissions;
 use crate::authored::Authored;
 use crate::graph::Graph;
 use crate::id::{DocumentId, SessionId};
@@ -19,7 +20,7 @@ impl Hub {
     }
 
     /// A peer has a record. One that is greater than ours is to stand; one that is smaller is answered with ours.
-    pub(super) fn hear_life(&mut self, now: Now, key: u32, session: SessionId, heard: Life) {
+    pub(super) fn hear_life(&mut self, now: Now, key: u32, session: SessionId, heard: Life, may: Permissions) {
         let upstream = self.upstreams.contains(&session);
         let Some(document) = self.document(key) else { return };
         if document.local_only {
@@ -35,6 +36,14 @@ impl Hub {
                         peer.sync = if upstream { PeerSync::initiate() } else { PeerSync::default() };
                     }
                 }
+                self.respond(now, key, session);
+            }
+            _ if !may.include(Permissions::DELETE) => {
+                let id = document.id.clone();
+                if let Some(peer) = document.peer(session) {
+                    peer.told_life = None;
+                }
+                self.remark(session, Some(&id), Remark::NotPermitted(Permissions::DELETE));
                 self.respond(now, key, session);
             }
             _ => self.set_life(key, Origin::Peer(session), LifeUpdate::Heard(heard)),

@@ -3,6 +3,7 @@
 //! Owns: the stage that all scenarios share. Must not: know how the hub keeps what it was told.
 //! Next: `tests/durability.rs`, then the other files beside it; `../../../tests/interop` does the same at random.
 
+mod access;
 mod durability;
 mod fanout;
 mod forgetting;
@@ -23,6 +24,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::ChangeHash;
+use crate::access::Access;
 use crate::authored::Authored;
 use crate::change::Change;
 use crate::chunk::{self, ChunkKind};
@@ -58,6 +60,8 @@ struct Stage {
     refused: Vec<(Option<SessionId>, Remark)>,
     closed: Vec<SessionId>,
     awaiting_drain: Vec<SessionId>,
+    /// What somebody else is to decide.
+    asked: Vec<(SessionId, DocumentId)>,
     loads: Vec<Load>,
     commits: Vec<Commit>,
     /// Every output in order, as text.
@@ -105,6 +109,7 @@ impl Stage {
             refused: Vec::new(),
             closed: Vec::new(),
             awaiting_drain: Vec::new(),
+            asked: Vec::new(),
             loads: Vec::new(),
             commits: Vec::new(),
             trace: String::new(),
@@ -128,7 +133,7 @@ impl Stage {
 
     /// Connects a peer that announced the native extension.
     fn connect_native(&mut self, session: SessionId, role: Role) {
-        let peer = PeerInfo { peer: peer(session), storage: None, role, native: 1 };
+        let peer = PeerInfo { peer: peer(session), storage: None, role, native: 1, access: Access::full() };
         self.input(Input::Connected { session, peer, opened: OpenedDocuments::default() });
     }
 
@@ -140,7 +145,7 @@ impl Stage {
         storage: Option<StorageId>,
         opened: &OpenedDocuments,
     ) {
-        let peer = PeerInfo { peer: peer(session), storage, role, native: 0 };
+        let peer = PeerInfo { peer: peer(session), storage, role, native: 0, access: Access::full() };
         self.input(Input::Connected { session, peer, opened: opened.clone() });
     }
 
@@ -167,6 +172,7 @@ impl Stage {
                 Output::Refused { session, remark, .. } => self.refused.push((session, remark)),
                 Output::Close { session, .. } => self.closed.push(session),
                 Output::AwaitDrain { session } => self.awaiting_drain.push(session),
+                Output::Decide { session, document, .. } => self.asked.push((session, document)),
             }
         }
         if !self.holds {

@@ -261,6 +261,7 @@ impl World {
                 Output::SetLife { .. } | Output::SetLocalOnly { .. } | Output::Replace { .. } => {
                     unreachable!("nobody deletes, withholds or rewrites here")
                 }
+                Output::Decide { .. } => unreachable!("everybody may do everything here"),
                 Output::Notify(_) | Output::State { .. } => {}
             }
         }
@@ -292,6 +293,9 @@ impl World {
                 }
                 Step::Observe(_) => {}
                 Step::Refused(offence) | Step::Close(offence) => panic!("an honest frame was refused: {offence}"),
+                Step::Authenticate(_) | Step::Tell(_) | Step::AccessChanged(_) | Step::AccessLeft(_) => {
+                    unreachable!("everybody may do everything here")
+                }
                 Step::Send(_) | Step::Joined(_) => {}
             }
         }
@@ -343,6 +347,7 @@ impl World {
             | Output::SetLocalOnly { .. }
             | Output::Replace { .. }
             | Output::AwaitDrain { .. }
+            | Output::Decide { .. }
             | Output::Notify(_)
             | Output::State { .. }
             | Output::Refused { .. }

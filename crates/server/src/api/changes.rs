@@ -23,7 +23,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::documents::{LIMIT, LIMIT_MAX, blocking, parse_stamp};
 use super::error::ApiError;
-use crate::access::Caller;
+use crate::access::caller::Caller;
 use crate::server::Shared;
 
 /// Longest that an answer waits for something to tell.

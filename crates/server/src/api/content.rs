@@ -23,7 +23,7 @@ use syncline_core::storage::Summary;
 
 use super::documents::{self, LIMIT, LIMIT_MAX, blocking, permitted};
 use super::error::ApiError;
-use crate::access::Caller;
+use crate::access::caller::Caller;
 use crate::server::Shared;
 
 const MERGE_PATCH: &str = "application/merge-patch+json";
@@ -148,7 +148,10 @@ pub(super) async fn create(
 ) -> Result<Response, ApiError> {
     let document = DocumentId::from_bytes(uuid::Uuid::new_v4().as_bytes());
     let document = document.map_err(|error| ApiError::Failed(error.to_string()))?;
-    caller.needs(&shared, &document, Permissions::CREATE).await?;
+    if !caller.may(&shared, &document).await.include(Permissions::CREATE) {
+        // Nobody has a right to an id that was drawn just now but who has it to all.
+        caller.needs_everywhere(&shared, Permissions::CREATE)?;
+    }
     if kind_of(&headers) == AUTOMERGE {
         merge_file(&shared, &document, body).await?;
     } else if kind_of(&headers) == "application/json" {
@@ -186,11 +189,12 @@ pub(super) async fn upload(
         Err(ApiError::NotFound) => false,
         // Whether it is deleted is told only to those who may read it.
         Err(error) => {
-            caller.needs(&shared, &id, Permissions::READ).await?;
+            documents::require(&shared, &caller, &id, Permissions::READ).await?;
             return Err(error);
         }
     };
-    caller.needs(&shared, &id, if there { Permissions::WRITE } else { Permissions::CREATE }).await?;
+    let wanted = if there { Permissions::WRITE } else { Permissions::CREATE };
+    documents::require(&shared, &caller, &id, wanted).await?;
     merge_file(&shared, &id, body).await?;
     Ok(StatusCode::NO_CONTENT)
 }

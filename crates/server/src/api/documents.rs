@@ -17,7 +17,7 @@ use syncline_core::storage::{Standing, Summary};
 use syncline_store::{LifeEntry, StoreError};
 
 use super::error::ApiError;
-use crate::access::Caller;
+use crate::access::caller::Caller;
 use crate::server::Shared;
 
 /// Documents in an answer, unless the caller asks for fewer, and at most.
@@ -167,8 +167,22 @@ pub(super) async fn permitted(
     wanted: Permissions,
 ) -> Result<DocumentId, ApiError> {
     let document = parse_id(id)?;
-    caller.needs(shared, &document, wanted).await?;
+    require(shared, caller, &document, wanted).await?;
     Ok(document)
+}
+
+/// Refuses those who may not do this. A document that they may not read is answered as one that is not there.
+pub(super) async fn require(
+    shared: &Shared,
+    caller: &Caller,
+    document: &DocumentId,
+    wanted: Permissions,
+) -> Result<(), ApiError> {
+    if caller.may(shared, document).await.include(Permissions::READ) {
+        return Ok(caller.needs(shared, document, wanted).await?);
+    }
+    shared.replica.metrics().refuse("http_not_permitted");
+    Err(ApiError::NotFound)
 }
 
 /// A document's state, if it is here and not deleted.

@@ -10,6 +10,8 @@ use serde_json::json;
 use syncline_content::ContentError;
 use syncline_store::StoreError;
 
+use crate::access::caller::Refusal;
+
 /// Seconds after which somebody who was told to wait may come again.
 const RETRY_AFTER_S: &str = "1";
 
@@ -38,9 +40,9 @@ pub(crate) enum ApiError {
     Answered(Box<Response>),
 }
 
-impl From<Response> for ApiError {
-    fn from(response: Response) -> Self {
-        Self::Answered(Box::new(response))
+impl From<Refusal> for ApiError {
+    fn from(refusal: Refusal) -> Self {
+        Self::Answered(Box::new(refusal.into_response()))
     }
 }
 
@@ -64,7 +66,9 @@ impl From<ContentError> for ApiError {
 impl std::fmt::Display for ApiError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Bad(words) | Self::Conflict(words) | Self::Unshowable(words) | Self::Failed(words) => f.write_str(words),
+            Self::Bad(words) | Self::Conflict(words) | Self::Unshowable(words) | Self::Failed(words) => {
+                f.write_str(words)
+            }
             Self::NotFound => f.write_str("there is no such document"),
             Self::Deleted => f.write_str("the document is deleted"),
             Self::NotAsExpected => f.write_str("the document has other heads than expected"),

@@ -96,24 +96,26 @@ impl Import {
         imported.documents = imported.earlier;
         earlier.iter().for_each(|_| progress());
         let mut list_of_done = OpenOptions::new().append(true).create(true).open(&list).ok();
-        let taking = stream::iter(found).map(|(id, files)| {
-            let (intake, loader) = (&intake, Arc::clone(&loader));
-            async move {
-                let taken = intake.take_files(id.clone(), files, loader).await;
-                (id, taken)
-            }
-        });
-        let mut taking = std::pin::pin!(taking.buffer_unordered(UNDER_WAY));
-        while let Some((id, taken)) = taking.next().await {
-            match taken {
-                Ok(()) => {
-                    imported.documents += 1;
-                    // Only the work of a repetition depends on it.
-                    let _ = list_of_done.as_mut().map(|list| writeln!(list, "{id}"));
+        {
+            let taking = stream::iter(found).map(|(id, files)| {
+                let (intake, loader) = (&intake, Arc::clone(&loader));
+                async move {
+                    let taken = intake.take_files(id.clone(), files, loader).await;
+                    (id, taken)
                 }
-                Err(reason) => imported.refused.push((id, reason)),
+            });
+            let mut taking = std::pin::pin!(taking.buffer_unordered(UNDER_WAY));
+            while let Some((id, taken)) = taking.next().await {
+                match taken {
+                    Ok(()) => {
+                        imported.documents += 1;
+                        // Only the work of a repetition depends on it.
+                        let _ = list_of_done.as_mut().map(|list| writeln!(list, "{id}"));
+                    }
+                    Err(reason) => imported.refused.push((id, reason)),
+                }
+                progress();
             }
-            progress();
         }
         intake.close().await;
         let _ = fs::remove_file(&list);
