@@ -398,10 +398,6 @@ mod tests {
                 reason: BlobRefusal::NoRoom,
                 words: "füll".into(),
             }),
-            NativeMessage::Token(Token::new("a.b.c")),
-            NativeMessage::Access { left_ms: Some(60_000) },
-            NativeMessage::Access { left_ms: None },
-            refused(RefusalReason::NotPermitted),
             NativeMessage::Collection(CollectionMessage::Compare {
                 round: 258,
                 set: SetName([6; 8]),
@@ -426,6 +422,10 @@ mod tests {
                 reason: EndReason::NotReady,
                 words: "später".into(),
             }),
+            NativeMessage::Token(Token::new("a.b.c")),
+            NativeMessage::Access { left_ms: Some(60_000) },
+            NativeMessage::Access { left_ms: None },
+            refused(RefusalReason::NotPermitted),
         ]
     }
 
