@@ -3,7 +3,8 @@
 //! Reading order: [`replica`] is the interface, `shard` runs one hub, `connection` one socket, `blobs` the exchange of
 //! blobs, `collection` the comparison of all documents with a peer's, `upload` blobs that are put in here, `outbox` the
 //! queue between them and a socket, [`dial`] keeps a connection to a server alive, [`feed`] follows what changes, [`tls`]
-//! encrypts it, [`authority`] is asked who may do what, `tenure` for how long, [`metrics`] counts.
+//! encrypts it, [`authority`] is asked who may do what, `tenure` for how long, [`metrics`] counts,
+//! [`insight`] tells people what goes on.
 //!
 //! Nothing here decides about the protocol: bytes go into a session, its messages into a hub, the hub's outputs are
 //! carried out in order.
@@ -14,6 +15,7 @@ mod collection;
 mod connection;
 pub mod dial;
 pub mod feed;
+pub mod insight;
 pub mod metrics;
 mod outbox;
 pub mod replica;
@@ -27,6 +29,7 @@ pub use authority::Authority;
 pub use connection::websocket_config;
 pub use dial::{Credentials, DialError, DialOptions, Dialling, ServerUrl};
 pub use feed::{Feeds, Follower};
+pub use insight::Connected;
 pub use replica::{News, Options, Replica};
 pub use tls::{NoCertificate, Trust};
 pub use upload::{Upload, UploadError};

@@ -30,6 +30,7 @@ use crate::blobs::{self, BlobHandle};
 use crate::collection::CollectionHandle;
 use crate::connection;
 use crate::dial::{DialOptions, Dialling, ServerUrl};
+use crate::insight::Directory;
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
 use crate::shard::{self, Occupied, ShardHandle};
@@ -134,6 +135,7 @@ pub(crate) struct Inner {
     shards: OnceLock<Vec<ShardHandle>>,
     routing: RandomState,
     roster: Mutex<Roster>,
+    pub(crate) directory: Directory,
     outboxes: RwLock<HashMap<SessionId, Arc<Outbox>>>,
     next_session: AtomicU64,
     next_ticket: AtomicU64,
@@ -169,6 +171,7 @@ impl Replica {
             shards: OnceLock::new(),
             routing: RandomState::new(),
             roster: Mutex::new(Roster::default()),
+            directory: Directory::default(),
             outboxes: RwLock::new(HashMap::new()),
             next_session: AtomicU64::new(1),
             next_ticket: AtomicU64::new(1),
@@ -448,6 +451,7 @@ impl Inner {
                 self.allow_rounds(session, &peer.access);
             }
         }
+        self.directory.enter(session, peer, server);
         self.tell(News::Joined { session, peer: peer.clone(), server: server.cloned() });
     }
 
@@ -473,6 +477,7 @@ impl Inner {
         self.metrics.connections.dec();
         if let Some(peer) = peer {
             self.roster().leave(&peer.peer, session);
+            self.directory.leave(session);
             self.disconnect(session);
             self.tell(News::Left { session });
         }

@@ -25,7 +25,9 @@ use tokio::sync::watch;
 
 use crate::server::Shared;
 
+pub(crate) use documents::{blocking, parse_id, standing};
 pub(crate) use edits::Edits;
+pub(crate) use error::ApiError;
 pub(crate) use tickets::Tickets;
 pub(crate) use views::Views;
 

@@ -18,15 +18,17 @@ use prometheus_client::registry::Registry;
 use syncline_content::Viewer;
 use syncline_core::limits::Limits;
 use syncline_core::loader::Loader;
-use syncline_replica::{Options, Replica};
+use syncline_replica::{News, Options, Replica};
 use syncline_store::{Store, StoreError};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinHandle;
 
 use crate::access::{Gate, KeyError, Rules};
 use crate::api::Api;
+use crate::pages::{Pages, Series};
 use crate::{blobs, routes};
 
 /// What the kernel is asked to hold for a peer that has not taken it; Linux takes it twice. Left to itself it takes some
@@ -108,6 +110,16 @@ pub(crate) struct Shared {
     /// Bytes of all blobs, as of the last look.
     pub(crate) blobs_stored: Gauge,
     pub(crate) api: Api,
+    pub(crate) pages: Pages,
+    /// How long deleted documents can be restored.
+    pub(crate) deleted_keep: Duration,
+}
+
+impl Shared {
+    /// How often something was refused since the start.
+    pub(crate) fn refused(&self) -> u64 {
+        self.replica.metrics().refused_in_all()
+    }
 }
 
 impl Server {
@@ -149,9 +161,10 @@ impl Server {
         let api = Api::new(viewer, view_failures);
         let feeds = Arc::clone(&api.feeds);
         replica.store().on_committed(move |committed| feeds.note(committed));
-        let shared = Arc::new(Shared { replica, registry, address, data, gate, uploads, blobs_stored, api });
-        let hearing = Arc::clone(&shared);
-        tokio::spawn(async move { hearing.api.tickets.hear(news).await });
+        let pages = Pages::default();
+        let shared = Shared { replica, registry, address, data, gate, deleted_keep, uploads, blobs_stored, api, pages };
+        let shared = Arc::new(shared);
+        watch(&shared, news);
         let keeping = tokio::spawn(Arc::clone(&shared.gate).keep_current(shared.replica.clone()));
         let accepting = tokio::spawn(accept(listener, Arc::clone(&shared)));
         Ok(Self { address, shared, accepting, keeping })
@@ -182,6 +195,28 @@ impl Server {
         self.shared.api.end();
         self.shared.replica.stop().await;
     }
+}
+
+/// Hears what the replica has to tell, and counts, as long as the server runs.
+fn watch(shared: &Arc<Shared>, news: UnboundedReceiver<News>) {
+    let hearing = Arc::clone(shared);
+    tokio::spawn(async move {
+        let note = |news: &News| {
+            if let News::Refused { session, offence } = news {
+                hearing.pages.refusals.note(&hearing.replica, *session, offence);
+            }
+        };
+        hearing.api.tickets.hear(news, note).await;
+    });
+    let counting = Arc::downgrade(shared);
+    tokio::spawn(async move {
+        let mut ticks = tokio::time::interval(Series::EVERY);
+        loop {
+            ticks.tick().await;
+            let Some(shared) = counting.upgrade() else { return };
+            shared.pages.series.sample(&shared);
+        }
+    });
 }
 
 /// An address beyond this machine is for those who have said who may do what.

@@ -368,6 +368,12 @@ impl Store {
         self.inner.shared.documents.load(Ordering::Relaxed)
     }
 
+    /// Whether commits may succeed: not after a failed sync or a damaged file, until the store is opened again.
+    #[must_use]
+    pub fn is_writable(&self) -> bool {
+        !self.inner.shared.stopped.load(Ordering::Relaxed)
+    }
+
     /// Calls back after each compaction, from the compaction thread, with the number of changes that the document's
     /// snapshot covers. One callback at a time; a later call replaces it.
     pub fn on_compacted(&self, callback: impl Fn(DocumentId, u32) + Send + Sync + 'static) {

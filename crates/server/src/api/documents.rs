@@ -186,7 +186,7 @@ pub(super) async fn require(
 }
 
 /// A document's state, if it is here and not deleted.
-pub(super) async fn standing(shared: &Shared, document: &DocumentId) -> Result<Summary, ApiError> {
+pub(crate) async fn standing(shared: &Shared, document: &DocumentId) -> Result<Summary, ApiError> {
     let (store, of) = (shared.replica.store().clone(), document.clone());
     let standing = blocking(move || store.standing(&of)).await?;
     if standing.life.is_some_and(|life| life.deleted) {
@@ -195,7 +195,7 @@ pub(super) async fn standing(shared: &Shared, document: &DocumentId) -> Result<S
     standing.summary.filter(|summary| summary.changes > 0).ok_or(ApiError::NotFound)
 }
 
-pub(super) fn parse_id(text: &str) -> Result<DocumentId, ApiError> {
+pub(crate) fn parse_id(text: &str) -> Result<DocumentId, ApiError> {
     let id = text.strip_prefix("automerge:").unwrap_or(text);
     id.parse().map_err(|error| ApiError::Bad(format!("{text:?} is no document id: {error}")))
 }
@@ -206,7 +206,7 @@ pub(super) fn parse_stamp(text: &str) -> Result<Stamp, ApiError> {
 }
 
 /// Runs what blocks on the disk.
-pub(super) async fn blocking<T: Send + 'static, E: Into<ApiError> + Send + 'static>(
+pub(crate) async fn blocking<T: Send + 'static, E: Into<ApiError> + Send + 'static>(
     work: impl FnOnce() -> Result<T, E> + Send + 'static,
 ) -> Result<T, ApiError> {
     match tokio::task::spawn_blocking(work).await {

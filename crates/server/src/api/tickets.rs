@@ -36,10 +36,13 @@ impl Tickets {
         }
     }
 
-    /// Hears the replica's news until it ends.
-    pub(crate) async fn hear(&self, mut news: mpsc::UnboundedReceiver<News>) {
+    /// Hears the replica's news until it ends; what is nobody's ticket goes to `other`.
+    pub(crate) async fn hear(&self, mut news: mpsc::UnboundedReceiver<News>, other: impl Fn(&News)) {
         while let Some(news) = news.recv().await {
-            let News::Document(event) = news else { continue };
+            let News::Document(event) = news else {
+                other(&news);
+                continue;
+            };
             #[expect(clippy::wildcard_enum_match_arm, reason = "other events answer nobody's ticket")]
             match event {
                 Event::Saved { ticket, .. } | Event::LifeChanged { ticket: Some(ticket), .. } => {

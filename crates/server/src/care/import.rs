@@ -137,7 +137,7 @@ impl Intake {
         let (replica, news) = Replica::start(store, Options::default());
         let tickets = Arc::new(Tickets::default());
         let heard = Arc::clone(&tickets);
-        let hearing = tokio::spawn(async move { heard.hear(news).await });
+        let hearing = tokio::spawn(async move { heard.hear(news, |_| {}).await });
         Ok(Self { replica, tickets, hearing })
     }
 
