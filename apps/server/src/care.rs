@@ -6,14 +6,14 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Subcommand;
 use indicatif::{ProgressBar, ProgressStyle};
 use syncline_core::clock::Stamp;
 use syncline_core::loader::Loader;
-use syncline_server::care::{Import, Imported, Layout, export, rewind};
+use syncline_server::care::{Import, Imported, Layout, backup_name, export, rewind};
 use syncline_store::backup::{self, Progress};
 use syncline_store::{CheckReport, Options, Store};
 
@@ -98,9 +98,7 @@ impl Care {
 
 fn back_up(data: &Path, to: &Path) -> anyhow::Result<ExitCode> {
     let bar = bar("pages");
-    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let name = format!("syncline-{}.db", since_1970.as_secs());
-    let to = if to.is_dir() { to.join(name) } else { to.to_owned() };
+    let to = if to.is_dir() { to.join(backup_name()) } else { to.to_owned() };
     let report = backup::backup(data, &to, |progress| show(&bar, progress))?;
     bar.finish_and_clear();
     print_copy("backed up to", &to, &report);

@@ -90,11 +90,15 @@ async fn serve(arguments: &Arguments) -> anyhow::Result<()> {
     let deleted_keep = Duration::from_secs(u64::from(arguments.deleted_keep_days) * 24 * 3600);
     let viewer = Arc::<Processes>::clone(&loader);
     let (listen, data) = (arguments.listen, arguments.data.clone());
-    let config = Config { listen, data, rules, limits, loader, viewer, deleted_keep };
+    let webhooks = arguments.webhooks.configs()?;
+    let config = Config { listen, data, rules, limits, loader, viewer, deleted_keep, webhooks };
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
     let server = Server::start(config).await?;
+    if let Some(schedule) = arguments.backups.schedule() {
+        tokio::spawn(schedule.run(arguments.data.clone()));
+    }
     let address = server.address();
     println!("syncline-server listening on ws://{address}");
     println!("  status page  http://{address}/");

@@ -11,6 +11,9 @@ use serde_json::{Map, Number, Value};
 /// Deepest nesting of objects and lists that is written as JSON.
 pub const DEPTH_MAX: usize = 512;
 
+/// Whole numbers up to this are exact as floats.
+const WHOLE_MAX: f64 = 9_007_199_254_740_992.0;
+
 /// The document nests deeper than [`DEPTH_MAX`]. **State:** nothing changed. **Do:** read it with automerge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the document nests deeper than {DEPTH_MAX} objects and lists")]
@@ -47,6 +50,8 @@ fn of_scalar(scalar: &ScalarValue) -> Value {
         ScalarValue::Boolean(yes) => Value::Bool(*yes),
         ScalarValue::Int(number) | ScalarValue::Timestamp(number) => Value::from(*number),
         ScalarValue::Uint(number) => Value::from(*number),
+        // Where a whole number was written by a language that has no other, it is one.
+        ScalarValue::F64(number) if number.fract() == 0.0 && number.abs() < WHOLE_MAX => Value::from(*number as i64),
         ScalarValue::F64(number) => Number::from_f64(*number).map_or(Value::Null, Value::Number),
         ScalarValue::Counter(counter) => Value::from(i64::from(counter)),
         ScalarValue::Str(text) => Value::from(text.as_str()),

@@ -59,6 +59,8 @@ pub enum Question {
         message: Option<String>,
         /// Seconds since 1970.
         time_s: i64,
+        /// Make a change even if the edit changes nothing: without any, there is no document.
+        even_if_empty: bool,
     },
 }
 
@@ -119,14 +121,17 @@ impl Question {
                 to_json(&serde_json::json!({ "changes": count, "history": entries }))
             }
             Self::Save => Ok(Answer::Saved(document.save().into())),
-            Self::Edit { edit, author, actor, message, time_s } => {
+            Self::Edit { edit, author, actor, message, time_s, even_if_empty } => {
                 document.set_author(author.as_ref().map(|author| Author::from(author.as_bytes().to_vec())));
                 document.set_actor(ActorId::from(actor.as_slice()));
                 let mut transaction = document.transaction();
                 edit.apply(&mut transaction).map_err(refused)?;
-                let commit = CommitOptions::default().with_time(*time_s);
-                let commit = message.iter().fold(commit, |commit, message| commit.with_message(message.clone()));
-                let (hash, _) = transaction.commit_with(commit);
+                let commit = || {
+                    let commit = CommitOptions::default().with_time(*time_s);
+                    message.iter().fold(commit, |commit, message| commit.with_message(message.clone()))
+                };
+                let (hash, _) = transaction.commit_with(commit());
+                let hash = hash.or_else(|| even_if_empty.then(|| document.empty_commit(commit())));
                 let change = hash.and_then(|hash| document.get_change_by_hash(&hash));
                 Ok(Answer::Edited {
                     change: change.map(|change| Bytes::copy_from_slice(change.raw_bytes())),

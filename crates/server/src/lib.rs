@@ -8,8 +8,10 @@ pub mod access;
 mod api;
 mod blobs;
 pub mod care;
+mod fetch;
 mod pages;
 mod routes;
 pub mod server;
+pub mod webhooks;
 
 pub use server::{Config, Server, ServerError};

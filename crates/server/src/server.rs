@@ -29,6 +29,7 @@ use tokio::task::JoinHandle;
 use crate::access::{Gate, KeyError, Rules};
 use crate::api::Api;
 use crate::pages::{Pages, Series};
+use crate::webhooks::{self, WebhookConfig};
 use crate::{blobs, routes};
 
 /// What the kernel is asked to hold for a peer that has not taken it; Linux takes it twice. Left to itself it takes some
@@ -55,6 +56,8 @@ pub struct Config {
     pub viewer: Arc<dyn Viewer>,
     /// How long deleted documents can be restored before their content is removed.
     pub deleted_keep: Duration,
+    /// Who is told what changes.
+    pub webhooks: Vec<WebhookConfig>,
 }
 
 /// A server that accepts connections until [`Server::stop`].
@@ -144,7 +147,7 @@ impl Server {
         L: Listener<Addr = SocketAddr>,
     {
         protected(&config)?;
-        let Config { listen: address, data, rules, limits, loader, viewer, deleted_keep } = config;
+        let Config { listen: address, data, rules, limits, loader, viewer, deleted_keep, webhooks } = config;
         let gate = Arc::new(Gate::new(rules)?);
         let blob_bytes_max = Some(limits.blobs_bytes_max);
         let options =
@@ -165,6 +168,9 @@ impl Server {
         let shared = Shared { replica, registry, address, data, gate, deleted_keep, uploads, blobs_stored, api, pages };
         let shared = Arc::new(shared);
         watch(&shared, news);
+        for webhook in webhooks {
+            tokio::spawn(webhooks::run(Arc::clone(&shared), webhook));
+        }
         let keeping = tokio::spawn(Arc::clone(&shared.gate).keep_current(shared.replica.clone()));
         let accepting = tokio::spawn(accept(listener, Arc::clone(&shared)));
         Ok(Self { address, shared, accepting, keeping })

@@ -201,3 +201,31 @@ fn every_path_is_described() {
     }
     assert_eq!(api.get("/nothing").status, 404);
 }
+
+#[test]
+fn pages_tell_who_is_behind_and_show_every_change() {
+    let api = Api::start();
+    let id = api.create(&json!({ "title": "<b>Groceries</b>" }));
+    let page = |path: &str| {
+        let answer = http::send(api.server.address(), &format!("GET {path}"), &[], b"");
+        assert_eq!(answer.status, 200, "{path}: {}", answer.head);
+        String::from_utf8_lossy(&answer.body).into_owned()
+    };
+    assert!(page(&format!("/documents/{id}")).contains("Nobody is connected to this document"));
+    let mut peer = HonestPeer::join(api.server.address(), "peer-of-the-test", &id, AutoCommit::new());
+    peer.put("n", 1);
+    peer.until_acknowledged();
+    let shown = page(&format!("/documents/{id}"));
+    assert!(shown.contains("The one peer at this document has everything"), "{shown}");
+    assert!(shown.contains("&lt;b&gt;Groceries") && !shown.contains("<b>Groceries"), "what peers write is text");
+    let history = api.get(&format!("/documents/{id}/history")).json();
+    let first = history["history"][1]["hash"].as_str().expect("a hash").to_owned();
+    assert!(shown.contains(&format!("?at={first}")), "every change can be stepped to");
+    let earlier = page(&format!("/documents/{id}?at={first}"));
+    assert!(earlier.contains("Groceries") && !earlier.contains("<span class=\"key\">n: "), "{earlier}");
+    assert!(page("/documents").contains(&id));
+    assert!(page("/peers").contains("peer-of-the-test"));
+    for path in ["/", "/live", "/refused", "/settings", "/ready", "/health"] {
+        assert!(!page(path).is_empty());
+    }
+}

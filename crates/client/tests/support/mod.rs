@@ -34,7 +34,8 @@ pub(crate) async fn serve_with(data: &Path, listen: Option<SocketAddr>, limits: 
     let deleted_keep = Duration::from_secs(30 * 24 * 3600);
     let (loader, viewer) = (Arc::new(InProcess), Arc::new(InProcess));
     let rules = Rules::default();
-    let config = Config { listen, data: data.to_owned(), rules, limits, loader, viewer, deleted_keep };
+    let config =
+        Config { listen, data: data.to_owned(), rules, limits, loader, viewer, deleted_keep, webhooks: Vec::new() };
     Server::start(config).await.expect("a server")
 }
 

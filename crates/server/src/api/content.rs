@@ -131,7 +131,7 @@ pub(super) async fn patch(
     if expected && !names(&headers, &header::IF_MATCH, &tag_of(&summary.heads)) {
         return Err(ApiError::NotAsExpected);
     }
-    let question = question_of(&shared, &caller, edit, purpose.message);
+    let question = question_of(&shared, &caller, edit, purpose.message, false);
     let answer = shared.api.views.ask(shared.replica.store(), (document.clone(), summary.last_stamp), question).await?;
     let (heads, changed) = commit_edit(&shared, &document, answer).await?;
     let tag = [(header::ETAG, tag_of(&heads))];
@@ -164,7 +164,7 @@ pub(super) async fn create(
             value,
         };
         let edit = Edit::Operations(entries.into_iter().map(add).collect());
-        let answer = shared.api.views.ask_of_nothing(question_of(&shared, &caller, edit, None)).await?;
+        let answer = shared.api.views.ask_of_nothing(question_of(&shared, &caller, edit, None, true)).await?;
         commit_edit(&shared, &document, answer).await?;
     } else {
         return Err(ApiError::UnknownKind("application/json or application/octet-stream"));
@@ -231,13 +231,13 @@ async fn commit_edit(
 }
 
 /// A caller writes as one actor as long as the server runs.
-fn question_of(shared: &Shared, caller: &Caller, edit: Edit, message: Option<String>) -> Question {
+fn question_of(shared: &Shared, caller: &Caller, edit: Edit, message: Option<String>, even_if_empty: bool) -> Question {
     let author = caller.access.subject.as_deref().map(str::to_owned);
     let actor = Sha256::new_with_prefix(shared.api.edits.seed).chain_update(author.as_deref().unwrap_or_default());
     let actor = actor.finalize()[..16].to_vec();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let time_s = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
-    Question::Edit { edit, author, actor, message, time_s }
+    Question::Edit { edit, author, actor, message, time_s, even_if_empty }
 }
 
 fn edit_of(headers: &HeaderMap, body: &Bytes) -> Result<Edit, ApiError> {
