@@ -237,6 +237,37 @@ fn in_a_document_that_diverged_only_the_changes_that_differ_travel() {
     }
 }
 
+/// A closed document of a client that does not want everything: the server gets what it lacks, and nothing comes back.
+#[test]
+fn an_offer_sends_what_the_server_lacks_and_takes_nothing() {
+    // What both have, what the client has beyond, what the server has.
+    for (common, first, second) in [(40, 3, 0), (40, 0, 3), (40, 3, 5), (40, 0, 0), (0, 3, 0)] {
+        let [shared, one, other] = diverged(common, first, second);
+        let mut pair = Pair::new();
+        pair.stored(0, &document(1), &[&shared[..], &one].concat());
+        if common + second > 0 {
+            pair.stored(1, &document(1), &[&shared[..], &other].concat());
+        }
+        let mut pair = pair.connected();
+        pair.sides[0].stage.input(Input::Offer { session: LINK, document: document(1) });
+        pair.collect(0);
+        pair.greet(0, &[]);
+        let sent = |pair: &Pair, side: usize| -> usize {
+            let own = pair.syncs.iter().filter(|(from, _)| *from == side);
+            own.map(|(_, message)| message.changes.iter().cloned().flat_map(hashes_in).count()).sum()
+        };
+        assert_eq!((sent(&pair, 0), sent(&pair, 1)), (first, 0), "{common} {first} {second}");
+        let changes = |pair: &Pair, side: usize| pair.sides[side].stage.store[&document(1)].changes.len();
+        assert_eq!((changes(&pair, 0), changes(&pair, 1)), (common + first, common + first + second));
+        // Once it is opened, the rest comes.
+        pair.sides[0].stage.input(Input::Watch { document: document(1) });
+        pair.collect(0);
+        pair.greet(0, &[]);
+        assert_eq!(changes(&pair, 0), common + first + second, "{common} {first} {second}");
+        assert_eq!((sent(&pair, 0), sent(&pair, 1)), (first, second));
+    }
+}
+
 fn documents(numbers: Range<u8>) -> Vec<DocumentId> {
     numbers.map(document).collect()
 }
