@@ -214,8 +214,8 @@ fn diverged(common: usize, first: usize, second: usize) -> [Vec<Change>; 3] {
 #[test]
 fn in_a_document_that_diverged_only_the_changes_that_differ_travel() {
     for (common, first, second) in [(1_200, 30, 45), (1_200, 30, 0), (1_200, 0, 45), (3, 1, 1), (0, 5, 5)] {
+        let [shared, one, other] = diverged(common, first, second);
         for begins in 0..2 {
-            let [shared, one, other] = diverged(common, first, second);
             let mut pair = Pair::new();
             pair.stored(0, &document(1), &[&shared[..], &one].concat());
             pair.stored(1, &document(1), &[&shared[..], &other].concat());
@@ -503,4 +503,24 @@ fn what_changes_while_a_set_is_read_counts() {
     assert_eq!(members.element_of(&document(1)), state(2).element(&key, &document(1)));
     assert_eq!(members.element_of(&document(2)), None);
     assert_eq!(members.element_of(&document(3)), state(1).element(&key, &document(3)));
+}
+
+#[test]
+fn a_round_does_not_wait_for_a_set_that_cannot_be_read() {
+    let (mut collection, now) = (Collection::new(Limits::default(), 1), Now { mono: Duration::ZERO, wall_ms: 0 });
+    let set = SetName::of_documents();
+    let connected = ToCollection::Connected { session: LINK, role: Role::Upstream };
+    let compare = ToCollection::Compare { session: LINK, set, names: false };
+    for input in [ToCollection::AddSet { key: documents_key() }, connected, compare, ToCollection::NotRead { set }] {
+        collection.handle(now, input);
+    }
+    assert!(matches!(collection.poll_output(), Some(FromCollection::Read { .. })));
+    let Some(FromCollection::Notify(Compared::Compared { report, .. })) = collection.poll_output() else {
+        panic!("nobody is told");
+    };
+    assert!(matches!(report.outcome, Outcome::Ended { by_peer: false, reason: EndReason::NotReady, .. }));
+    // It is read again after a while.
+    let later = Now { mono: collection.poll_timeout().expect("a deadline"), wall_ms: 0 };
+    collection.handle(later, ToCollection::Timeout);
+    assert!(matches!(collection.poll_output(), Some(FromCollection::Read { .. })));
 }
