@@ -7,6 +7,7 @@
 //! A document goes through one inbox, in order of arrival. What the inbox needs from the store (a summary, the graph)
 //! is asked for and the inbox waits; other documents go on.
 
+mod access;
 mod connection;
 mod document;
 mod ingest;
@@ -14,6 +15,7 @@ mod input;
 mod life;
 mod local;
 mod memory;
+mod mesh;
 mod relay;
 mod replace;
 mod respond;
@@ -22,6 +24,7 @@ mod retry;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
+use crate::access::Permissions;
 use crate::id::{DocumentId, SessionId, StorageId};
 use crate::limits::Limits;
 use crate::native::{self, NativeMessage};
@@ -35,6 +38,7 @@ pub use input::{
     Event, Input, Load, Loaded, Now, Outgoing, Output, PeerInfo, PeerMessage, Remark, Role, StoreFailure, SyncMessage,
     Wake,
 };
+pub use mesh::{MeshEvent, NoticeStanding, Source};
 
 /// The state machine. One mutator, [`Hub::handle`]; then [`Hub::poll_output`] until it is empty.
 #[derive(Debug)]
@@ -46,6 +50,8 @@ pub struct Hub {
     keys: HashMap<DocumentId, u32, KeyedState>,
     sessions: BTreeMap<SessionId, Session>,
     upstreams: BTreeSet<SessionId>,
+    /// Other members of a mesh.
+    neighbours: BTreeSet<SessionId>,
     /// Who wants to hear of which store's heads.
     subscriptions: BTreeMap<StorageId, BTreeSet<SessionId>>,
     outputs: VecDeque<Output>,
@@ -71,6 +77,7 @@ impl Hub {
             keys: HashMap::with_hasher(KeyedState::new(word(8))),
             sessions: BTreeMap::new(),
             upstreams: BTreeSet::new(),
+            neighbours: BTreeSet::new(),
             subscriptions: BTreeMap::new(),
             outputs: VecDeque::new(),
             deadlines: BTreeSet::new(),
@@ -92,6 +99,9 @@ impl Hub {
         match input {
             Input::Connected { session, peer, opened } => self.connect(session, peer, opened),
             Input::Received { session, message, receipt } => self.receive(now, session, message, receipt),
+            Input::AccessChanged { session, access } => self.access_changed(now, session, access),
+            Input::Decided { session, document, may } => self.decided(now, session, &document, may),
+            Input::Reconsider { session } => self.reconsider(session),
             Input::Local { document, changes, ticket } => {
                 self.enqueue(now, &document, Item::Local { changes, ticket });
             }
@@ -105,6 +115,9 @@ impl Hub {
             }
             Input::Broadcast { document, sender, count, session, data } => {
                 self.broadcast(&document, None, &Spoken { sender, count, session, data });
+            }
+            Input::Noticed { session, document, changes, heads, ticket } => {
+                self.enqueue(now, &document, Item::noticed(session, changes, heads, ticket));
             }
             Input::Persisted { document, ticket } => self.persisted(now, &document, ticket),
             Input::PersistFailed { document, ticket, failure } => self.persist_failed(&document, ticket, &failure),
@@ -158,14 +171,17 @@ impl Hub {
     }
 
     fn connect(&mut self, session: SessionId, peer: PeerInfo, opened: OpenedDocuments) {
-        if peer.role == Role::Upstream {
-            self.upstreams.insert(session);
+        match peer.role {
+            Role::Upstream => drop(self.upstreams.insert(session)),
+            Role::Neighbour => drop(self.neighbours.insert(session)),
+            Role::Downstream => {}
         }
         self.sessions.insert(session, Session::new(peer, opened));
     }
 
     fn disconnect(&mut self, now: Now, session: SessionId) {
         self.upstreams.remove(&session);
+        self.neighbours.remove(&session);
         for subscribers in self.subscriptions.values_mut() {
             subscribers.remove(&session);
         }
@@ -180,15 +196,19 @@ impl Hub {
         }
     }
 
-    fn receive(&mut self, now: Now, session: SessionId, message: PeerMessage, receipt: Receipt) {
-        if !self.sessions.contains_key(&session) {
-            return;
-        }
+    /// Takes in what the sender may say.
+    fn receive_permitted(
+        &mut self,
+        now: Now,
+        session: SessionId,
+        message: PeerMessage,
+        (may, receipt): (Permissions, Receipt),
+    ) {
         match message {
             PeerMessage::Sync(message) => {
                 let document = message.document.clone();
                 if self.may_open(session, &document) {
-                    self.enqueue(now, &document, Item::Message { session, message, receipt });
+                    self.enqueue(now, &document, Item::Message { session, message, may, receipt });
                 }
             }
             PeerMessage::DocUnavailable { document } => self.unavailable(now, session, document),
@@ -199,15 +219,21 @@ impl Hub {
                     self.note_remote_heads(&document, session, entry);
                 }
             }
-            PeerMessage::Native(message) => self.receive_native(now, session, message, receipt),
+            PeerMessage::Native(message) => self.receive_native(now, session, message, (may, receipt)),
         }
     }
 
-    fn receive_native(&mut self, now: Now, session: SessionId, message: NativeMessage, receipt: Receipt) {
+    fn receive_native(
+        &mut self,
+        now: Now,
+        session: SessionId,
+        message: NativeMessage,
+        (may, receipt): (Permissions, Receipt),
+    ) {
         match message {
             NativeMessage::Life { document, life } => {
                 if self.may_open(session, &document) {
-                    self.enqueue(now, &document, Item::Life { session, life, _receipt: receipt });
+                    self.enqueue(now, &document, Item::Life { session, life, may, _receipt: receipt });
                 }
             }
             NativeMessage::Account { document, account } => {
@@ -221,10 +247,13 @@ impl Hub {
                 self.outputs.push_back(Output::Notify(Event::Refused { document, session, hash, reason, words }));
             }
             NativeMessage::Refused { .. } => {}
-            // The shell hands these to the exchange: no hub has a part of a blob.
-            NativeMessage::Blob(_) => {}
-            // Likewise to the collection: no hub has more than a part of it.
-            NativeMessage::Collection(_) => {}
+            NativeMessage::Access { .. } => self.offer_again(now, session),
+            // The shell takes these: no hub has a part of a blob or of a mesh, more than a part of the collection, or knows
+            // a token.
+            NativeMessage::Blob(_)
+            | NativeMessage::Collection(_)
+            | NativeMessage::Mesh(_)
+            | NativeMessage::Token(_) => {}
         }
     }
 
@@ -234,6 +263,10 @@ impl Hub {
         let Some(entry) = self.sessions.get(&session) else { return false };
         let open = key.is_some_and(|key| entry.documents.contains(&key));
         let documents_max = self.limits.session_documents_max;
+        if self.neighbours.contains(&session) {
+            // It comes and goes: what counts is at how many it is.
+            return open || entry.documents.len() < documents_max;
+        }
         if open || entry.opened.open_one(documents_max) {
             return true;
         }
@@ -276,14 +309,17 @@ impl Hub {
 
     fn handle_item(&mut self, now: Now, key: u32, item: Item) {
         match item {
-            Item::Message { session, message, receipt } => self.handle_message(now, key, session, *message, receipt),
+            Item::Message { session, message, may, receipt } => {
+                self.handle_message(now, key, session, *message, (may, receipt));
+            }
             Item::Local { changes, ticket } => self.handle_local(now, key, changes, ticket),
             Item::Watch => self.watch(now, key),
+            Item::Noticed(noticed) => self.handle_noticed(key, noticed),
             Item::Initiate { session, only_offers } => self.initiate(now, key, session, only_offers),
             Item::Replace { heads, changes, ticket } => self.replace(key, &heads, &changes, ticket),
             Item::SetLife { deleted, ticket } => self.decide(key, deleted, ticket),
             Item::SetLocalOnly { local_only, ticket } => self.withhold(key, local_only, ticket),
-            Item::Life { session, life, .. } => self.hear_life(now, key, session, life),
+            Item::Life { session, life, may, .. } => self.hear_life(now, key, session, life, may),
             Item::Account { session, account, .. } => self.hear_account(now, key, session, account),
         }
     }

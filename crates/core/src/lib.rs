@@ -14,6 +14,7 @@
 // A test's helper panics on whatever it did not expect.
 #![cfg_attr(test, allow(clippy::wildcard_enum_match_arm))]
 
+pub mod access;
 pub mod authored;
 pub mod blob;
 mod bucket;

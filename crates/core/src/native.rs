@@ -6,6 +6,7 @@
 use bytes::{Buf, BufMut, Bytes};
 
 use crate::ChangeHash;
+use crate::access::Token;
 use crate::blob::{self, BlobMessage};
 use crate::clock::Stamp;
 use crate::collection::{self, CollectionMessage};
@@ -14,7 +15,7 @@ use crate::life::Life;
 use crate::sync::{Account, HASHES_MAX};
 
 /// The newest version that this code speaks.
-pub const VERSION: u16 = 3;
+pub const VERSION: u16 = 4;
 
 /// The version from which on every message ends with the sender's stamp.
 pub const STAMPED_SINCE: u16 = 3;
@@ -27,6 +28,21 @@ const WORDS_BYTES_MAX: usize = 4 * 1024;
 
 const LIFE: u8 = 1;
 const REFUSED: u8 = 2;
+const MESH: u8 = 48;
+
+/// The version in which messages of the mesh came up.
+pub const MESH_SINCE: u16 = 4;
+
+/// Longest message of the mesh, bytes.
+const MESH_BYTES_MAX: usize = 20 * 1024;
+const TOKEN: u8 = 32;
+const ACCESS: u8 = 33;
+
+/// The version in which access came up.
+const ACCESS_SINCE: u16 = 3;
+
+/// Longest token, bytes.
+pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
 const ACCOUNT: u8 = 14;
 
 /// The version in which accounts came up.
@@ -61,6 +77,14 @@ pub enum NativeMessage {
         /// Why, for people.
         words: String,
     },
+    /// What the sender presents in place of the token that it was let in with.
+    Token(Token),
+    /// The receiver may do something else than before, or for so long, milliseconds; without a number for as long as it is
+    /// connected.
+    Access {
+        /// From now on.
+        left_ms: Option<u64>,
+    },
     /// Which changes of a document the sender has.
     Account {
         /// The document.
@@ -70,6 +94,8 @@ pub enum NativeMessage {
     },
     /// About a blob, which is no document's.
     Blob(BlobMessage),
+    /// Between members of a mesh; what it says is the gossip crate's.
+    Mesh(Bytes),
     /// About a round in which two collections are compared.
     Collection(CollectionMessage),
 }
@@ -85,6 +111,8 @@ pub enum RefusalReason {
     NoRoomToWait,
     /// A limit of the receiver.
     Limit,
+    /// Its author may not write the document, or not create it.
+    NotPermitted,
 }
 
 impl RefusalReason {
@@ -94,6 +122,7 @@ impl RefusalReason {
             Self::ActorInUse => 1,
             Self::NoRoomToWait => 2,
             Self::Limit => 3,
+            Self::NotPermitted => 4,
         }
     }
 
@@ -102,6 +131,7 @@ impl RefusalReason {
             1 => Self::ActorInUse,
             2 => Self::NoRoomToWait,
             3 => Self::Limit,
+            4 => Self::NotPermitted,
             _ => Self::Other,
         }
     }
@@ -124,7 +154,9 @@ impl NativeMessage {
     pub fn since(&self) -> u16 {
         match self {
             Self::Life { .. } | Self::Refused { .. } => 1,
+            Self::Token(_) | Self::Access { .. } => ACCESS_SINCE,
             Self::Blob(_) => blob::message::SINCE,
+            Self::Mesh(_) => MESH_SINCE,
             Self::Collection(_) => collection::message::SINCE,
             Self::Account { .. } => ACCOUNTS_SINCE,
         }
@@ -135,9 +167,11 @@ impl NativeMessage {
     pub fn weight(&self) -> usize {
         match self {
             Self::Blob(message) => message.weight(),
+            Self::Mesh(message) => message.len(),
+            Self::Token(token) => token.reveal().len(),
             Self::Collection(message) => message.weight(),
             Self::Account { account, .. } => (account.heads.len() + account.hashes.len()) * HASH_BYTES,
-            Self::Life { .. } | Self::Refused { .. } => 0,
+            Self::Life { .. } | Self::Refused { .. } | Self::Access { .. } => 0,
         }
     }
 
@@ -162,6 +196,16 @@ impl NativeMessage {
                 out.put_u16(words.len() as u16);
                 out.put_slice(words.as_bytes());
             }
+            Self::Token(token) => {
+                out.put_u8(TOKEN);
+                let token = cut(token.reveal(), TOKEN_BYTES_MAX);
+                out.put_u16(token.len() as u16);
+                out.put_slice(token.as_bytes());
+            }
+            Self::Access { left_ms } => {
+                out.put_u8(ACCESS);
+                out.put_u64(left_ms.map_or(0, |left_ms| left_ms.max(1)));
+            }
             Self::Account { document, account } => {
                 out.put_u8(ACCOUNT);
                 out.put_u8(if account.last { FLAG_LAST } else { 0 });
@@ -172,6 +216,11 @@ impl NativeMessage {
                 }
             }
             Self::Blob(message) => message.encode(&mut out),
+            Self::Mesh(message) => {
+                out.put_u8(MESH);
+                out.put_u16(message.len() as u16);
+                out.put_slice(message);
+            }
             Self::Collection(message) => message.encode(&mut out),
         }
         Bytes::from(out)
@@ -214,6 +263,12 @@ impl NativeMessage {
         match take_u8(&mut data)? {
             LIFE => Ok(Some(decode_life(&mut data)?)),
             REFUSED => Ok(Some(decode_refused(&mut data)?)),
+            MESH => Ok(Some(decode_mesh(&mut data)?)),
+            TOKEN => Ok(Some(decode_token(&mut data)?)),
+            ACCESS => {
+                let left_ms = data.try_get_u64().map_err(|_| NativeError::Truncated)?;
+                Ok(Some(Self::Access { left_ms: Some(left_ms).filter(|left_ms| *left_ms > 0) }))
+            }
             ACCOUNT => Ok(Some(decode_account(&mut data)?)),
             kind if BlobMessage::is_kind(kind) => Ok(Some(Self::Blob(BlobMessage::decode(kind, &mut data)?))),
             kind if CollectionMessage::is_kind(kind) => {
@@ -269,6 +324,24 @@ fn decode_refused(data: &mut Bytes) -> Result<NativeMessage, NativeError> {
     let words = take(data, length)?;
     let words = String::from_utf8(words.to_vec()).map_err(|_| NativeError::Bad("text"))?;
     Ok(NativeMessage::Refused { document, hash, reason, words })
+}
+
+fn decode_mesh(data: &mut Bytes) -> Result<NativeMessage, NativeError> {
+    let length = usize::from(data.try_get_u16().map_err(|_| NativeError::Truncated)?);
+    if length > MESH_BYTES_MAX {
+        return Err(NativeError::Bad("length"));
+    }
+    Ok(NativeMessage::Mesh(take(data, length)?))
+}
+
+fn decode_token(data: &mut Bytes) -> Result<NativeMessage, NativeError> {
+    let length = usize::from(data.try_get_u16().map_err(|_| NativeError::Truncated)?);
+    if length > TOKEN_BYTES_MAX {
+        return Err(NativeError::Bad("token"));
+    }
+    let token = take(data, length)?;
+    let token = std::str::from_utf8(&token).map_err(|_| NativeError::Bad("token"))?;
+    Ok(NativeMessage::Token(Token::new(token)))
 }
 
 pub(crate) fn put_document(out: &mut Vec<u8>, document: &DocumentId) {
@@ -350,6 +423,7 @@ mod tests {
                 reason: BlobRefusal::NoRoom,
                 words: "füll".into(),
             }),
+            NativeMessage::Mesh(Bytes::from_static(b"between members")),
             NativeMessage::Collection(CollectionMessage::Compare {
                 round: 258,
                 set: SetName([6; 8]),
@@ -374,6 +448,10 @@ mod tests {
                 reason: EndReason::NotReady,
                 words: "später".into(),
             }),
+            NativeMessage::Token(Token::new("a.b.c")),
+            NativeMessage::Access { left_ms: Some(60_000) },
+            NativeMessage::Access { left_ms: None },
+            refused(RefusalReason::NotPermitted),
         ]
     }
 

@@ -4,15 +4,18 @@
 //! Must not: touch a socket, know documents. Next: `session/decode.rs`, `hub.rs`; docs/protocol.md §1, §3.
 
 mod decode;
+mod entry;
 mod roster;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::access::{Access, Token};
 use crate::bucket::Bucket;
 use crate::clock::Stamp;
-use crate::hub::{Now, Outgoing, PeerInfo, PeerMessage, Role};
+use crate::hub::{Now, Outgoing, PeerInfo, PeerMessage, Role, SyncMessage};
 use crate::id::{DocumentId, PeerId, StorageId};
 use crate::limits::Limits;
 use crate::loader::{InProcess, Loader};
@@ -43,6 +46,8 @@ pub struct Session {
     limits: Limits,
     loader: Arc<dyn Loader>,
     phase: Phase,
+    /// What a peer that dials may do; `None` until it has presented something in its join.
+    entrant: Option<Access>,
     ephemeral: Bucket,
 }
 
@@ -53,6 +58,8 @@ enum Phase {
     ExpectJoin,
     /// We dialled, have joined, and the peer has to answer.
     ExpectPeer,
+    /// The peer has joined, and what it may do is being found out.
+    Presenting(PeerInfo),
     /// Handshake done.
     Syncing(PeerInfo),
     /// Nothing more is taken.
@@ -66,6 +73,14 @@ pub enum Step {
     Send(Vec<u8>),
     /// The handshake is done: register the peer, then connect it to the hub.
     Joined(PeerInfo),
+    /// Find out what the peer may do by this, then call [`Session::admit`].
+    Authenticate(Option<Token>),
+    /// The peer may do something else than before.
+    AccessChanged(Access),
+    /// The server has said how long what it permits lasts; the token is to be renewed before that.
+    AccessLeft(Option<Duration>),
+    /// Send this message.
+    Tell(Outgoing),
     /// Hand this to the hub.
     Forward(PeerMessage),
     /// The peer's clock stood here when it sent what follows: ours is to be no earlier.
@@ -98,12 +113,18 @@ impl Session {
         Self { loader, ..self }
     }
 
+    /// The same session for a peer of which is known what it may do, or `None` if that is to be found out once it joins.
+    #[must_use]
+    pub fn for_entrant(self, entrant: Option<Access>) -> Self {
+        Self { entrant, ..self }
+    }
+
     /// The peer, once it has joined.
     #[must_use]
     pub fn peer(&self) -> Option<&PeerInfo> {
         match &self.phase {
             Phase::Syncing(peer) => Some(peer),
-            Phase::ExpectJoin | Phase::ExpectPeer | Phase::Closed => None,
+            Phase::ExpectJoin | Phase::ExpectPeer | Phase::Presenting(_) | Phase::Closed => None,
         }
     }
 
@@ -112,7 +133,9 @@ impl Session {
     pub fn frame_bytes_max(&self) -> usize {
         match self.phase {
             Phase::Syncing(_) => self.limits.message_bytes_max,
-            Phase::ExpectJoin | Phase::ExpectPeer | Phase::Closed => self.limits.join_frame_bytes_max,
+            Phase::ExpectJoin | Phase::ExpectPeer | Phase::Presenting(_) | Phase::Closed => {
+                self.limits.join_frame_bytes_max
+            }
         }
     }
 
@@ -140,7 +163,9 @@ impl Session {
     /// The peer has not joined in time.
     pub fn join_timed_out(&mut self) -> Vec<Step> {
         match self.phase {
-            Phase::ExpectJoin | Phase::ExpectPeer => self.close(Offence::JoinTimeout(self.limits.join_timeout)),
+            Phase::ExpectJoin | Phase::ExpectPeer | Phase::Presenting(_) => {
+                self.close(Offence::JoinTimeout(self.limits.join_timeout))
+            }
             Phase::Syncing(_) | Phase::Closed => Vec::new(),
         }
     }
@@ -180,22 +205,23 @@ impl Session {
     fn begin(local: LocalPeer, limits: Limits, phase: Phase) -> Self {
         let per_second = f64::from(limits.ephemeral_per_second_max);
         let ephemeral = Bucket::new(per_second, per_second);
-        Self { local, limits, loader: Arc::new(InProcess), phase, ephemeral }
+        let entrant = Some(Access::full());
+        Self { local, limits, loader: Arc::new(InProcess), phase, entrant, ephemeral }
     }
 
     fn envelope(&mut self, now: Now, envelope: Envelope<'_>) -> Vec<Step> {
         match &self.phase {
-            Phase::ExpectJoin => self.expect_join(envelope),
+            Phase::ExpectJoin => self.expect_join(now, envelope),
             Phase::ExpectPeer => self.expect_peer(envelope),
             Phase::Syncing(peer) => {
                 let from_peer = envelope.sender == peer.peer.as_str();
                 self.syncing(now, envelope, from_peer)
             }
-            Phase::Closed => Vec::new(),
+            Phase::Presenting(_) | Phase::Closed => Vec::new(),
         }
     }
 
-    fn expect_join(&mut self, envelope: Envelope<'_>) -> Vec<Step> {
+    fn expect_join(&mut self, now: Now, envelope: Envelope<'_>) -> Vec<Step> {
         let Body::Join { metadata: theirs, versions } = envelope.message else {
             return self.close(Offence::ExpectedJoin);
         };
@@ -203,12 +229,16 @@ impl Session {
             return self.close(Offence::UnsupportedVersion);
         }
         let Ok(peer) = PeerId::new(envelope.sender) else { return self.close(Offence::BadPeerId) };
-        let body = Body::Peer { metadata: metadata(&self.local), selected_version: Some(VERSION) };
-        let mut frame = Vec::new();
-        wire::encode(self.local.peer.as_str(), Some(peer.as_str()), &body, &mut frame);
-        let info = info(peer, &theirs, self.local.native, Role::Downstream);
-        self.phase = Phase::Syncing(info.clone());
-        vec![Step::Send(frame), Step::Joined(info)]
+        let (entrant, token) = (self.entrant.clone(), theirs.token.clone());
+        let access = entrant.clone().unwrap_or_else(Access::none);
+        let info = info(peer, &theirs, self.local.native, (Role::Downstream, access));
+        match entrant {
+            Some(_) => self.welcome(now, info),
+            None => {
+                self.phase = Phase::Presenting(info);
+                vec![Step::Authenticate(token)]
+            }
+        }
     }
 
     fn expect_peer(&mut self, envelope: Envelope<'_>) -> Vec<Step> {
@@ -230,7 +260,7 @@ impl Session {
             | Body::Unknown { .. } => return self.close(Offence::ExpectedPeer),
         };
         let Ok(peer) = PeerId::new(envelope.sender) else { return self.close(Offence::BadPeerId) };
-        let info = info(peer, &theirs, self.local.native, Role::Upstream);
+        let info = info(peer, &theirs, self.local.native, (Role::Upstream, Access::full()));
         self.phase = Phase::Syncing(info.clone());
         vec![Step::Joined(info)]
     }
@@ -272,6 +302,10 @@ impl Session {
     }
 
     fn sync(&self, document: DocumentId, request: bool, data: Bytes) -> Vec<Step> {
+        if self.is_out_of_sight(&document) {
+            let message = PeerMessage::Sync(Box::new(SyncMessage::unread(document, request)));
+            return vec![Step::Forward(message)];
+        }
         let (message, offences) = decode::sync(document, request, data, (&self.limits, &*self.loader));
         let mut steps: Vec<Step> = offences.into_iter().flat_map(|offence| self.refuse(offence)).collect();
         steps.extend(message.map(|message| Step::Forward(PeerMessage::Sync(Box::new(message)))));
@@ -293,7 +327,7 @@ impl Session {
             // What came up after the version that both speak is not known on this connection.
             Ok(message) => {
                 let known = message.filter(|message| message.since() <= version);
-                steps.extend(known.map(|message| Step::Forward(PeerMessage::Native(message))));
+                steps.extend(known.into_iter().flat_map(|message| self.native_message(message)));
             }
             Err(error) => steps.extend(self.refuse(Offence::Native(error))),
         }
@@ -322,13 +356,14 @@ impl Session {
 }
 
 fn metadata(local: &LocalPeer) -> PeerMetadata {
-    PeerMetadata { storage_id: Some(local.storage.clone()), is_ephemeral: false, native: Some(local.native) }
+    let storage_id = Some(local.storage.clone());
+    PeerMetadata { storage_id, is_ephemeral: false, native: Some(local.native), token: None }
 }
 
 /// The peer as it presents itself. Both speak the older of the two versions of the native extension.
-fn info(peer: PeerId, metadata: &PeerMetadata, own: u16, role: Role) -> PeerInfo {
+fn info(peer: PeerId, metadata: &PeerMetadata, own: u16, (role, access): (Role, Access)) -> PeerInfo {
     let native = metadata.native.unwrap_or(0).min(own);
-    PeerInfo { peer, storage: lasting_storage(metadata), role, native }
+    PeerInfo { peer, storage: lasting_storage(metadata), role, native, access }
 }
 
 /// The store whose heads are worth remembering: an ephemeral peer's is gone with it.

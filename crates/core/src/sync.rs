@@ -96,6 +96,8 @@ pub struct PeerSync {
     reset_told: bool,
     supports_v2: bool,
     read_only: bool,
+    /// The peer may not write: nothing is asked of it.
+    asks_nothing: bool,
     /// It gives accounts of what it has by hash: see `account.rs`.
     natively: bool,
     accounting: Accounting,
@@ -218,6 +220,19 @@ impl PeerSync {
         self.heard |= self.told.is_some();
     }
 
+    /// Whether nothing has been said, by neither side, or the peer was told of all that is durable and has not answered.
+    #[must_use]
+    pub fn is_fresh_or_greeted(&self, view: View<'_>) -> bool {
+        let told_all = self.told.as_ref().is_none_or(|told| told.length == view.durable);
+        !self.heard && told_all && !self.reply_due
+    }
+
+    /// Whether the peer was told something and has not said anything yet.
+    #[must_use]
+    pub fn is_unanswered(&self) -> bool {
+        !self.heard && self.told.is_some()
+    }
+
     /// Whether the peer has announced its heads.
     #[must_use]
     pub fn has_spoken(&self) -> bool {
@@ -241,6 +256,11 @@ impl PeerSync {
         if self.refused.len() < REFUSED_MAX && !self.refused.contains(&hash) {
             self.refused.push(hash);
         }
+    }
+
+    /// Whether the peer may write. What may not be taken from it is not asked for.
+    pub fn set_writable(&mut self, writable: bool) {
+        self.asks_nothing = !writable;
     }
 
     /// What to send at `now`, if anything.
@@ -434,6 +454,9 @@ impl PeerSync {
 
     /// Heads of the peer that nothing here accounts for, and the missing dependencies of waiting changes.
     fn need(&self, graph: &Graph, orphans: Option<&Orphans>) -> Vec<ChangeHash> {
+        if self.asks_nothing {
+            return Vec::new();
+        }
         let waiting = |hash: &ChangeHash| orphans.is_some_and(|orphans| orphans.contains(hash));
         let mut need: Vec<_> = self.unknown_heads.iter().filter(|head| !waiting(head)).copied().collect();
         if !self.unknown_heads.is_empty() {

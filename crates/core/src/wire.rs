@@ -11,6 +11,7 @@ mod encode;
 use automerge::ChangeHash;
 use bytes::Bytes;
 
+use crate::access::Token;
 use crate::id::{DocumentId, IdError, PEER_ID_BYTES_MAX, StorageId};
 
 pub use decode::decode;
@@ -139,6 +140,8 @@ pub struct PeerMetadata {
     pub is_ephemeral: bool,
     /// The newest native protocol that the peer speaks, if it is a Syncline replica. Stock peers ignore the key.
     pub native: Option<u16>,
+    /// What it presents to be let in, if not already with its request for a websocket. Never sent back.
+    pub token: Option<Token>,
 }
 
 /// One store's heads of one document, at one moment.
@@ -292,6 +295,7 @@ mod field {
     pub(super) const STORAGE: &str = "storageId";
     pub(super) const IS_EPHEMERAL: &str = "isEphemeral";
     pub(super) const NATIVE: &str = "synclineVersion";
+    pub(super) const TOKEN: &str = "synclineToken";
     pub(super) const VERSIONS: &str = "supportedProtocolVersions";
     pub(super) const SELECTED_VERSION: &str = "selectedProtocolVersion";
     pub(super) const MESSAGE: &str = "message";

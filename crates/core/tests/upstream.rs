@@ -8,6 +8,7 @@ use std::time::Duration;
 use automerge::transaction::Transactable;
 use automerge::{AutoCommit, ChangeHash, ROOT};
 use bytes::Bytes;
+use syncline_core::access::Access;
 use syncline_core::change::Change;
 use syncline_core::clock::Stamp;
 use syncline_core::hub::{
@@ -38,8 +39,13 @@ impl Client {
         let hub = Hub::new(Limits::default(), [3; 32]);
         let mut client =
             Self { hub, document, holds_commits: false, held: Vec::new(), sent: Vec::new(), told: Vec::new() };
-        let peer =
-            PeerInfo { peer: PeerId::new("server").expect("a name"), storage: None, role: Role::Upstream, native: 0 };
+        let peer = PeerInfo {
+            peer: PeerId::new("server").expect("a name"),
+            storage: None,
+            role: Role::Upstream,
+            native: 0,
+            access: Access::full(),
+        };
         client.input(Input::Connected { session: SERVER, peer, opened: OpenedDocuments::default() });
         client
     }
@@ -58,9 +64,11 @@ impl Client {
                 }
                 Output::Send { message, .. } => self.sent.push(message),
                 Output::Notify(event) => self.told.push(event),
+                Output::Mesh(event) => unreachable!("nobody is in a mesh here: {event:?}"),
                 Output::SetLife { .. } | Output::SetLocalOnly { .. } | Output::Replace { .. } => {
                     unreachable!("nobody deletes, withholds or rewrites here")
                 }
+                Output::Decide { .. } => unreachable!("everybody may do everything here"),
                 Output::State { .. } | Output::AwaitDrain { .. } | Output::Refused { .. } | Output::Close { .. } => {}
             }
         }
@@ -207,8 +215,13 @@ fn a_stored_document_is_announced_without_reading_its_changes() {
     let mut hub = Hub::new(Limits::default(), [3; 32]);
     let now = Now { mono: Duration::from_secs(1), wall_ms: 1_000 };
     let document = DocumentId::from_bytes(&[7; 16]).expect("16 bytes");
-    let peer =
-        PeerInfo { peer: PeerId::new("server").expect("a name"), storage: None, role: Role::Upstream, native: 0 };
+    let peer = PeerInfo {
+        peer: PeerId::new("server").expect("a name"),
+        storage: None,
+        role: Role::Upstream,
+        native: 0,
+        access: Access::full(),
+    };
     hub.handle(now, Input::Connected { session: SERVER, peer, opened: OpenedDocuments::default() });
     hub.handle(now, Input::Initiate { session: SERVER, document: document.clone() });
     assert!(matches!(hub.poll_output(), Some(Output::Load { what: Load::Summary, .. })));

@@ -9,17 +9,20 @@
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_core::Stream;
 use futures_util::Sink;
+use syncline_core::access::Access;
 use syncline_core::blob::exchange;
 use syncline_core::clock::Stamp;
-use syncline_core::hub::{Input, Outgoing, PeerInfo};
+use syncline_core::hub::{Input, Outgoing, PeerInfo, PeerMessage};
 use syncline_core::id::SessionId;
 use syncline_core::limits::Limits;
+use syncline_core::native::NativeMessage;
 use syncline_core::session::{Offence, Session, Step, is_heavy};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Interval, MissedTickBehavior};
@@ -27,11 +30,13 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig, frame::coding::CloseCode};
 use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 
-use crate::dial::ServerUrl;
+use crate::dial::{Credentials, ServerUrl};
+use crate::mesh::{self, Gate};
 use crate::outbox::{Outbox, Queued, Waiting};
 use crate::replica::{Inner, News};
 use crate::shard::Allowance;
 use crate::stream::Counted;
+use crate::tenure::Tenure;
 
 /// Bytes read from a socket at once. Allocated per connection, so it is what an idle connection costs.
 const READ_BUFFER_BYTES: usize = 2 * 1024;
@@ -54,11 +59,12 @@ pub fn websocket_config(limits: &Limits) -> WebSocketConfig {
 }
 
 /// Serves a peer that dialled, over a stream on which the websocket upgrade is done.
-pub(crate) async fn accept<S>(replica: Arc<Inner>, stream: S)
+pub(crate) async fn accept<S>(replica: Arc<Inner>, stream: S, entrant: Option<Access>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let session = Session::accept(replica.local.clone(), replica.limits.clone()).with_loader(replica.store.loader());
+    let session = Session::accept(replica.local.clone(), replica.limits.clone()).for_entrant(entrant);
+    let session = session.with_loader(replica.store.loader());
     // What arrives in one read with the join belongs to the time after it.
     let read_max = (replica.limits.join_frame_bytes_max + READ_BUFFER_BYTES) as u64;
     let config = websocket_config(&replica.limits);
@@ -70,7 +76,7 @@ where
 pub(crate) async fn dialled<S>(
     replica: Arc<Inner>,
     socket: WebSocketStream<Counted<S>>,
-    server: ServerUrl,
+    (server, credentials): (ServerUrl, Option<Credentials>),
 ) -> Option<Duration>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -79,8 +85,35 @@ where
     let session = session.with_loader(replica.store.loader());
     let mut connection = Connection::open(replica, socket, session);
     connection.server = Some(server);
+    connection.tenure = Tenure::new(credentials);
     connection.outbox.push(Queued::Frame(join));
     connection.run().await
+}
+
+/// Serves somebody who has dialled to be a member of the mesh, over a websocket.
+pub(crate) async fn accept_member<S>(replica: Arc<Inner>, socket: WebSocketStream<Counted<S>>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    // Who is let in is the gate's to say, by the mesh's key.
+    let session = Session::accept(replica.local.clone(), replica.limits.clone()).for_entrant(Some(Access::full()));
+    let session = session.with_loader(replica.store.loader());
+    let mut connection = Connection::open(replica, socket, session);
+    connection.gate = Gate::members(None);
+    connection.run().await;
+}
+
+/// Speaks with another member of the mesh that was dialled.
+pub(crate) async fn dialled_member<S>(replica: Arc<Inner>, socket: WebSocketStream<Counted<S>>, gate: Gate)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (session, join) = Session::dial(replica.local.clone(), replica.limits.clone());
+    let session = session.with_loader(replica.store.loader());
+    let mut connection = Connection::open(replica, socket, session);
+    connection.gate = gate;
+    connection.outbox.push(Queued::Frame(join));
+    connection.run().await;
 }
 
 struct Connection<S> {
@@ -91,8 +124,11 @@ struct Connection<S> {
     id: SessionId,
     /// The address, if it was dialled.
     server: Option<ServerUrl>,
+    /// Who is let in.
+    gate: Gate,
     outbox: Arc<Outbox>,
     allowance: Arc<Allowance>,
+    tenure: Tenure,
     tick: Interval,
     peer: Option<PeerInfo>,
     opened: Instant,
@@ -134,7 +170,11 @@ enum Turn {
 /// However the connection ends: its task is dropped in the middle when its dialling is given up.
 impl<S> Drop for Connection<S> {
     fn drop(&mut self) {
-        self.replica.close_session(self.id, self.peer.as_ref());
+        let joined = self.peer.as_ref().filter(|_| matches!(self.gate, Gate::Open));
+        if let Some(mesh) = self.replica.mesh() {
+            mesh.disconnected(&self.replica, self.id, &self.gate);
+        }
+        self.replica.close_session(self.id, joined);
     }
 }
 
@@ -154,8 +194,10 @@ where
             session: Some(session),
             id,
             server: None,
+            gate: Gate::Open,
             outbox,
             allowance: Arc::default(),
+            tenure: Tenure::new(None),
             tick,
             peer: None,
             opened: now,
@@ -209,6 +251,9 @@ where
                 Err(error) => Turn::Written(Err(error)),
                 Ok(()) => Turn::Close(self.outbox.closing().unwrap_or_default()),
             });
+        }
+        if self.outbox.take_reconsider() {
+            return Poll::Ready(Turn::Tick);
         }
         if self.may_read(cx)
             && let Poll::Ready(frame) = Pin::new(&mut self.socket).poll_next(cx)
@@ -303,6 +348,7 @@ where
             Message::Binary(frame) => {
                 self.replica.metrics.frames_in.inc();
                 let steps = self.receive(&frame).await?;
+                let steps = self.authenticate(steps).await;
                 self.carry_out(steps, frame.len())
             }
             Message::Text(_) => {
@@ -334,20 +380,39 @@ where
         Ok(steps)
     }
 
+    /// Has a token looked at that came with a frame. Its connection waits for that, others do not.
+    async fn authenticate(&mut self, mut steps: Vec<Step>) -> Vec<Step> {
+        let Some(at) = steps.iter().position(|step| matches!(step, Step::Authenticate(_))) else { return steps };
+        let Step::Authenticate(token) = steps.remove(at) else { return steps };
+        let decision = self.replica.authority.authenticate(token.as_ref()).await;
+        let now = self.replica.now();
+        let admitted = self.session.as_mut().map(|session| session.admit(now, decision)).unwrap_or_default();
+        steps.splice(at..at, admitted);
+        steps
+    }
+
     fn carry_out(&mut self, steps: Vec<Step>, bytes: usize) -> Result<(), String> {
         for step in steps {
             match step {
                 Step::Send(frame) => self.outbox.push(Queued::Frame(frame)),
+                Step::Tell(message) => self.outbox.push(Queued::Message(message)),
                 Step::Joined(peer) => {
                     self.socket.get_mut().read_max = u64::MAX;
                     self.joined = Some(Instant::now());
-                    self.replica.join(self.id, &peer, self.server.as_ref());
+                    self.join(&peer)?;
                     self.peer = Some(peer);
+                    self.tick.reset_after(self.until_due());
                 }
-                Step::Forward(message) => {
-                    let allowance = self.allowance.occupy(bytes);
-                    self.replica.forward(self.id, message, allowance);
+                Step::Forward(message) => self.forward(message, bytes),
+                Step::AccessChanged(access) => {
+                    self.replica.change_access(self.id, &access);
                 }
+                Step::AccessLeft(left) => {
+                    self.tenure.lasts(left);
+                    self.tick.reset_after(self.until_due());
+                }
+                // Answered before this.
+                Step::Authenticate(_) => {}
                 Step::Observe(stamp) => self.observe(stamp),
                 Step::Refused(offence) => self.count(&offence),
                 Step::Close(offence) => {
@@ -357,6 +422,37 @@ where
             }
         }
         Ok(())
+    }
+
+    /// Everybody is let in at an open gate; at another, members, once they have proved it.
+    fn join(&self, peer: &PeerInfo) -> Result<(), String> {
+        let mesh = self.replica.mesh();
+        if matches!(self.gate, Gate::Open) {
+            self.replica.join(self.id, peer, self.server.as_ref());
+        } else if mesh.is_none() || !mesh::is_known_to(peer) {
+            self.outbox.close("only members of a mesh are served here");
+            return Ok(());
+        }
+        if let Some(mesh) = mesh {
+            mesh.joined(&self.replica, self.id, peer, &self.gate);
+        }
+        Ok(())
+    }
+
+    fn forward(&self, message: PeerMessage, bytes: usize) {
+        let mesh = self.replica.mesh();
+        if let PeerMessage::Native(NativeMessage::Mesh(bytes)) = message {
+            // Without a mesh, nobody here understands it.
+            return mesh.into_iter().for_each(|mesh| mesh.received(&self.replica, self.id, bytes.clone()));
+        }
+        if let Gate::Members { admitted, .. } = &self.gate {
+            let Some(mesh) = mesh.filter(|_| admitted.load(Ordering::Acquire)) else { return };
+            if let Err(document) = mesh.takes_part_in(&message) {
+                return self.outbox.push(Queued::Message(Outgoing::DocUnavailable { document }));
+            }
+        }
+        let allowance = self.allowance.occupy(bytes);
+        self.replica.forward(self.id, message, allowance);
     }
 
     /// The clock follows the peer's, as far as it may.
@@ -401,6 +497,7 @@ where
             let steps = self.session.as_mut().map(Session::join_timed_out).unwrap_or_default();
             return self.carry_out(steps, 0);
         }
+        self.check_access()?;
         let stalled = self.unflushed && now.duration_since(self.progress.at) >= limits.stall_timeout;
         if stalled {
             self.replica.metrics.refuse("slow_reader");
@@ -418,10 +515,33 @@ where
                 self.begin_write();
             }
         }
-        if self.unflushed {
-            self.tick.reset_after(WRITING_TICK);
-        }
+        self.tick.reset_after(if self.unflushed { WRITING_TICK } else { self.until_due() });
         Ok(())
+    }
+
+    /// Whether the peer still may do what it may; the other way around, renews what lets this replica in elsewhere.
+    fn check_access(&mut self) -> Result<(), String> {
+        let now = self.replica.now();
+        let Some(access) = self.session.as_ref().and_then(Session::peer).map(|peer| peer.access.clone()) else {
+            return Ok(());
+        };
+        if access.asks() {
+            self.tenure.reconsider(&self.replica, self.id);
+        }
+        self.tenure.renew(&self.outbox);
+        let Err(denial) = self.replica.authority.still_holds(&access, now) else { return Ok(()) };
+        let strangers = self.replica.authority.strangers();
+        let steps = self.session.as_mut().map(|session| session.end_access(now, denial, strangers));
+        self.carry_out(steps.unwrap_or_default(), 0)
+    }
+
+    /// Until the next look at the connection: a permission that ends ends on time.
+    fn until_due(&self) -> Duration {
+        let now = self.replica.now();
+        let peer = self.session.as_ref().and_then(Session::peer);
+        let left = peer.and_then(|peer| peer.access.left(now.wall_ms)).unwrap_or(TICK);
+        let renewal = self.tenure.due().map_or(TICK, |at| at.saturating_duration_since(Instant::now()));
+        left.min(renewal).clamp(Duration::from_millis(10), TICK)
     }
 
     /// Moves the stream's counters to the metrics, and notes when they last changed.

@@ -41,6 +41,8 @@ struct State {
     queue: VecDeque<Queued>,
     /// Why the connection is to be closed once the queue is written.
     closing: Option<String>,
+    /// What the peer may do is to be looked at anew.
+    reconsider: bool,
     /// Who waits to hear that the queue is empty.
     awaiting_drain: Vec<Waiting>,
     waker: Option<Waker>,
@@ -78,6 +80,21 @@ impl Outbox {
             state.waker.take()
         };
         wake(waker);
+    }
+
+    /// Has the connection look anew at what its peer may do.
+    pub(crate) fn reconsider(&self) {
+        let waker = {
+            let mut state = self.lock();
+            state.reconsider = true;
+            state.waker.take()
+        };
+        wake(waker);
+    }
+
+    /// Whether that was asked for since the last call.
+    pub(crate) fn take_reconsider(&self) -> bool {
+        std::mem::take(&mut self.lock().reconsider)
     }
 
     /// Takes all that is queued; leaves the waker for the next push.

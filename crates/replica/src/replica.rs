@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use syncline_core::ChangeHash;
+use syncline_core::access::{Access, Permissions};
 use syncline_core::blob::{self, exchange, exchange::Exchange};
 use syncline_core::change::Change;
 use syncline_core::collection::{self, Collection};
@@ -19,15 +20,18 @@ use syncline_core::id::{DocumentId, PeerId, SessionId};
 use syncline_core::limits::Limits;
 use syncline_core::native::{self, NativeMessage};
 use syncline_core::session::{LocalPeer, Offence, Roster};
+use syncline_gossip::{Member, overlay};
 use syncline_store::Store;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::Instant;
 
+use crate::authority::{Authority, Open};
 use crate::blobs::{self, BlobHandle};
 use crate::collection::CollectionHandle;
 use crate::connection;
 use crate::dial::{DialOptions, Dialling, ServerUrl};
+use crate::mesh::MeshState;
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
 use crate::shard::{self, Occupied, ShardHandle};
@@ -46,6 +50,8 @@ pub struct Options {
     pub peer: PeerId,
     /// Longest that a stop waits for connections to take what is queued for them.
     pub stop_timeout: Duration,
+    /// Who decides what peers that dial may do. Default: they may do everything.
+    pub authority: Arc<dyn Authority>,
 }
 
 impl Default for Options {
@@ -54,7 +60,13 @@ impl Default for Options {
         let random: [u8; 8] = rand::random();
         let name: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
         let peer = PeerId::new(&format!("syncline-{name}")).expect("a short name is a peer id");
-        Self { limits: Limits::default(), shards, peer, stop_timeout: Duration::from_secs(5) }
+        Self {
+            limits: Limits::default(),
+            shards,
+            peer,
+            stop_timeout: Duration::from_secs(5),
+            authority: Arc::new(Open),
+        }
     }
 }
 
@@ -86,6 +98,29 @@ pub enum News {
     },
     /// About a blob.
     Blob(exchange::Event),
+    /// A member of the mesh is a neighbour from here on.
+    NeighbourJoined {
+        /// The connection.
+        session: SessionId,
+        /// Its name in the mesh.
+        member: Member,
+        /// Who.
+        peer: PeerInfo,
+    },
+    /// It is none any more.
+    NeighbourLeft {
+        /// The connection.
+        session: SessionId,
+        /// Its name in the mesh.
+        member: Member,
+    },
+    /// Something was not taken from a peer that is, or wants to be, a neighbour.
+    MeshRefused {
+        /// The connection.
+        session: SessionId,
+        /// What.
+        offence: overlay::Offence,
+    },
     /// About a round in which documents were compared with a peer's.
     Collection(collection::Event),
     /// A server could not be reached; it is tried again.
@@ -112,6 +147,9 @@ pub(crate) struct Inner {
     pub(crate) started: Instant,
     pub(crate) heavy: Semaphore,
     pub(crate) blobs: BlobHandle,
+    /// The mesh in which it takes part.
+    mesh: RwLock<Option<Arc<MeshState>>>,
+    pub(crate) authority: Arc<dyn Authority>,
     pub(crate) collection: CollectionHandle,
     /// Turns true when shards are to end.
     pub(crate) stop: watch::Sender<bool>,
@@ -149,6 +187,8 @@ impl Replica {
             started: Instant::now(),
             heavy: Semaphore::new(HEAVY_DECODES_MAX),
             blobs,
+            mesh: RwLock::new(None),
+            authority: options.authority,
             collection,
             stop: watch::Sender::new(false),
             quiet: watch::Sender::new(false),
@@ -190,12 +230,31 @@ impl Replica {
         (Self { inner }, receiver)
     }
 
-    /// Serves a peer that has dialled, until its connection ends.
+    /// Serves a peer that has dialled and may do everything, until its connection ends.
     pub async fn serve<S>(&self, stream: S)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        connection::accept(Arc::clone(&self.inner), stream).await;
+        connection::accept(Arc::clone(&self.inner), stream, Some(Access::full())).await;
+    }
+
+    /// Serves a peer of which is known what it may do; without that, it has to present something in its join.
+    pub async fn serve_entrant<S>(&self, stream: S, entrant: Option<Access>)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        connection::accept(Arc::clone(&self.inner), stream, entrant).await;
+    }
+
+    /// Has every connection look anew at whether its peer still may do what it does: a key was withdrawn, for example.
+    pub fn reconsider_access(&self) {
+        self.inner.all_outboxes().iter().for_each(|outbox| outbox.reconsider());
+    }
+
+    /// Who decides what peers may do.
+    #[must_use]
+    pub fn authority(&self) -> &Arc<dyn Authority> {
+        &self.inner.authority
     }
 
     /// Keeps a connection to a server, until the returned handle is dropped.
@@ -271,6 +330,12 @@ impl Replica {
         self.inner.route(Input::Broadcast { document: document.clone(), sender, count, session, data }, document);
     }
 
+    /// Whether it takes part in a mesh.
+    #[must_use]
+    pub fn is_in_mesh(&self) -> bool {
+        self.inner.mesh().is_some()
+    }
+
     /// The store underneath. Its calls block.
     #[must_use]
     pub fn store(&self) -> &Store {
@@ -311,6 +376,9 @@ impl Replica {
     /// store. Waits for slow peers as long as the options say.
     pub async fn stop(&self) {
         let inner = &self.inner;
+        if let Some(mesh) = inner.mesh() {
+            mesh.handle(inner, overlay::Input::Online(false));
+        }
         inner.quiet.send_replace(true);
         for shard in inner.shards() {
             shard.settle().await;
@@ -361,6 +429,8 @@ impl Inner {
                 let message = message.clone();
                 return self.blobs.send(exchange::Input::Received { session, message, receipt });
             }
+            // The connection hands these to the mesh.
+            PeerMessage::Native(NativeMessage::Mesh(_)) => return,
             PeerMessage::Native(NativeMessage::Collection(message)) => {
                 let message = message.clone();
                 return self.collection.send(collection::Input::Received { session, message, receipt });
@@ -373,7 +443,8 @@ impl Inner {
             PeerMessage::DocUnavailable { document }
             | PeerMessage::Ephemeral { document, .. }
             | PeerMessage::RemoteHeads { document, .. } => document.clone(),
-            PeerMessage::RemoteSubscription { .. } => {
+            PeerMessage::RemoteSubscription { .. }
+            | PeerMessage::Native(NativeMessage::Access { .. } | NativeMessage::Token(_)) => {
                 for shard in self.shards() {
                     let (message, receipt) = (message.clone(), receipt.clone());
                     shard.send(Input::Received { session, message, receipt });
@@ -399,14 +470,20 @@ impl Inner {
         // The peers that we dial are told apart by connection; only those that dial us can come twice.
         let replaced = match peer.role {
             Role::Downstream => self.roster().join(&peer.peer, session),
-            Role::Upstream => None,
+            Role::Upstream | Role::Neighbour => None,
         };
         if let Some(replaced) = replaced {
             if let Some(outbox) = self.outbox(replaced) {
                 outbox.close("the same peer has connected again");
             }
-            self.disconnect(replaced);
+            self.leave_hubs(replaced);
         }
+        self.enter_hubs(session, peer);
+        self.tell(News::Joined { session, peer: peer.clone(), server: server.cloned() });
+    }
+
+    /// Documents and blobs are spoken of with a peer from here on.
+    pub(crate) fn enter_hubs(&self, session: SessionId, peer: &PeerInfo) {
         let opened = OpenedDocuments::default();
         for shard in self.shards() {
             shard.send(Input::Connected { session, peer: peer.clone(), opened: opened.clone() });
@@ -417,8 +494,41 @@ impl Inner {
         }
         if peer.native >= collection::message::SINCE {
             self.collection.send(collection::Input::Connected { session, role: peer.role });
+            if peer.role == Role::Downstream {
+                self.allow_rounds(session, &peer.access);
+            }
         }
-        self.tell(News::Joined { session, peer: peer.clone(), server: server.cloned() });
+    }
+
+    /// The mesh in which this replica takes part.
+    pub(crate) fn mesh(&self) -> Option<Arc<MeshState>> {
+        self.mesh.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes part in a mesh, or in none; false if it is in one.
+    pub(crate) fn set_mesh(&self, mesh: Option<Arc<MeshState>>) -> bool {
+        let mut place = self.mesh.write().unwrap_or_else(PoisonError::into_inner);
+        let free = place.is_none() || mesh.is_none();
+        if free {
+            *place = mesh;
+        }
+        free
+    }
+
+    /// A peer may do something else than before.
+    pub(crate) fn change_access(&self, session: SessionId, access: &Access) {
+        for shard in self.shards() {
+            shard.send(Input::AccessChanged { session, access: access.clone() });
+        }
+        self.allow_rounds(session, access);
+    }
+
+    /// A round tells about all documents: it is for those who may read all.
+    fn allow_rounds(&self, session: SessionId, access: &Access) {
+        let reads_all = access.everywhere().include(Permissions::READ);
+        let scope = if reads_all { collection::Scope::Own } else { collection::Scope::Nothing };
+        let set = collection::SetName::of_documents();
+        self.collection.send(collection::Input::Allow { session, set, scope });
     }
 
     /// A connection has ended.
@@ -427,12 +537,12 @@ impl Inner {
         self.metrics.connections.dec();
         if let Some(peer) = peer {
             self.roster().leave(&peer.peer, session);
-            self.disconnect(session);
+            self.leave_hubs(session);
             self.tell(News::Left { session });
         }
     }
 
-    fn disconnect(&self, session: SessionId) {
+    pub(crate) fn leave_hubs(&self, session: SessionId) {
         for shard in self.shards() {
             shard.send(Input::Disconnected { session });
         }

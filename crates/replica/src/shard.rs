@@ -193,10 +193,22 @@ impl ShardTask {
                         outbox.await_drain(Waiting::Shard(self.number));
                     }
                 }
+                Output::Decide { session, access, document } => {
+                    let (replica, handle) = (Arc::clone(replica), replica.shards()[self.number].clone());
+                    tokio::spawn(async move {
+                        let may = replica.authority.decide(&access, &document).await;
+                        handle.send(Input::Decided { session, document, may });
+                    });
+                }
                 Output::State { document, state } => {
                     replica.collection.send(collection::Input::Changed { document, state });
                 }
                 Output::Notify(event) => replica.tell(News::Document(event)),
+                Output::Mesh(event) => {
+                    if let Some(mesh) = replica.mesh() {
+                        mesh.hear(replica, event);
+                    }
+                }
                 Output::Refused { session, document, remark } => {
                     replica.metrics.refuse(remark.kind());
                     let document = document.map(tracing::field::display);

@@ -76,7 +76,10 @@ impl Trust {
 }
 
 /// Encrypts a connection to the server of this name, which has to prove that it is it.
-pub(crate) async fn encrypt(trust: &Trust, host: &str, stream: TcpStream) -> Result<TlsStream<TcpStream>, String> {
+///
+/// # Errors
+/// Why it has not, in words for a person.
+pub async fn encrypt(trust: &Trust, host: &str, stream: TcpStream) -> Result<TlsStream<TcpStream>, String> {
     let reading = trust.clone();
     let config = tokio::task::spawn_blocking(move || reading.config()).await.map_err(|error| error.to_string())??;
     let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned())

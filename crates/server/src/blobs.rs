@@ -10,16 +10,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::extract::{Path, Request, State};
+use axum::extract::{FromRequestParts, Path, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt;
 use futures_util::stream::{self, Stream};
+use syncline_core::access::Permissions;
 use syncline_core::blob::{BlobHash, BlobStanding, PIECE_BYTES};
 use syncline_replica::{Replica, UploadError};
 use syncline_store::StoreError;
 
+use crate::access::caller::{Caller, Refusal};
 use crate::server::Shared;
 use headers::{Disposition, Wanted, wanted_range};
 
@@ -32,14 +34,22 @@ const METHODS: &str = "GET, HEAD, PUT, OPTIONS";
 const IMMUTABLE: &str = "private, max-age=31536000, immutable";
 const RUNS_NOTHING: &str = "default-src 'none'; sandbox";
 
-/// Everything that is asked of a blob comes through here: where whether it may be asked is decided, once there are rules.
+/// Everything that is asked of a blob comes through here: where it is decided whether it may be asked.
 pub(crate) async fn answer(
     State(shared): State<Arc<Shared>>,
     Path(address): Path<String>,
     request: Request,
 ) -> Response {
+    let (mut parts, body) = request.into_parts();
+    let permitted = match parts.method {
+        Method::OPTIONS => Ok(()),
+        _ => permitted(&shared, &mut parts).await,
+    };
+    let allowed_origin = allowed_origin(&shared, &parts.headers);
+    let request = Request::from_parts(parts, body);
     let mut response = match (address.parse::<BlobHash>(), request.method().clone()) {
         (_, Method::OPTIONS) => allow(),
+        _ if permitted.is_err() => permitted.err().map(Refusal::into_response).unwrap_or_default(),
         (Err(error), _) => refusal(StatusCode::BAD_REQUEST, &error.to_string()),
         (Ok(hash), Method::GET | Method::HEAD) => read(&shared, hash, request.into_parts().0).await,
         (Ok(hash), Method::PUT) => put(&shared, hash, request).await,
@@ -49,8 +59,11 @@ pub(crate) async fn answer(
         }
     };
     let headers = response.headers_mut();
+    if let Some(origin) = allowed_origin {
+        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+        headers.insert(header::VARY, HeaderValue::from_static("Origin"));
+    }
     let mut set = |name, value| headers.insert(name, HeaderValue::from_static(value));
-    set(header::ACCESS_CONTROL_ALLOW_ORIGIN, "*");
     set(
         header::ACCESS_CONTROL_EXPOSE_HEADERS,
         "Accept-Ranges, Content-Disposition, Content-Length, Content-Range, ETag",
@@ -58,6 +71,23 @@ pub(crate) async fn answer(
     set(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
     set(header::CONTENT_SECURITY_POLICY, RUNS_NOTHING);
     response
+}
+
+/// A blob belongs to no document: whoever may read some document may read those whose address they know, whoever may write
+/// one may add some.
+async fn permitted(shared: &Arc<Shared>, parts: &mut Parts) -> Result<(), Refusal> {
+    let wanted = if parts.method == Method::PUT { Permissions::WRITE } else { Permissions::READ };
+    let caller = Caller::from_request_parts(parts, shared).await?;
+    caller.needs_somewhere(shared, wanted)
+}
+
+/// The origin whose pages may see the answer.
+fn allowed_origin(shared: &Shared, headers: &HeaderMap) -> Option<HeaderValue> {
+    if shared.gate.allows_every_origin() {
+        return Some(HeaderValue::from_static("*"));
+    }
+    let origin = headers.get(header::ORIGIN)?;
+    origin.to_str().is_ok_and(|origin| shared.gate.allows_origin(origin)).then(|| origin.clone())
 }
 
 /// What a browser asks before it sends a request to another origin.

@@ -1,8 +1,9 @@
 //! The Syncline sync server as a library: one port for websockets, health, metrics, blobs and a status page.
 //!
 //! Reading order: [`server`] listens and stops, `routes` answers HTTP and upgrades websockets,
-//! `blobs` reads and takes blobs, `page` draws the page.
+//! `blobs` reads and takes blobs, [`access`] says who may, `page` draws the page.
 
+pub mod access;
 mod blobs;
 mod page;
 mod routes;

@@ -7,16 +7,18 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::extract::{FromRequestParts, Request, State};
+use axum::http::{self, HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 use hyper::upgrade::{Parts, Upgraded};
 use hyper_util::rt::TokioIo;
+use syncline_core::access::{Access, Denial, Permissions};
 use syncline_replica::Replica;
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
+use crate::access::caller::{self, Caller, Refusal};
 use crate::server::Shared;
 use crate::{blobs, page};
 
@@ -34,14 +36,42 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
 
 /// The websocket for those who ask to upgrade, the status page for everyone else.
 async fn root(State(shared): State<Arc<Shared>>, request: Request) -> Response {
-    if asks_for_websocket(request.headers()) {
-        upgrade(&shared, request)
-    } else {
-        axum::response::Html(page::status(&shared).into_string()).into_response()
+    let (mut parts, body) = request.into_parts();
+    if asks_for_websocket(&parts.headers) {
+        return match entrant(&shared, &parts).await {
+            Ok(entrant) => upgrade(&shared, Request::from_parts(parts, body), entrant),
+            Err(refusal) => refusal.into_response(),
+        };
+    }
+    let caller = Caller::from_request_parts(&mut parts, &shared).await;
+    match caller.and_then(|caller| caller.needs_everywhere(&shared, Permissions::ADMIN)) {
+        Ok(()) => axum::response::Html(page::status(&shared).into_string()).into_response(),
+        Err(refusal) => refusal.into_response(),
     }
 }
 
-async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
+/// What whoever asks for a websocket may do; `None` if they have yet to present something.
+async fn entrant(shared: &Shared, parts: &http::request::Parts) -> Result<Option<Access>, Refusal> {
+    let origin = parts.headers.get(header::ORIGIN);
+    // Whoever is no browser sends none, and could send any.
+    if origin.is_some_and(|origin| !origin.to_str().is_ok_and(|origin| shared.gate.allows_origin(origin))) {
+        let denial = Denial::Origin;
+        shared.replica.metrics().refuse(denial.kind());
+        tracing::warn!(?origin, kind = denial.kind(), "refused: a websocket: {denial}");
+        return Err(Refusal::new((StatusCode::FORBIDDEN, format!("{denial}\n"))));
+    }
+    let token = caller::presented(parts);
+    if token.is_none() && shared.gate.restricts() {
+        return Ok(None);
+    }
+    let admitted = shared.replica.authority().authenticate(token.as_ref()).await;
+    admitted.map(Some).map_err(|denial| caller::unauthorized(shared, denial))
+}
+
+async fn metrics(State(shared): State<Arc<Shared>>, caller: Caller) -> Response {
+    if let Err(refusal) = caller.needs_everywhere(&shared, Permissions::ADMIN) {
+        return refusal.into_response();
+    }
     let mut text = String::new();
     shared.blobs_stored.set(shared.replica.store().blob_bytes().cast_signed());
     match prometheus_client::encoding::text::encode(&mut text, &shared.registry) {
@@ -55,7 +85,7 @@ fn asks_for_websocket(headers: &HeaderMap) -> bool {
     headers.get(header::UPGRADE).is_some_and(is_websocket)
 }
 
-fn upgrade(shared: &Arc<Shared>, mut request: Request) -> Response {
+fn upgrade(shared: &Arc<Shared>, mut request: Request, entrant: Option<Access>) -> Response {
     let headers = request.headers();
     if headers.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
         let supported = [(header::SEC_WEBSOCKET_VERSION, "13")];
@@ -64,17 +94,21 @@ fn upgrade(shared: &Arc<Shared>, mut request: Request) -> Response {
     let Some(key) = headers.get(header::SEC_WEBSOCKET_KEY).cloned() else {
         return (StatusCode::BAD_REQUEST, "the header Sec-WebSocket-Key is missing\n").into_response();
     };
+    let chosen = caller::subprotocols(headers).find(|name| *name == caller::SUBPROTOCOL).is_some();
     let replica = shared.replica.clone();
     let upgrading = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
         match upgrading.await {
-            Ok(upgraded) => serve_upgraded(&replica, upgraded).await,
+            Ok(upgraded) => serve_upgraded(&replica, upgraded, entrant).await,
             Err(error) => tracing::debug!("an upgrade to a websocket failed: {error}"),
         }
     });
     let accept = derive_accept_key(key.as_bytes());
-    Response::builder()
-        .status(StatusCode::SWITCHING_PROTOCOLS)
+    let mut response = Response::builder().status(StatusCode::SWITCHING_PROTOCOLS);
+    if chosen {
+        response = response.header(header::SEC_WEBSOCKET_PROTOCOL, caller::SUBPROTOCOL);
+    }
+    response
         .header(header::CONNECTION, "Upgrade")
         .header(header::UPGRADE, "websocket")
         .header(header::SEC_WEBSOCKET_ACCEPT, accept)
@@ -83,24 +117,24 @@ fn upgrade(shared: &Arc<Shared>, mut request: Request) -> Response {
 }
 
 /// Frees the HTTP layer's buffers: an idle websocket keeps nothing but its socket.
-async fn serve_upgraded(replica: &Replica, upgraded: Upgraded) {
+async fn serve_upgraded(replica: &Replica, upgraded: Upgraded, entrant: Option<Access>) {
     match upgraded.downcast::<TokioIo<TcpStream>>() {
         Ok(Parts { io, read_buf, .. }) => {
             // An empty view of the buffer would keep all of it.
             let early = (!read_buf.is_empty()).then(|| read_buf.to_vec());
             drop(read_buf);
             match early {
-                None => replica.serve(io.into_inner()).await,
-                Some(early) => Box::pin(serve_after(replica, early, io.into_inner())).await,
+                None => replica.serve_entrant(io.into_inner(), entrant).await,
+                Some(early) => Box::pin(serve_after(replica, early, io.into_inner(), entrant)).await,
             }
         }
-        Err(upgraded) => Box::pin(replica.serve(TokioIo::new(upgraded))).await,
+        Err(upgraded) => Box::pin(replica.serve_entrant(TokioIo::new(upgraded), entrant)).await,
     }
 }
 
 /// For a peer that did not wait for the upgrade before it sent frames.
-async fn serve_after(replica: &Replica, early: Vec<u8>, stream: TcpStream) {
+async fn serve_after(replica: &Replica, early: Vec<u8>, stream: TcpStream, entrant: Option<Access>) {
     let (read, write) = stream.into_split();
     let read = tokio::io::AsyncReadExt::chain(std::io::Cursor::new(early), read);
-    replica.serve(tokio::io::join(read, write)).await;
+    replica.serve_entrant(tokio::io::join(read, write), entrant).await;
 }

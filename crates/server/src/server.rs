@@ -23,6 +23,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
+use crate::access::{Gate, KeyError, Rules};
 use crate::{blobs, routes};
 
 /// What the kernel is asked to hold for a peer that has not taken it; Linux takes it twice. Left to itself it takes some
@@ -39,6 +40,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// The directory with the store; made if it is not there.
     pub data: PathBuf,
+    /// Who may do what.
+    pub rules: Rules,
     /// Bounds on what peers may do.
     pub limits: Limits,
     /// Who builds documents that peers have sent.
@@ -52,7 +55,9 @@ pub struct Config {
 pub struct Server {
     address: SocketAddr,
     replica: Replica,
+    gate: Arc<Gate>,
     accepting: JoinHandle<()>,
+    keeping: JoinHandle<()>,
 }
 
 /// Why a server does not start.
@@ -61,6 +66,20 @@ pub enum ServerError {
     /// The store cannot be opened. **State:** nothing was changed. **Do:** as the message says.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Everybody who reaches the address could do everything, and nobody has said that this is meant so. **State:** nothing
+    /// was changed. **Do:** as the message says.
+    #[error(
+        "{address} can be reached by other machines, and nothing says who may do what: give a key for tokens with \
+         --token-key (and make one with `syncline-server token new-key`), or --access-url, or say with --open that everybody \
+         who reaches it may read and write everything"
+    )]
+    Unprotected {
+        /// The address.
+        address: SocketAddr,
+    },
+    /// A key for tokens cannot be used. **State:** nothing was changed. **Do:** as the message says.
+    #[error(transparent)]
+    Key(#[from] KeyError),
     /// The address cannot be listened on. **State:** the store was opened and closed again.
     /// **Do:** choose another address, or end what listens there.
     #[error("cannot listen on {address}: {source}")]
@@ -79,6 +98,7 @@ pub(crate) struct Shared {
     pub(crate) registry: Registry,
     pub(crate) address: SocketAddr,
     pub(crate) data: PathBuf,
+    pub(crate) gate: Arc<Gate>,
     /// Blobs that are being put at this time.
     pub(crate) uploads: Semaphore,
     /// Bytes of all blobs, as of the last look.
@@ -92,6 +112,7 @@ impl Server {
     /// [`ServerError`] if either cannot be done.
     pub async fn start(config: Config) -> Result<Self, ServerError> {
         let listen = config.listen;
+        protected(&config)?;
         let listener = bind(listen).and_then(|listener| Ok((listener.local_addr()?, listener)));
         let (address, listener) = listener.map_err(|source| ServerError::Listen { address: listen, source })?;
         Self::start_on(Tcp(listener), Config { listen: address, ..config }).await
@@ -105,21 +126,32 @@ impl Server {
     where
         L: Listener<Addr = SocketAddr>,
     {
-        let Config { listen: address, data, limits, loader, deleted_keep } = config;
+        protected(&config)?;
+        let Config { listen: address, data, rules, limits, loader, deleted_keep } = config;
+        let gate = Arc::new(Gate::new(rules)?);
         let blob_bytes_max = Some(limits.blobs_bytes_max);
         let options =
             syncline_store::Options { loader, deleted_keep, blob_bytes_max, ..syncline_store::Options::default() };
         let store = open_store(data.clone(), options).await?;
-        let (replica, _) = Replica::start(store, Options { limits, ..Options::default() });
+        let (replica, _) = Replica::start(store, Options { limits, authority: gate.clone(), ..Options::default() });
         let mut registry = Registry::with_prefix("syncline");
         replica.metrics().register(&mut registry);
         let blobs_stored = Gauge::default();
         registry.register("blob_stored_bytes", "Bytes of all blobs", blobs_stored.clone());
         let uploads = Semaphore::new(blobs::UPLOADS_MAX);
         let replica_here = replica.clone();
-        let shared = Arc::new(Shared { replica: replica_here, registry, address, data, uploads, blobs_stored });
+        let shared = Arc::new(Shared {
+            replica: replica_here,
+            registry,
+            address,
+            data,
+            gate: gate.clone(),
+            uploads,
+            blobs_stored,
+        });
+        let keeping = tokio::spawn(Arc::clone(&gate).keep_current(replica.clone()));
         let accepting = tokio::spawn(accept(listener, shared));
-        Ok(Self { address, replica, accepting })
+        Ok(Self { address, replica, gate, accepting, keeping })
     }
 
     /// Where it listens.
@@ -134,11 +166,27 @@ impl Server {
         &self.replica
     }
 
+    /// Reads keys again, whether they have changed or not.
+    pub fn reload(&self) {
+        self.gate.reload();
+        self.replica.reconsider_access();
+    }
+
     /// Accepts nothing more, makes durable what has come, acknowledges it, closes the connections and the store.
     pub async fn stop(self) {
         self.accepting.abort();
+        self.keeping.abort();
         self.replica.stop().await;
     }
+}
+
+/// An address beyond this machine is for those who have said who may do what.
+fn protected(config: &Config) -> Result<(), ServerError> {
+    let Config { listen: address, rules, .. } = config;
+    if address.ip().is_loopback() || rules.open || rules.restrict() {
+        return Ok(());
+    }
+    Err(ServerError::Unprotected { address: *address })
 }
 
 /// As `TcpListener::bind`, with a bound on what the kernel takes for a peer; accepted connections inherit it.

@@ -52,7 +52,13 @@ impl Server {
         let stderr = File::options().create(true).append(true).open(log)?;
         let mut command = ends_with_us(executable()?, network);
         let address = network.map_or(Ipv4Addr::LOCALHOST, Network::address);
-        command.arg("--listen").arg(format!("{address}:0")).arg("--data").arg(data).env("SYNCLINE_LOG", "warn");
+        command
+            .arg("--open")
+            .arg("--listen")
+            .arg(format!("{address}:0"))
+            .arg("--data")
+            .arg(data)
+            .env("SYNCLINE_LOG", "warn");
         command.envs(environment.iter().map(|(name, value)| (name, value)));
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr).spawn()?;
         let stdout = child.stdout.take().context("stdout is piped")?;

@@ -37,6 +37,14 @@ impl HonestPeer {
         peer
     }
 
+    /// A client on a connection that has joined.
+    #[must_use]
+    pub fn on(raw: RawPeer, document: &str, doc: AutoCommit) -> Self {
+        let mut peer = Self { raw, document: document.to_owned(), doc, state: sync::State::new() };
+        peer.speak();
+        peer
+    }
+
     /// A fresh document id.
     #[must_use]
     pub fn fresh_document_id() -> String {

@@ -13,6 +13,7 @@ mod frame;
 mod honest;
 mod raw;
 mod server;
+pub mod token;
 
 pub use browser::{Browser, Document, Found, PackageSet, Page, Pending};
 pub use forge::{BloomFilter, SyncMessage, chunk, compressed_chunk, forged_change, run_length_bomb};

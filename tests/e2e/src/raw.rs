@@ -7,7 +7,9 @@
 use std::io::Write;
 use std::net::TcpStream;
 
-use tokio_tungstenite::tungstenite::client::client_with_config;
+use tokio_tungstenite::tungstenite::client::{IntoClientRequest, client_with_config};
+use tokio_tungstenite::tungstenite::handshake::HandshakeError;
+use tokio_tungstenite::tungstenite::http::HeaderName;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::protocol::frame::Frame as WebSocketFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
@@ -45,6 +47,53 @@ impl RawPeer {
         let (socket, _) = client_with_config(format!("ws://{address}/"), stream, Some(config))
             .unwrap_or_else(|error| panic!("no websocket: {error}"));
         Self { socket, id: String::new(), server: String::new() }
+    }
+
+    /// Opens a websocket at a path, with more headers in the request.
+    ///
+    /// # Errors
+    /// The status with which the server refuses, and its words.
+    ///
+    /// # Panics
+    /// When it does not answer.
+    pub fn try_connect(address: &str, path: &str, headers: &[(&str, &str)]) -> Result<Self, (u16, String)> {
+        let stream = TcpStream::connect(address).expect("the server accepts connections");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout that is not zero");
+        stream.set_write_timeout(Some(PATIENCE)).expect("a timeout that is not zero");
+        let mut request = format!("ws://{address}{path}").into_client_request().expect("a good request");
+        for (name, value) in headers {
+            let name = HeaderName::from_bytes(name.as_bytes()).expect("a header's name");
+            request.headers_mut().insert(name, value.parse().expect("a header's value"));
+        }
+        match client_with_config(request, stream, None) {
+            Ok((socket, _)) => Ok(Self { socket, id: String::new(), server: String::new() }),
+            Err(HandshakeError::Failure(Error::Http(response))) => {
+                let words = response.body().as_deref().map(String::from_utf8_lossy).unwrap_or_default();
+                Err((response.status().as_u16(), words.into_owned()))
+            }
+            Err(error) => panic!("no answer: {error}"),
+        }
+    }
+
+    /// Joins on a connection that is open, with this frame. Returns what the server says if it does not greet back.
+    ///
+    /// # Errors
+    /// What its `error` frames said before it closed.
+    pub fn join_by(&mut self, frame: &Frame) -> Result<(), Vec<String>> {
+        self.send(frame);
+        match self.receive() {
+            Received::Frame(greeting) if greeting.kind() == "peer" => {
+                self.id = frame.text_of("senderId").to_owned();
+                self.server = greeting.text_of("senderId").to_owned();
+                Ok(())
+            }
+            Received::Frame(frame) => {
+                let mut told = vec![frame.text_of("message").to_owned()];
+                told.extend(self.until_closed());
+                Err(told)
+            }
+            Received::Closed => Err(Vec::new()),
+        }
     }
 
     /// Opens a websocket and joins.

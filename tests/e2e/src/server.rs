@@ -164,6 +164,27 @@ impl Server {
         self.start_again(data);
     }
 
+    /// Asks the process to read its files again (`SIGHUP`).
+    pub fn hang_up(&mut self) {
+        signal(&mut self.child, "HUP");
+    }
+
+    /// Runs another command of the program, with this on its standard input.
+    ///
+    /// # Panics
+    /// When the program cannot be started.
+    #[must_use]
+    pub fn command(arguments: &[&str], input: &str) -> Output {
+        let mut command = Command::new(executable());
+        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the server's executable starts");
+        let mut stdin = child.stdin.take().expect("stdin is piped");
+        // A command that does not read it ends without it.
+        let _ = stdin.write_all(input.as_bytes());
+        drop(stdin);
+        child.wait_with_output().expect("the command ends")
+    }
+
     /// Ends the process at once (`SIGKILL`).
     ///
     /// # Panics
@@ -204,9 +225,18 @@ impl Server {
     /// When the server does not answer.
     #[must_use]
     pub fn http(&self, path: &str) -> Response {
+        self.http_as(path, "")
+    }
+
+    /// As [`Server::http`], with more headers: whole lines.
+    ///
+    /// # Panics
+    /// As [`Server::http`].
+    #[must_use]
+    pub fn http_as(&self, path: &str, headers: &str) -> Response {
         let mut stream = TcpStream::connect(&self.address).expect("the server accepts connections");
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout that is not zero");
-        let request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.address);
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n{headers}\r\n", self.address);
         stream.write_all(request.as_bytes()).expect("the server reads the request");
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).expect("the server answers and closes");

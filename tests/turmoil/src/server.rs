@@ -13,6 +13,7 @@ use axum::serve::Listener;
 use syncline_core::limits::Limits;
 use syncline_core::loader::InProcess;
 use syncline_replica::metrics::Metrics;
+use syncline_server::access::Rules;
 use syncline_server::{Config, Server, ServerError};
 use syncline_store::StoreError;
 use turmoil::net::{TcpListener, TcpStream};
@@ -52,7 +53,8 @@ pub(crate) async fn run(data: PathBuf, counters: Counters) -> turmoil::Result {
     let server = loop {
         let listener = Simulated(TcpListener::bind(listen).await?);
         let (limits, deleted_keep) = (Limits::default(), Duration::from_secs(30 * 24 * 3600));
-        let config = Config { listen, data: data.clone(), limits, loader: Arc::new(InProcess), deleted_keep };
+        let rules = Rules { open: true, ..Rules::default() };
+        let config = Config { listen, data: data.clone(), rules, limits, loader: Arc::new(InProcess), deleted_keep };
         match Server::start_on(listener, config).await {
             Ok(server) => break server,
             // The threads of the store that died are real, and take real time to end.

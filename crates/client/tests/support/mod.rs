@@ -20,6 +20,7 @@ pub(crate) use syncline::block_on;
 use syncline::{Document, Repo, Status};
 use syncline_core::limits::Limits;
 use syncline_core::loader::InProcess;
+use syncline_server::access::Rules;
 use syncline_server::{Config, Server};
 use tempfile::TempDir;
 
@@ -31,7 +32,8 @@ pub(crate) async fn serve(data: &Path, listen: Option<SocketAddr>) -> Server {
 pub(crate) async fn serve_with(data: &Path, listen: Option<SocketAddr>, limits: Limits) -> Server {
     let listen = listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)));
     let deleted_keep = Duration::from_secs(30 * 24 * 3600);
-    let config = Config { listen, data: data.to_owned(), limits, loader: Arc::new(InProcess), deleted_keep };
+    let rules = Rules::default();
+    let config = Config { listen, data: data.to_owned(), rules, limits, loader: Arc::new(InProcess), deleted_keep };
     Server::start(config).await.expect("a server")
 }
 

@@ -3,13 +3,14 @@
 //! Owns: the window of what was sent, what is owed once the peer reads again, the count of documents that it opened.
 //! Must not: know what is in a message. Next: `hub.rs`; docs/architecture.md "Memory".
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::PeerInfo;
-use crate::id::StorageId;
+use super::{PeerInfo, PeerMessage};
+use crate::access::Permissions;
+use crate::id::{DocumentId, StorageId};
 
 /// A peer's connection, as one hub sees it.
 #[derive(Debug)]
@@ -18,6 +19,10 @@ pub(super) struct Session {
     /// Documents at which the peer is, whoever spoke first.
     pub(super) documents: BTreeSet<u32>,
     pub(super) opened: OpenedDocuments,
+    /// What was decided elsewhere about documents that it may read.
+    pub(super) decided: BTreeMap<DocumentId, Permissions>,
+    /// What it said about documents of which that is asked, in order.
+    pub(super) undecided: BTreeMap<DocumentId, Vec<(PeerMessage, Receipt)>>,
     /// Messages and bytes sent since the connection's queue was last known to be empty.
     pub(super) queued_messages: usize,
     pub(super) queued_bytes: usize,
@@ -35,6 +40,8 @@ impl Session {
             peer,
             documents: BTreeSet::new(),
             opened,
+            decided: BTreeMap::new(),
+            undecided: BTreeMap::new(),
             queued_messages: 0,
             queued_bytes: 0,
             congested: false,

@@ -11,8 +11,10 @@ use bytes::Bytes;
 
 use super::Receipt;
 use super::input::{Load, SyncMessage};
+use super::mesh::{Noticed, WaitingNotice};
 use super::retry::Retry;
 use crate::ChangeHash;
+use crate::access::Permissions;
 use crate::authored::Authored;
 use crate::change::Change;
 use crate::collection::DocumentState;
@@ -61,6 +63,8 @@ pub(super) struct Document {
     /// Statements that wait for the changes that came with them.
     pub(super) awaiting: VecDeque<Awaiting>,
     pub(super) orphans: Option<Box<Orphans>>,
+    /// Notices whose changes are on their way to the disk.
+    pub(super) noticed: Vec<WaitingNotice>,
     /// Messages already encoded for the present heads: from which node, for V2 or not.
     pub(super) encoded: Vec<(u32, Bytes)>,
     pub(super) watched: bool,
@@ -84,14 +88,15 @@ pub(super) enum Presence {
 
 #[derive(Debug)]
 pub(super) enum Item {
-    Message { session: SessionId, message: Box<SyncMessage>, receipt: Receipt },
+    Message { session: SessionId, message: Box<SyncMessage>, may: Permissions, receipt: Receipt },
     Local { changes: Vec<Change>, ticket: u64 },
     Watch,
+    Noticed(Noticed),
     Initiate { session: SessionId, only_offers: bool },
     SetLife { deleted: bool, ticket: u64 },
     SetLocalOnly { local_only: bool, ticket: u64 },
     Replace { heads: Vec<ChangeHash>, changes: Vec<Change>, ticket: u64 },
-    Life { session: SessionId, life: Life, _receipt: Receipt },
+    Life { session: SessionId, life: Life, may: Permissions, _receipt: Receipt },
     Account { session: SessionId, account: Account, _receipt: Receipt },
 }
 
@@ -105,6 +110,8 @@ pub(super) struct Peer {
     pub(super) told_life: Option<Life>,
     /// It offered something while the document was deleted.
     pub(super) offered_in_vain: bool,
+    /// It offered something that it may not write.
+    pub(super) barred: bool,
     /// The application knows that the peer had everything when there were so many durable changes.
     pub(super) in_step_at: u32,
     /// It did not take something, which is offered again.
@@ -155,7 +162,11 @@ pub(super) struct Persisting {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Origin {
     Peer(SessionId),
-    Local { ticket: u64 },
+    /// A notice that this neighbour brought.
+    Notice(SessionId),
+    Local {
+        ticket: u64,
+    },
 }
 
 #[derive(Debug)]
@@ -198,6 +209,7 @@ impl Item {
             }
             Self::Local { .. }
             | Self::Watch
+            | Self::Noticed(_)
             | Self::Initiate { .. }
             | Self::SetLife { .. }
             | Self::SetLocalOnly { .. }
@@ -212,6 +224,7 @@ impl Item {
             Self::Initiate { session: with, .. } | Self::Account { session: with, .. } => *with == session,
             Self::Local { .. }
             | Self::Watch
+            | Self::Noticed(_)
             | Self::SetLife { .. }
             | Self::SetLocalOnly { .. }
             | Self::Life { .. }
@@ -228,6 +241,7 @@ impl Peer {
             unanswered_request: false,
             told_life: None,
             offered_in_vain: false,
+            barred: false,
             in_step_at: 0,
             retry: Retry::default(),
         }
@@ -260,6 +274,7 @@ impl Document {
             replacing: None,
             awaiting: VecDeque::new(),
             orphans: None,
+            noticed: Vec::new(),
             encoded: Vec::new(),
             watched: false,
             deadline: None,
@@ -305,6 +320,7 @@ impl Document {
                         || !PeerSync::is_light(&message.statement, self.view()))
             }
             Item::Local { .. } => true,
+            Item::Noticed(noticed) => !self.knows_without_graph(noticed),
             Item::Account { .. } => !self.is_withheld(),
             Item::Watch
             | Item::Initiate { .. }

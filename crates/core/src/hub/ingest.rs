@@ -10,6 +10,7 @@ use super::document::{Awaiting, Item, Origin, Persisting, Presence};
 use super::retry::Retry;
 use super::{Event, Hub, Load, Loaded, Now, Outgoing, Output, Receipt, Remark, StoreFailure, SyncMessage};
 use crate::ChangeHash;
+use crate::access::Permissions;
 use crate::authored::Authored;
 use crate::change::Change;
 use crate::graph::{Admission, Graph, Orphans};
@@ -37,8 +38,8 @@ impl Hub {
         now: Now,
         key: u32,
         session: SessionId,
-        message: SyncMessage,
-        receipt: Receipt,
+        mut message: SyncMessage,
+        (may, receipt): (Permissions, Receipt),
     ) {
         if self.document(key).is_some_and(|document| document.local_only) {
             return self.hear_of_nothing(now, key, session, message);
@@ -46,7 +47,12 @@ impl Hub {
         if self.document(key).is_some_and(|document| document.is_deleted()) {
             return self.refuse_deleted(now, key, session);
         }
+        self.bar_changes(key, session, may, &mut message);
         let SyncMessage { request, statement, changes, refused, .. } = message;
+        if !request && self.is_greeting_in_agreement(key, session, &statement) {
+            self.respond_life(key, session);
+            return self.leave(key, session);
+        }
         // The sender may be gone by now: its changes still count, its questions do not.
         let present = self.sessions.contains_key(&session);
         self.admit_all(key, Origin::Peer(session), changes);
@@ -91,7 +97,7 @@ impl Hub {
     }
 
     /// Admits what can be admitted and commits it. Returns the last refusal.
-    fn admit_all(&mut self, key: u32, origin: Origin, changes: Vec<Change>) -> Option<Remark> {
+    pub(super) fn admit_all(&mut self, key: u32, origin: Origin, changes: Vec<Change>) -> Option<Remark> {
         let limits = self.limits.clone();
         if changes.is_empty() {
             return None;
@@ -144,7 +150,7 @@ impl Hub {
             let Some(document) = self.document(key) else { return };
             let id = document.id.clone();
             match origin {
-                Origin::Peer(session) => {
+                Origin::Peer(session) | Origin::Notice(session) => {
                     if let Some(peer) = document.peer(session) {
                         peer.sync.refuse(hash);
                     }
@@ -187,6 +193,7 @@ impl Hub {
         document.authored = document.authored.max(authored);
         self.tell_state(key);
         self.notify_durable(key, before, length, origin);
+        self.tell_mesh(key, before, length, origin);
         for ticket in also {
             self.outputs.push_back(Output::Notify(Event::Saved { document: id.clone(), ticket }));
         }
@@ -231,7 +238,7 @@ impl Hub {
             let statement = Statement { heads, need: Vec::new(), have: Vec::new(), flags: None, with_changes: false };
             let (document, changes, refused) = (document.id.clone(), Vec::new(), Vec::new());
             let message = SyncMessage { document, request: false, statement, changes, refused };
-            return self.handle_message(now, key, session, message, Receipt::default());
+            return self.handle_message(now, key, session, message, (Permissions::READ, Receipt::default()));
         }
         if !present {
             return document.remove_peer(session);
@@ -278,7 +285,7 @@ impl Hub {
         }
         if watched {
             let origin = match origin {
-                Origin::Peer(session) => Some(session),
+                Origin::Peer(session) | Origin::Notice(session) => Some(session),
                 Origin::Local { .. } => None,
             };
             self.outputs.push_back(Output::Notify(Event::Changed { document: id, changes, heads, origin }));
@@ -305,12 +312,15 @@ impl Hub {
             also.into_iter().for_each(|ticket| self.not_saved(id, ticket, failure));
             match origin {
                 Origin::Peer(session) => drop(senders.insert(session)),
+                // It was not told that its notice has arrived.
+                Origin::Notice(_) => {}
                 Origin::Local { ticket } => self.not_saved(id, ticket, failure),
             }
         }
         for session in senders {
             self.cut_off(session, id, failure);
         }
+        self.refuse_noticed(key);
     }
 
     pub(super) fn cut_off(&mut self, session: SessionId, id: &DocumentId, failure: &StoreFailure) {
@@ -415,7 +425,7 @@ impl Hub {
         // From the latest to the first, so that the latest are kept.
         while let Some(item) = waiting.pop_back() {
             let kept = match item {
-                Item::Message { session, message, .. } => {
+                Item::Message { session, message, may, .. } => {
                     let asked = questions.entry(session).or_default();
                     *asked += 1;
                     let kept = *asked <= QUESTIONS_KEPT && !message.statement.with_changes;
@@ -423,7 +433,7 @@ impl Hub {
                         senders.insert(session);
                     }
                     // What waits for so long must not hold up the rest of the connection.
-                    kept.then(|| Item::Message { session, message, receipt: Receipt::default() })
+                    kept.then(|| Item::Message { session, message, may, receipt: Receipt::default() })
                 }
                 Item::Local { ticket, .. } | Item::Replace { ticket, .. } => {
                     unsaved.push(ticket);
@@ -440,6 +450,11 @@ impl Hub {
                 // It comes again with the next connection.
                 Item::Life { session, .. } => {
                     senders.insert(session);
+                    None
+                }
+                // It goes no further; what it told is found by the next repair.
+                Item::Noticed(noticed) => {
+                    self.refuse_unread(&noticed);
                     None
                 }
                 // What it asks is asked anew with the connection.
@@ -498,7 +513,9 @@ fn wait_for_dependencies(
 ) -> Option<(Origin, ChangeHash, Remark)> {
     let hash = change.hash;
     let remark = match from {
-        Origin::Peer(session) => orphans.insert(session, change, missing, limits).err().map(Remark::Orphan),
+        Origin::Peer(session) | Origin::Notice(session) => {
+            orphans.insert(session, change, missing, limits).err().map(Remark::Orphan)
+        }
         // What it builds on failed to be stored. The application holds it and comes again with both.
         Origin::Local { .. } => Some(Remark::LocalOrphan { hash }),
     };

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{OpenedDocuments, Receipt};
+use super::{MeshEvent, OpenedDocuments, Receipt};
 use crate::ChangeHash;
+use crate::access::{Access, Permissions};
 use crate::change::Change;
 use crate::collection::DocumentState;
 use crate::graph::{Graph, OrphanError, Refusal};
@@ -36,6 +37,8 @@ pub enum Role {
     Downstream,
     /// We do, about every document that is opened or changed here: we dialled it.
     Upstream,
+    /// Either does, about a document that may differ: both are members of a mesh.
+    Neighbour,
 }
 
 /// A peer after its handshake.
@@ -49,6 +52,8 @@ pub struct PeerInfo {
     pub role: Role,
     /// The version of the native extension that both speak; 0 for a peer that does not know it.
     pub native: u16,
+    /// What it may do.
+    pub access: Access,
 }
 
 /// A sync message whose changes have each been checked.
@@ -64,6 +69,16 @@ pub struct SyncMessage {
     pub changes: Vec<Change>,
     /// Hashes of changes in it that were refused, where the bytes were good enough to have one.
     pub refused: Vec<ChangeHash>,
+}
+
+impl SyncMessage {
+    /// A message that was not read, because its sender may not even know whether there is such a document.
+    #[must_use]
+    pub fn unread(document: DocumentId, request: bool) -> Self {
+        let (heads, need, have) = (Vec::new(), Vec::new(), Vec::new());
+        let statement = Statement { heads, need, have, flags: None, with_changes: false };
+        Self { document, request, statement, changes: Vec::new(), refused: Vec::new() }
+    }
 }
 
 /// A message from a peer that has joined.
@@ -128,6 +143,27 @@ pub enum Input {
         /// Dropped once the message is handled.
         receipt: Receipt,
     },
+    /// A peer may do something else than before.
+    AccessChanged {
+        /// The connection.
+        session: SessionId,
+        /// What it may do from here on.
+        access: Access,
+    },
+    /// What [`Output::Decide`] asked for, or a decision that replaces it.
+    Decided {
+        /// The connection.
+        session: SessionId,
+        /// The document.
+        document: DocumentId,
+        /// What its peer may do with the document.
+        may: Permissions,
+    },
+    /// Decisions about what a peer may do are old: they are asked for again.
+    Reconsider {
+        /// The connection.
+        session: SessionId,
+    },
     /// The application changed a document.
     Local {
         /// The document.
@@ -173,6 +209,20 @@ pub enum Input {
         session: Arc<str>,
         /// CBOR of the application's value.
         data: Bytes,
+    },
+    /// A notice of the mesh says that a document has these heads somewhere. How it stands comes in
+    /// [`Output::Mesh`](super::Output::Mesh).
+    Noticed {
+        /// Who brought it.
+        session: SessionId,
+        /// The document.
+        document: DocumentId,
+        /// Changes that came in it, dependencies first.
+        changes: Vec<Change>,
+        /// Heads after them.
+        heads: Vec<ChangeHash>,
+        /// Comes back.
+        ticket: u64,
     },
     /// A commit is durable. Commits of one document come back in the order in which they went out.
     Persisted {
@@ -398,6 +448,15 @@ pub enum Output {
         /// What to read.
         what: Load,
     },
+    /// Ask whoever decides what a peer may do with a document, then answer with [`Input::Decided`].
+    Decide {
+        /// The connection.
+        session: SessionId,
+        /// What it may do in general, and who it is.
+        access: Access,
+        /// The document.
+        document: DocumentId,
+    },
     /// Put a message on a connection's queue.
     Send {
         /// The connection.
@@ -419,6 +478,8 @@ pub enum Output {
     },
     /// Tell the application.
     Notify(Event),
+    /// Tell the mesh.
+    Mesh(MeshEvent),
     /// Count and log something that was not taken.
     Refused {
         /// Whose it was, if a peer's.
@@ -630,6 +691,8 @@ pub enum Remark {
         /// The limit.
         documents_max: usize,
     },
+    /// The peer may not do that. What was to be done names the permission.
+    NotPermitted(Permissions),
     /// The document is deleted.
     Deleted,
     /// The store could not commit or read.
@@ -652,6 +715,10 @@ impl Remark {
             Self::Orphan(_) => "change_orphans_full",
             Self::LocalOrphan { .. } => "local_orphan",
             Self::TooManyDocuments { .. } => "session_documents",
+            Self::NotPermitted(Permissions::READ) => "read_not_permitted",
+            Self::NotPermitted(Permissions::DELETE) => "delete_not_permitted",
+            Self::NotPermitted(Permissions::CREATE) => "create_not_permitted",
+            Self::NotPermitted(_) => "write_not_permitted",
             Self::Deleted => "document_deleted",
             Self::Store(_) => "store",
             Self::TooLargeToSend { .. } => "document_too_large",
@@ -666,6 +733,7 @@ impl Remark {
             }
             Self::Change(Refusal::ImplausibleStart { .. }) => RefusalReason::Limit,
             Self::Orphan(_) => RefusalReason::NoRoomToWait,
+            Self::NotPermitted(_) => RefusalReason::NotPermitted,
             Self::Change(_)
             | Self::LocalOrphan { .. }
             | Self::TooManyDocuments { .. }
@@ -694,6 +762,12 @@ impl std::fmt::Display for Remark {
             Self::TooManyDocuments { documents_max } => {
                 write!(f, "this connection already has {documents_max} documents open, the most allowed")
             }
+            Self::NotPermitted(Permissions::READ) => f.write_str("there is no such document, or it may not be read"),
+            Self::NotPermitted(Permissions::DELETE) => f.write_str("it may not be deleted or restored by this peer"),
+            Self::NotPermitted(Permissions::CREATE) => {
+                f.write_str("there is no such document, and this peer may not create it")
+            }
+            Self::NotPermitted(_) => f.write_str("it may not be changed by this peer: nothing of this is kept"),
             Self::Deleted => f.write_str("the document is deleted"),
             Self::Store(failure) => f.write_str(&failure.message),
             Self::TooLargeToSend { bytes, bytes_max } => {

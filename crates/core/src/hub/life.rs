@@ -5,6 +5,7 @@
 
 use super::document::{Deciding, Origin, Presence};
 use super::{Event, Hub, Now, Outgoing, Output, Remark, StoreFailure};
+use crate::access::Permissions;
 use crate::authored::Authored;
 use crate::graph::Graph;
 use crate::id::{DocumentId, SessionId};
@@ -19,7 +20,7 @@ impl Hub {
     }
 
     /// A peer has a record. One that is greater than ours is to stand; one that is smaller is answered with ours.
-    pub(super) fn hear_life(&mut self, now: Now, key: u32, session: SessionId, heard: Life) {
+    pub(super) fn hear_life(&mut self, now: Now, key: u32, session: SessionId, heard: Life, may: Permissions) {
         let upstream = self.upstreams.contains(&session);
         let Some(document) = self.document(key) else { return };
         if document.local_only {
@@ -35,6 +36,14 @@ impl Hub {
                         peer.sync = if upstream { peer.sync.anew() } else { PeerSync::default() };
                     }
                 }
+                self.respond(now, key, session);
+            }
+            _ if !may.include(Permissions::DELETE) => {
+                let id = document.id.clone();
+                if let Some(peer) = document.peer(session) {
+                    peer.told_life = None;
+                }
+                self.remark(session, Some(&id), Remark::NotPermitted(Permissions::DELETE));
                 self.respond(now, key, session);
             }
             _ => self.set_life(key, Origin::Peer(session), LifeUpdate::Heard(heard)),
@@ -66,7 +75,7 @@ impl Hub {
         }
         let own_ticket = match origin {
             Origin::Local { ticket } => Some(ticket),
-            Origin::Peer(_) => None,
+            Origin::Peer(_) | Origin::Notice(_) => None,
         };
         if own_ticket.is_some() || (watched && before != Some(life)) {
             self.outputs.push_back(Output::Notify(Event::LifeChanged {
@@ -89,7 +98,7 @@ impl Hub {
     pub(super) fn life_not_set(&mut self, now: Now, id: &DocumentId, ticket: u64, failure: &StoreFailure) {
         let Some((key, Deciding { origin, .. })) = self.take_deciding(id, ticket) else { return };
         match origin {
-            Origin::Peer(session) => self.cut_off(session, id, failure),
+            Origin::Peer(session) | Origin::Notice(session) => self.cut_off(session, id, failure),
             Origin::Local { ticket } => self.not_decided(id, ticket, failure),
         }
         self.respond_to_all(now, key);

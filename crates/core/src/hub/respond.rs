@@ -8,10 +8,12 @@ use std::collections::BTreeMap;
 
 use bytes::{Bytes, BytesMut};
 
+use super::connection::Session;
 use super::document::{Document, Presence};
 use super::{Hub, Load, Now, Outgoing, Output, Remark};
 use crate::ChangeHash;
-use crate::id::SessionId;
+use crate::access::Permissions;
+use crate::id::{DocumentId, SessionId};
 use crate::native::NativeMessage;
 use crate::storage::Payload;
 use crate::sync::message::Version;
@@ -56,14 +58,19 @@ impl Hub {
             let document = document.id.clone();
             return self.send(session, Outgoing::DocUnavailable { document });
         }
+        let writable = entry_may_write(self.sessions.get(&session), &document.id);
+        document.peers[at].sync.set_writable(writable);
         document.peers[at].sync.speak_natively(accounts);
         match document.peers[at].sync.plan(document.view(), document.orphans.as_deref(), limits, now.mono) {
-            Plan::Nothing => {}
+            Plan::Nothing => self.leave_if_agreed(now, key, session),
             Plan::Wait(until) => self.wake_at(key, until),
             Plan::LoadGraph => self.load_once(key, Load::Graph),
             Plan::Payload => self.fetch(key),
             Plan::StoredChanges(hashes) => self.load_once(key, Load::Changes { session, hashes }),
-            Plan::Send(draft) => self.send_draft(now, key, session, draft, &BTreeMap::new()),
+            Plan::Send(draft) => {
+                self.send_draft(now, key, session, draft, &BTreeMap::new());
+                self.leave_if_agreed(now, key, session);
+            }
             Plan::Account => self.send_account(key, session),
             Plan::Reset => {
                 document.peers[at].sync.reset_sent();
@@ -243,6 +250,10 @@ impl Hub {
         self.drive(now, key);
         self.respond_to_all(now, key);
     }
+}
+
+fn entry_may_write(entry: Option<&Session>, document: &DocumentId) -> bool {
+    entry.and_then(|entry| entry.may(document)).is_some_and(|may| may.include(Permissions::WRITE))
 }
 
 /// The message's bytes, from the cache where a peer in the same state was served before; `None` without the graph.

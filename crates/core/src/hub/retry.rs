@@ -36,6 +36,21 @@ impl Hub {
         self.wake_at(key, at);
     }
 
+    /// A server lets us do something else than before: what it did not take is offered again, and what it did not have for
+    /// us is asked for.
+    pub(super) fn offer_again(&mut self, now: Now, session: SessionId) {
+        let Some(entry) = self.sessions.get(&session).filter(|_| self.upstreams.contains(&session)) else { return };
+        let open: Vec<u32> = entry.documents.iter().copied().collect();
+        for key in open {
+            let Some(peer) = self.document(key).and_then(|document| document.peer(session)) else { continue };
+            if peer.retry.at.is_some() || peer.sync.said_it_has_nothing() {
+                peer.retry = Retry::default();
+                peer.sync = peer.sync.anew();
+                self.respond(now, key, session);
+            }
+        }
+    }
+
     /// Begins the conversation anew if a try is due, and sees to it that a later one will be.
     pub(super) fn retry_if_due(&mut self, now: Now, key: u32, session: SessionId) {
         let Some(peer) = self.document(key).and_then(|document| document.peer(session)) else { return };

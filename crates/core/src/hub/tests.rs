@@ -3,11 +3,13 @@
 //! Owns: the stage that all scenarios share. Must not: know how the hub keeps what it was told.
 //! Next: `tests/durability.rs`, then the other files beside it; `../../../tests/interop` does the same at random.
 
+mod access;
 mod durability;
 mod fanout;
 mod forgetting;
 mod life;
 mod local;
+mod mesh;
 mod native;
 mod opening;
 mod passing;
@@ -23,6 +25,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::ChangeHash;
+use crate::access::Access;
 use crate::authored::Authored;
 use crate::change::Change;
 use crate::chunk::{self, ChunkKind};
@@ -53,11 +56,14 @@ struct Stage {
     held: VecDeque<Output>,
     sent: BTreeMap<SessionId, Vec<Outgoing>>,
     told: Vec<Event>,
+    meshed: Vec<MeshEvent>,
     /// In which states documents became durable.
     states: Vec<(DocumentId, DocumentState)>,
     refused: Vec<(Option<SessionId>, Remark)>,
     closed: Vec<SessionId>,
     awaiting_drain: Vec<SessionId>,
+    /// What somebody else is to decide.
+    asked: Vec<(SessionId, DocumentId)>,
     loads: Vec<Load>,
     commits: Vec<Commit>,
     /// Every output in order, as text.
@@ -101,10 +107,12 @@ impl Stage {
             held: VecDeque::new(),
             sent: BTreeMap::new(),
             told: Vec::new(),
+            meshed: Vec::new(),
             states: Vec::new(),
             refused: Vec::new(),
             closed: Vec::new(),
             awaiting_drain: Vec::new(),
+            asked: Vec::new(),
             loads: Vec::new(),
             commits: Vec::new(),
             trace: String::new(),
@@ -128,7 +136,7 @@ impl Stage {
 
     /// Connects a peer that announced the native extension.
     fn connect_native(&mut self, session: SessionId, role: Role) {
-        let peer = PeerInfo { peer: peer(session), storage: None, role, native: 1 };
+        let peer = PeerInfo { peer: peer(session), storage: None, role, native: 1, access: Access::full() };
         self.input(Input::Connected { session, peer, opened: OpenedDocuments::default() });
     }
 
@@ -140,7 +148,7 @@ impl Stage {
         storage: Option<StorageId>,
         opened: &OpenedDocuments,
     ) {
-        let peer = PeerInfo { peer: peer(session), storage, role, native: 0 };
+        let peer = PeerInfo { peer: peer(session), storage, role, native: 0, access: Access::full() };
         self.input(Input::Connected { session, peer, opened: opened.clone() });
     }
 
@@ -164,9 +172,11 @@ impl Stage {
                 Output::Send { session, message } => self.sent.entry(session).or_default().push(message),
                 Output::State { document, state } => self.states.push((document, state)),
                 Output::Notify(event) => self.told.push(event),
+                Output::Mesh(event) => self.meshed.push(event),
                 Output::Refused { session, remark, .. } => self.refused.push((session, remark)),
                 Output::Close { session, .. } => self.closed.push(session),
                 Output::AwaitDrain { session } => self.awaiting_drain.push(session),
+                Output::Decide { session, document, .. } => self.asked.push((session, document)),
             }
         }
         if !self.holds {

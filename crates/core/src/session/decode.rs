@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::ChangeHash;
+use crate::access::Denial;
 use crate::change::{Change, ChangeError};
 use crate::chunk::{self, Chunk, ChunkError, ChunkKind};
 use crate::document::{self, DocumentError};
@@ -121,6 +122,12 @@ pub enum Offence {
     /// A message of the native extension is not well formed. **State:** dropped.
     #[error(transparent)]
     Native(#[from] NativeError),
+    /// Somebody is not let in, not any longer, or does not get what a new token was to give. **State:** as the reason says.
+    #[error(transparent)]
+    Denied(#[from] Denial),
+    /// A blob is brought by one who may write no document, or wanted by one who may read none. **State:** dropped.
+    #[error("this peer may not do that with attachments")]
+    BlobNotPermitted,
     /// A whole document is not well formed. **State:** it is refused.
     #[error("document {document}: document chunk refused: {error}")]
     Document {
@@ -139,6 +146,8 @@ impl Offence {
             Self::Wire(error) => error.kind(),
             Self::TextFrame => "frame_text",
             Self::Native(_) => "native_malformed",
+            Self::Denied(denial) => denial.kind(),
+            Self::BlobNotPermitted => "blob_not_permitted",
             Self::FrameTooLarge { .. } => "frame_too_large",
             Self::JoinTimeout(_) => "join_timeout",
             Self::ExpectedJoin => "expected_join",

@@ -8,6 +8,7 @@ mod payload;
 use std::time::Duration;
 
 use super::*;
+use crate::access::{Access, Denial, Grant, Permissions, Scope, Token};
 use crate::blob::{BlobHash, BlobMessage};
 use crate::clock::Stamp;
 use crate::hub::SyncMessage;
@@ -110,13 +111,19 @@ fn a_join_is_answered_and_names_the_peer() {
     let bytes = (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).expect("digits"));
     let steps = session.receive(at(0), &bytes.collect());
     let [Step::Send(answer), Step::Joined(peer)] = &steps[..] else { panic!("{steps:?}") };
-    let metadata = PeerMetadata { storage_id: Some(local().storage), is_ephemeral: false, native: Some(3) };
+    let metadata =
+        PeerMetadata { storage_id: Some(local().storage), is_ephemeral: false, native: Some(3), token: None };
     let mut golden = Vec::new();
     let body = Body::Peer { metadata, selected_version: Some("1") };
     wire::encode("server", Some("cli"), &body, &mut golden);
     assert_eq!(*answer, golden);
-    let expected =
-        PeerInfo { peer: PeerId::new("cli").expect("a name"), storage: None, role: Role::Downstream, native: 0 };
+    let expected = PeerInfo {
+        peer: PeerId::new("cli").expect("a name"),
+        storage: None,
+        role: Role::Downstream,
+        native: 0,
+        access: Access::full(),
+    };
     assert_eq!((peer, session.peer()), (&expected, Some(&expected)));
 }
 
@@ -125,7 +132,7 @@ fn only_a_store_that_lasts_is_remembered() {
     for (is_ephemeral, lasting) in [(false, true), (true, false)] {
         let mut session = Session::accept(local(), Limits::default());
         let storage_id = StorageId::new("theirs").ok();
-        let metadata = PeerMetadata { storage_id: storage_id.clone(), is_ephemeral, native: None };
+        let metadata = PeerMetadata { storage_id: storage_id.clone(), is_ephemeral, native: None, token: None };
         session.receive(at(0), &frame("tab", &Body::Join { metadata, versions: None }));
         let peer = session.peer().expect("joined");
         assert_eq!(peer.storage, storage_id.filter(|_| lasting));
@@ -304,7 +311,13 @@ fn who_dials_joins_and_takes_the_answer() {
     let storage = Some(local().storage);
     assert_eq!(
         *peer,
-        PeerInfo { peer: PeerId::new("upstream").expect("a name"), storage, role: Role::Upstream, native: 3 }
+        PeerInfo {
+            peer: PeerId::new("upstream").expect("a name"),
+            storage,
+            role: Role::Upstream,
+            native: 3,
+            access: Access::full()
+        }
     );
 }
 
@@ -365,7 +378,7 @@ fn the_native_extension_exists_for_peers_that_announced_it() {
     };
     for (announced, spoken) in [(None, 0), (Some(0), 0), (Some(1), 1), (Some(2), 2), (Some(3), 3), (Some(9), 3)] {
         let mut session = Session::accept(local(), Limits::default());
-        let metadata = PeerMetadata { storage_id: None, is_ephemeral: false, native: announced };
+        let metadata = PeerMetadata { storage_id: None, is_ephemeral: false, native: announced, token: None };
         session.receive(at(0), &frame("tab", &Body::Join { metadata, versions: None }));
         assert_eq!(session.peer().expect("joined").native, spoken);
         let stamp = Stamp::new(5, 5);
@@ -391,4 +404,100 @@ fn the_native_extension_exists_for_peers_that_announced_it() {
         let steps = receive(Bytes::from_static(&[1, 1]));
         check_refused(&mut session, &steps, "native_malformed");
     }
+}
+
+fn guarded() -> Session {
+    Session::accept(local(), Limits::default()).for_entrant(None)
+}
+
+fn join_with(token: Option<&str>, native: Option<u16>) -> Bytes {
+    let metadata = PeerMetadata { native, token: token.map(Token::new), ..PeerMetadata::default() };
+    frame("tab", &Body::Join { metadata, versions: None })
+}
+
+fn reading(until_ms: Option<u64>) -> Access {
+    let grant = Grant { scope: Scope::Document(document()), may: Permissions::READ };
+    Access { until_ms, subject: Some(Arc::from("alice")), ..Access::of(vec![grant]) }
+}
+
+#[test]
+fn whoever_presents_a_token_in_the_join_is_answered_once_it_is_known_what_it_may() {
+    let mut session = guarded();
+    let steps = session.receive(at(0), &join_with(Some("a.b.c"), None));
+    let [Step::Authenticate(Some(token))] = &steps[..] else { panic!("{steps:?}") };
+    assert_eq!(token.reveal(), "a.b.c");
+    assert!(session.peer().is_none() && session.receive(at(0), &sync_frame(FIRST_SYNC)).is_empty(), "not let in yet");
+    let steps = session.admit(at(0), Ok(reading(None)));
+    assert!(matches!(&steps[..], [Step::Send(_), Step::Joined(peer)] if peer.access == reading(None)), "{steps:?}");
+}
+
+#[test]
+fn whoever_presents_nothing_good_is_told_and_cut_off() {
+    let mut session = guarded();
+    let steps = session.receive(at(0), &join_with(None, None));
+    assert!(matches!(&steps[..], [Step::Authenticate(None)]), "{steps:?}");
+    let steps = session.admit(at(0), Err(Denial::TokenMissing));
+    check_closed(&mut session, &steps, "token_missing");
+}
+
+#[test]
+fn a_syncline_peer_hears_how_long_it_has_and_renews_on_the_same_connection() {
+    let mut session = guarded();
+    session.receive(at(0), &join_with(Some("a.b.c"), Some(3)));
+    let now = Now { mono: Duration::ZERO, wall_ms: 1_000 };
+    let steps = session.admit(now, Ok(reading(Some(61_000))));
+    let [Step::Send(_), Step::Joined(_), Step::Tell(told)] = &steps[..] else { panic!("{steps:?}") };
+    assert_eq!(*told, Outgoing::Native(NativeMessage::Access { left_ms: Some(60_000) }));
+    let renewal =
+        frame("tab", &Body::Native { data: NativeMessage::Token(Token::new("d.e.f")).encode_for(3, Stamp::ZERO) });
+    let steps = session.receive(now, &renewal);
+    assert!(matches!(&steps[..], [Step::Observe(_), Step::Authenticate(Some(_))]), "{steps:?}");
+    let steps = session.admit(now, Ok(reading(Some(121_000))));
+    assert!(matches!(&steps[..], [Step::AccessChanged(_), Step::Tell(_)]), "{steps:?}");
+    // Neither a bad token nor another's changes anything.
+    let steps = session.admit(now, Err(Denial::TokenExpired));
+    assert!(matches!(&steps[..], [Step::Send(_), Step::Refused(Offence::Denied(_))]), "{steps:?}");
+    let other = Access { subject: Some(Arc::from("mallory")), ..Access::full() };
+    let steps = session.admit(now, Ok(other));
+    assert!(matches!(&steps[..], [Step::Send(_), Step::Refused(Offence::Denied(Denial::TokenSubject))]), "{steps:?}");
+    assert_eq!(session.peer().map(|peer| &peer.access), Some(&reading(Some(121_000))));
+}
+
+#[test]
+fn what_has_ended_leaves_what_strangers_may_or_nothing() {
+    for strangers in [None, Some(Access::none())] {
+        let mut session = guarded();
+        session.receive(at(0), &join_with(Some("a.b.c"), None));
+        session.admit(at(0), Ok(reading(None)));
+        let steps = session.end_access(at(0), Denial::TokenExpired, strangers.clone());
+        match strangers {
+            None => check_closed(&mut session, &steps, "token_expired"),
+            Some(_) => {
+                assert!(matches!(&steps[..], [Step::Send(_), Step::Refused(_), Step::AccessChanged(_)]), "{steps:?}")
+            }
+        }
+    }
+}
+
+#[test]
+fn what_may_not_be_read_is_not_decoded_and_blobs_need_a_permission_for_some_document() {
+    let mut session = guarded();
+    session.receive(at(0), &join_with(Some("a.b.c"), Some(3)));
+    session.admit(at(0), Ok(reading(None)));
+    let other = DocumentId::from_bytes(&[8; 16]).expect("16 bytes");
+    let garbage = frame("tab", &Body::Sync { document: other, data: Bytes::from_static(b"garbage") });
+    let steps = session.receive(at(0), &garbage);
+    assert!(matches!(&steps[..], [Step::Forward(PeerMessage::Sync(_))]), "{steps:?}");
+    let blob = |message| frame("tab", &Body::Native { data: NativeMessage::Blob(message).encode_for(3, Stamp::ZERO) });
+    let hash = BlobHash([1; 32]);
+    let steps = session.receive(at(0), &blob(BlobMessage::Want { hash, from: 0, to: 65_536 }));
+    assert!(matches!(&steps[..], [Step::Observe(_), Step::Forward(_)]), "{steps:?}");
+    let steps = session.receive(at(0), &blob(BlobMessage::Offer { hash, size: 5 }));
+    assert!(
+        matches!(
+            &steps[..],
+            [Step::Observe(_), Step::Tell(_), Step::Send(_), Step::Refused(Offence::BlobNotPermitted)]
+        ),
+        "{steps:?}"
+    );
 }

@@ -9,6 +9,7 @@ use minicbor::Decoder;
 
 use super::cbor::{Fields, Value, is_array, is_map, malformed, next_element};
 use super::{Body, Envelope, PeerMetadata, RemoteHeads, WireError, field};
+use crate::access::Token;
 use crate::id::{DocumentId, IdError, PEER_ID_BYTES_MAX, StorageId, decode_base58_hash};
 use crate::limits::Limits;
 
@@ -151,6 +152,7 @@ impl<'a> Frame<'a, '_> {
                 Some(Value::Uint(native)) => u16::try_from(native).ok(),
                 Some(_) | None => None,
             },
+            token: text_in(&fields, field::TOKEN)?.filter(|text| !text.is_empty()).map(Token::new),
         })
     }
 

@@ -121,7 +121,8 @@ fn write_document(out: &mut Vec<u8>, document: &DocumentId) {
 
 fn write_metadata(out: &mut Vec<u8>, metadata: &PeerMetadata) {
     write_text(out, field::METADATA);
-    write_map(out, 1 + usize::from(metadata.storage_id.is_some()) + usize::from(metadata.native.is_some()));
+    let there = [metadata.storage_id.is_some(), metadata.native.is_some(), metadata.token.is_some()];
+    write_map(out, 1 + there.into_iter().filter(|is_there| *is_there).count());
     // A null in place of a missing storage id cuts off some Rust peers.
     if let Some(storage_id) = &metadata.storage_id {
         write_field(out, field::STORAGE, storage_id.as_str());
@@ -131,6 +132,9 @@ fn write_metadata(out: &mut Vec<u8>, metadata: &PeerMetadata) {
     if let Some(native) = metadata.native {
         write_text(out, field::NATIVE);
         write_number(out, u64::from(native));
+    }
+    if let Some(token) = &metadata.token {
+        write_field(out, field::TOKEN, token.reveal());
     }
 }
 

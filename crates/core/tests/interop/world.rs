@@ -261,7 +261,9 @@ impl World {
                 Output::SetLife { .. } | Output::SetLocalOnly { .. } | Output::Replace { .. } => {
                     unreachable!("nobody deletes, withholds or rewrites here")
                 }
+                Output::Decide { .. } => unreachable!("everybody may do everything here"),
                 Output::Notify(_) | Output::State { .. } => {}
+                Output::Mesh(_) => unreachable!("nobody is in a mesh here"),
             }
         }
     }
@@ -292,6 +294,9 @@ impl World {
                 }
                 Step::Observe(_) => {}
                 Step::Refused(offence) | Step::Close(offence) => panic!("an honest frame was refused: {offence}"),
+                Step::Authenticate(_) | Step::Tell(_) | Step::AccessChanged(_) | Step::AccessLeft(_) => {
+                    unreachable!("everybody may do everything here")
+                }
                 Step::Send(_) | Step::Joined(_) => {}
             }
         }
@@ -343,7 +348,9 @@ impl World {
             | Output::SetLocalOnly { .. }
             | Output::Replace { .. }
             | Output::AwaitDrain { .. }
+            | Output::Decide { .. }
             | Output::Notify(_)
+            | Output::Mesh(_)
             | Output::State { .. }
             | Output::Refused { .. }
             | Output::Close { .. } => unreachable!("only store calls are under way"),

@@ -9,6 +9,7 @@ use std::task::{Poll, Waker};
 use automerge::transaction::Transactable;
 use automerge::{AutoCommit, ROOT};
 use bytes::Bytes;
+use syncline_core::access::Access;
 use syncline_core::hub::{Outgoing, SyncMessage};
 use syncline_core::sync::Statement;
 
@@ -59,7 +60,7 @@ impl Joined {
     fn new(inner: &Inner, name: &str) -> Self {
         let (session, outbox) = inner.open_session();
         let peer = PeerId::new(name).expect("a name");
-        let info = PeerInfo { peer, storage: None, role: Role::Downstream, native: 0 };
+        let info = PeerInfo { peer, storage: None, role: Role::Downstream, native: 0, access: Access::full() };
         inner.join(session, &info, None);
         Self { session, outbox, info, allowance: Arc::default() }
     }

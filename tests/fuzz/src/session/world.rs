@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
+use syncline_core::access::Access;
 use syncline_core::chunk::{ChunkKind, split};
 use syncline_core::hub::{Hub, Input, Now, OpenedDocuments, Output, Receipt, StoreFailure};
 use syncline_core::id::{DocumentId, PeerId, SessionId, StorageId};
@@ -133,6 +134,14 @@ impl World {
                 Step::Forward(message) => {
                     self.input(Input::Received { session: id, message, receipt: Receipt::default() })
                 }
+                Step::Authenticate(_) => {
+                    let now = self.now();
+                    let admit = |session: &mut Session| session.admit(now, Ok(Access::full()));
+                    let steps = self.sessions.get_mut(&id).map(admit).unwrap_or_default();
+                    self.follow(id, steps);
+                }
+                Step::AccessChanged(access) => self.input(Input::AccessChanged { session: id, access }),
+                Step::Tell(_) | Step::AccessLeft(_) => {}
                 Step::Observe(_) => {}
                 Step::Refused(offence) => assert!(!offence.kind().is_empty()),
                 Step::Close(_) => self.close(id),
@@ -209,7 +218,9 @@ impl World {
             | Output::SetLocalOnly { .. }
             | Output::Replace { .. }
             | Output::AwaitDrain { .. }
+            | Output::Decide { .. }
             | Output::Notify(_)
+            | Output::Mesh(_)
             | Output::State { .. }
             | Output::Refused { .. }
             | Output::Close { .. } => unreachable!("only store calls are under way"),
@@ -266,6 +277,7 @@ impl World {
                     self.congested.insert(session);
                 }
             }
+            Output::Decide { .. } => unreachable!("everybody may do everything here"),
             Output::Close { session, reason } => {
                 assert!(!reason.is_empty());
                 self.to_close.push(session);
@@ -273,6 +285,7 @@ impl World {
             Output::SetLocalOnly { .. } | Output::Replace { .. } => unreachable!("nobody withholds or rewrites here"),
             Output::Refused { remark, .. } => assert!(!remark.kind().is_empty() && !remark.to_string().is_empty()),
             Output::Notify(_) | Output::State { .. } => {}
+            Output::Mesh(_) => unreachable!("nobody is in a mesh here"),
         }
     }
 
@@ -349,7 +362,7 @@ pub(super) fn storage(number: u8) -> StorageId {
 
 pub(super) fn metadata(bits: u8) -> PeerMetadata {
     let storage_id = (bits & 1 != 0).then(|| storage(bits >> 2 & 3));
-    PeerMetadata { storage_id, is_ephemeral: bits & 2 != 0, native: (bits & 16 != 0).then_some(1) }
+    PeerMetadata { storage_id, is_ephemeral: bits & 2 != 0, native: (bits & 16 != 0).then_some(1), token: None }
 }
 
 fn peer(name: &str) -> PeerId {

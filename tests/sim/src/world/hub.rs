@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use automerge::ChangeHash;
 use bytes::Bytes;
+use syncline_core::access::Access;
 use syncline_core::chunk;
 use syncline_core::clock::Stamp;
 use syncline_core::collection;
@@ -71,6 +72,7 @@ impl World {
                 self.log.say(|| format!("  machine {machine} sets local-only {local_only}, ticket {ticket}"));
                 self.machines[machine].decisions.push(Call::LocalOnly { ticket, document, local_only });
             }
+            Output::Mesh(_) => unreachable!("nobody is in a mesh in this world; tests/mesh plays one"),
             Output::Replace { .. } => unreachable!("nobody rewrites a history in this world"),
             Output::Send { session, message } => self.send(machine, session, message)?,
             Output::AwaitDrain { session } => {
@@ -78,6 +80,7 @@ impl World {
                     connection.awaiting_drain = true;
                 }
             }
+            Output::Decide { .. } => unreachable!("everybody may do everything in this world"),
             Output::State { document, state } => {
                 self.collection_input(machine, collection::Input::Changed { document, state })?;
             }
@@ -143,8 +146,10 @@ impl World {
             }
             Outgoing::DocUnavailable { .. }
             | Outgoing::Ephemeral { .. }
-            // No hub speaks of blobs: the exchange beside the hubs does.
-            | Outgoing::Native(NativeMessage::Refused { .. } | NativeMessage::Blob(_) | NativeMessage::Collection(_))
+            | Outgoing::Native(NativeMessage::Refused { .. })
+            // No hub speaks of these: what stands beside the hubs does.
+            | Outgoing::Native(NativeMessage::Blob(_) | NativeMessage::Collection(_) | NativeMessage::Mesh(_))
+            | Outgoing::Native(NativeMessage::Token(_) | NativeMessage::Access { .. })
             | Outgoing::Error { .. } => return Ok(()),
         };
         self.log.note(machine, "send", data);
@@ -285,7 +290,7 @@ impl World {
                 let machine_ = &mut self.machines[machine];
                 let replaced = match role {
                     Role::Downstream => machine_.roster.join(&peer.peer, session),
-                    Role::Upstream => None,
+                    Role::Upstream | Role::Neighbour => None,
                 };
                 machine_.connections.get_mut(&session).into_iter().for_each(|connection| connection.joined = true);
                 if let Some(replaced) = replaced {
@@ -313,6 +318,18 @@ impl World {
                 let receipt = Receipt::new(Arc::clone(&self.machines[machine].receipts));
                 self.input(machine, Input::Received { session, message, receipt })?;
             }
+            // A hostile peer may send a token, with which it may do what it could do before.
+            Step::Authenticate(_) => {
+                let now = self.machines[machine].clocks.now();
+                let connection = self.machines[machine].connections.get_mut(&session);
+                let steps = connection.map(|connection| connection.session.admit(now, Ok(Access::full())));
+                for step in steps.unwrap_or_default() {
+                    self.step(machine, session, step)?;
+                }
+            }
+            Step::AccessChanged(access) => self.input(machine, Input::AccessChanged { session, access })?,
+            Step::Tell(message) => self.send(machine, session, message)?,
+            Step::AccessLeft(_) => {}
             Step::Refused(offence) => self.offended(machine, session, &offence)?,
             Step::Close(offence) => {
                 self.offended(machine, session, &offence)?;

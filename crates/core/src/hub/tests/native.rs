@@ -160,6 +160,9 @@ impl Pair {
                 }
                 Step::Forward(message) => self.sides[at].stage.pass(LINK, message),
                 Step::Observe(stamp) => self.sides[at].observed.push(stamp),
+                Step::Authenticate(_) | Step::Tell(_) | Step::AccessChanged(_) | Step::AccessLeft(_) => {
+                    unreachable!("everybody may do everything here")
+                }
                 Step::Refused(offence) | Step::Close(offence) => panic!("{offence}"),
             }
         }
@@ -374,7 +377,7 @@ fn deletions_are_found_and_documents_that_stay_here_are_in_no_set() {
 
 #[test]
 fn a_peer_of_the_second_version_is_sent_neither_stamps_nor_rounds() {
-    let peer = PeerInfo { peer: peer(A), storage: None, role: Role::Downstream, native: 2 };
+    let peer = PeerInfo { peer: peer(A), storage: None, role: Role::Downstream, native: 2, access: Access::full() };
     let mut stage = Stage::new();
     stage.input(Input::Connected { session: A, peer, opened: OpenedDocuments::default() });
     let [shared, one, other] = diverged(50, 2, 2);

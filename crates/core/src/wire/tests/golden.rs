@@ -36,7 +36,7 @@ fn storage() -> StorageId {
 }
 
 fn metadata(is_ephemeral: bool) -> PeerMetadata {
-    PeerMetadata { storage_id: Some(storage()), is_ephemeral, native: None }
+    PeerMetadata { storage_id: Some(storage()), is_ephemeral, native: None, token: None }
 }
 
 /// Every kind of message, with the meaning of its golden frames.
@@ -58,7 +58,7 @@ fn meanings() -> Vec<(&'static str, Envelope<'static>)> {
     let to_server = |message| Envelope { sender: "client", target: Some("server"), message };
     let subscription = |add, remove| to_server(Body::RemoteSubscriptionChange { add, remove });
     let versions = Some(vec!["1"]);
-    let nameless = |is_ephemeral| PeerMetadata { storage_id: None, is_ephemeral, native: None };
+    let nameless = |is_ephemeral| PeerMetadata { storage_id: None, is_ephemeral, native: None, token: None };
     let peer = |metadata| Body::Peer { metadata, selected_version: Some("1") };
     vec![
         ("join.no_storage", from("cli", None, Body::Join { metadata: nameless(true), versions: versions.clone() })),

@@ -63,7 +63,7 @@ fn storage_id() -> impl Strategy<Value = StorageId> {
 
 fn metadata() -> impl Strategy<Value = PeerMetadata> {
     (option::of(storage_id()), any::<bool>(), any::<Option<u16>>())
-        .prop_map(|(storage_id, is_ephemeral, native)| PeerMetadata { storage_id, is_ephemeral, native })
+        .prop_map(|(storage_id, is_ephemeral, native)| PeerMetadata { storage_id, is_ephemeral, native, token: None })
 }
 
 fn remote_heads() -> impl Strategy<Value = Vec<RemoteHeads>> {

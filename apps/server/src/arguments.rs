@@ -1,0 +1,191 @@
+//! The command line of the server: every flag, its variable and its default.
+//!
+//! Owns: names, defaults and bounds of flags, and what they set. Must not: do anything.
+//! Next: `main.rs`, `token.rs`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand};
+use syncline_core::access::Permissions;
+use syncline_core::limits::Limits;
+use syncline_server::access::{CallbackConfig, Rules};
+use url::Url;
+
+use crate::token::TokenCommand;
+
+/// Sync server for offline-first apps: a drop-in peer for automerge-repo that keeps every acknowledged edit.
+#[derive(Debug, Parser)]
+#[command(name = "syncline-server", version)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+
+    /// Address and port to listen on; port 0 takes a free one
+    #[arg(long, env = "SYNCLINE_LISTEN", default_value = "127.0.0.1:3030")]
+    pub(crate) listen: SocketAddr,
+
+    /// Directory for the data; made if it is not there
+    #[arg(long, env = "SYNCLINE_DATA", default_value = "./syncline-data", global = true)]
+    pub(crate) data: PathBuf,
+
+    /// Largest message, and so the largest document that can travel, MiB
+    #[arg(long, env = "SYNCLINE_MESSAGE_MIB_MAX", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) message_mib_max: u16,
+
+    /// Most documents that one connection may have open
+    #[arg(long, env = "SYNCLINE_SESSION_DOCUMENTS_MAX", default_value_t = 10_000)]
+    pub(crate) session_documents_max: usize,
+
+    /// How long a deleted document can be restored before its content is removed, days
+    #[arg(long, env = "SYNCLINE_DELETED_KEEP_DAYS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(0..=36_500))]
+    pub(crate) deleted_keep_days: u32,
+
+    /// Most memory that the process may have in which documents from peers are loaded, MiB
+    #[arg(long, env = "SYNCLINE_LOAD_MEMORY_MIB_MAX", default_value_t = 4096, global = true, value_parser = clap::value_parser!(u32).range(16..))]
+    pub(crate) load_memory_mib_max: u32,
+
+    /// Most processor time that loading one document may take, seconds
+    #[arg(long, env = "SYNCLINE_LOAD_SECONDS_MAX", default_value_t = 60, global = true, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) load_seconds_max: u32,
+
+    /// Largest blob (attachment) that is taken, MiB
+    #[arg(long, env = "SYNCLINE_BLOB_MIB_MAX", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(0..=1_048_576))]
+    pub(crate) blob_mib_max: u32,
+
+    /// Most room that all blobs together may take, MiB
+    #[arg(long, env = "SYNCLINE_BLOBS_MIB_MAX", default_value_t = 16 * 1024)]
+    pub(crate) blobs_mib_max: u32,
+
+    #[command(flatten)]
+    pub(crate) access: AccessArguments,
+
+    /// What to log: error, warn, info, debug or trace, or a filter such as syncline_replica=debug
+    #[arg(long, env = "SYNCLINE_LOG", default_value = "info")]
+    pub(crate) log: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Verify every hash and dependency of the data without changing it; exits with 2 if something is wrong
+    Check,
+    /// Make keys for tokens, make tokens, and look into them
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Loads documents that come on standard input, within limits: what the server starts, not people
+    #[command(name = crate::LOAD_COMMAND, hide = true)]
+    Load,
+}
+
+/// Who may do what.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Access")]
+pub(crate) struct AccessArguments {
+    /// Let everybody who reaches the address read and write everything; needed where other machines reach it and no rules are given
+    #[arg(long, env = "SYNCLINE_OPEN", conflicts_with_all = ["token_key", "token_keys_url", "access_url"])]
+    open: bool,
+
+    /// File with a key that tokens are verified with: a secret, a public key as PEM, a JWK or a set of JWKs; may be repeated
+    #[arg(long, env = "SYNCLINE_TOKEN_KEY", value_name = "FILE", value_delimiter = ',')]
+    token_key: Vec<PathBuf>,
+
+    /// Address of a set of JWKs that tokens are verified with, fetched every five minutes
+    #[arg(long, env = "SYNCLINE_TOKEN_KEYS_URL", value_name = "URL", value_parser = web_address)]
+    token_keys_url: Option<Url>,
+
+    /// The audience (aud) that tokens have to name
+    #[arg(long, env = "SYNCLINE_TOKEN_AUDIENCE", value_name = "NAME")]
+    token_audience: Option<String>,
+
+    /// The issuer (iss) that tokens have to name
+    #[arg(long, env = "SYNCLINE_TOKEN_ISSUER", value_name = "NAME")]
+    token_issuer: Option<String>,
+
+    /// What those may do with every document who present no token: read, write, create; more than one with commas
+    #[arg(long, env = "SYNCLINE_STRANGERS_MAY", value_name = "PERMISSIONS", value_parser = permission, value_delimiter = ',')]
+    strangers_may: Vec<Permissions>,
+
+    /// Address that decides about documents of which a token says nothing, asked by POST
+    #[arg(long, env = "SYNCLINE_ACCESS_URL", value_name = "URL", value_parser = web_address)]
+    access_url: Option<Url>,
+
+    /// Longest that such a decision may take, milliseconds
+    #[arg(long, env = "SYNCLINE_ACCESS_TIMEOUT_MS", default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(1..=60_000))]
+    access_timeout_ms: u64,
+
+    /// How long such a decision counts, seconds
+    #[arg(long, env = "SYNCLINE_ACCESS_KEEP_SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(0..=86_400))]
+    access_keep_seconds: u64,
+
+    /// What counts when there is no decision: nothing is allowed, or these
+    #[arg(long, env = "SYNCLINE_ACCESS_OTHERWISE", value_name = "PERMISSIONS", value_parser = permission, value_delimiter = ',')]
+    access_otherwise: Vec<Permissions>,
+
+    /// Origin of pages that may connect, such as https://app.example.org; may be repeated; without it, all may
+    #[arg(long, env = "SYNCLINE_ALLOW_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
+    allow_origin: Vec<String>,
+
+    /// File with certificates (PEM) that are believed beside the system's where keys are fetched and decisions asked for
+    #[arg(long, env = "SYNCLINE_TRUST", value_name = "FILE")]
+    trust: Option<PathBuf>,
+}
+
+impl Arguments {
+    /// The bounds on what peers may do.
+    pub(crate) fn limits(&self) -> Limits {
+        let message_bytes_max = usize::from(self.message_mib_max) * 1024 * 1024;
+        Limits {
+            message_bytes_max,
+            inflate_bytes_max: message_bytes_max,
+            session_documents_max: self.session_documents_max,
+            blob_bytes_max: u64::from(self.blob_mib_max) * 1024 * 1024,
+            blobs_bytes_max: u64::from(self.blobs_mib_max) * 1024 * 1024,
+            ..Limits::default()
+        }
+    }
+}
+
+impl AccessArguments {
+    /// Who may do what.
+    ///
+    /// # Errors
+    /// When the trusted certificates cannot be read.
+    pub(crate) fn rules(&self) -> anyhow::Result<Rules> {
+        let all = |permissions: &[Permissions]| permissions.iter().copied().fold(Permissions::NONE, Permissions::and);
+        let callback = self.access_url.clone().map(|url| CallbackConfig {
+            url,
+            timeout: Duration::from_millis(self.access_timeout_ms),
+            keep: Duration::from_secs(self.access_keep_seconds),
+            otherwise: all(&self.access_otherwise),
+        });
+        let mut rules = Rules {
+            open: self.open,
+            key_files: self.token_key.clone(),
+            keys_url: self.token_keys_url.clone(),
+            audience: self.token_audience.clone(),
+            issuer: self.token_issuer.clone(),
+            callback,
+            strangers: all(&self.strangers_may),
+            origins: self.allow_origin.clone(),
+            ..Rules::default()
+        };
+        if let Some(file) = &self.trust {
+            let pem = std::fs::read(file).with_context(|| format!("--trust {}", file.display()))?;
+            rules.trust = rules.trust.add_pem(&pem).with_context(|| format!("--trust {}", file.display()))?;
+        }
+        Ok(rules)
+    }
+}
+
+/// A permission by its name.
+pub(crate) fn permission(text: &str) -> Result<Permissions, String> {
+    Permissions::named(text).ok_or_else(|| "permissions are read, write, create, delete and admin".to_owned())
+}
+
+fn web_address(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text).map_err(|error| error.to_string())?;
+    let web = matches!(url.scheme(), "http" | "https") && url.has_host();
+    web.then_some(url).ok_or_else(|| "an address begins with https:// or http://".to_owned())
+}
