@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use automerge::{ActorId, Author, Automerge, TextEncoding};
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
+use syncline_core::collection;
 use syncline_core::hub::Event;
 use syncline_core::id::DocumentId;
 use syncline_core::native::RefusalReason;
@@ -21,6 +22,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::Error;
 use crate::blob::Transfers;
+use crate::compare::Rounds;
 use crate::deletion::Decisions;
 use crate::document::Lease;
 use crate::live::Live;
@@ -62,6 +64,7 @@ pub(crate) struct Engine {
     /// Which documents servers hear of by themselves.
     pub(crate) sync: SyncPolicy,
     pub(crate) in_step: InStep,
+    pub(crate) rounds: Rounds,
     documents: Mutex<HashMap<DocumentId, Open>>,
     last_time_s: AtomicI64,
     closing: AtomicBool,
@@ -105,6 +108,7 @@ impl Engine {
             feeds,
             sync: options.sync,
             in_step: InStep::default(),
+            rounds: Rounds::default(),
             documents: Mutex::default(),
             last_time_s: AtomicI64::new(0),
             closing: AtomicBool::new(false),
@@ -208,18 +212,21 @@ impl Engine {
             News::Document(event) => self.dispatch_event(event),
             News::Joined { session, server: Some(server), peer } => {
                 self.servers.joined(session, &server, peer.storage.clone());
-                self.runtime.spawn(Arc::clone(self).offer_all(session, peer.storage));
+                self.runtime.spawn(Arc::clone(self).welcome(session, peer));
             }
             News::Joined { server: None, .. } => {}
             News::Left { session } => {
                 self.servers.left(session);
+                self.rounds.left(session);
                 self.transfers.tick();
                 for live in self.all_live() {
                     live.progress.send_modify(|ticks| *ticks += 1);
                 }
             }
             News::Blob(event) => self.transfers.hear(event),
-            News::Collection(_) => {}
+            News::Collection(collection::Event::Compared { session, report }) => {
+                self.runtime.spawn(Arc::clone(self).compared(session, *report));
+            }
             News::Refused { session, offence: Offence::PeerError(words) } => self.servers.complained(session, &words),
             News::NeighbourJoined { session, member, .. } => self.neighbours.joined(session, member),
             News::NeighbourLeft { session, .. } => self.neighbours.left(session),

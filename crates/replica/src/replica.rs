@@ -321,6 +321,11 @@ impl Replica {
         self.inner.route(Input::Initiate { session, document: document.clone() }, document);
     }
 
+    /// Gives a server what it lacks of a document, and takes nothing of it that it has beyond.
+    pub fn offer(&self, session: SessionId, document: &DocumentId) {
+        self.inner.route(Input::Offer { session, document: document.clone() }, document);
+    }
+
     /// Says something that is not stored to everyone at a document: CBOR of the application's value.
     pub fn broadcast(&self, document: &DocumentId, data: Bytes) {
         let count = self.inner.spoken.fetch_add(1, Ordering::Relaxed) + 1;
