@@ -341,7 +341,10 @@ impl MeshState {
     }
 
     pub(crate) fn received(&self, inner: &Arc<Inner>, session: SessionId, bytes: Bytes) {
-        self.handle(inner, overlay::Input::Received { link: session, bytes });
+        // Who joined before this replica was in a mesh is not known here, and comes again.
+        if self.sessions().contains_key(&session) {
+            self.handle(inner, overlay::Input::Received { link: session, bytes });
+        }
     }
 
     /// A connection is gone. One that was dialled and never joined counts as a failure.
