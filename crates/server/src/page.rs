@@ -43,7 +43,7 @@ pub(crate) fn status(shared: &Shared) -> Markup {
             }
             body {
                 h1 { span { "●" } " Syncline sync server" }
-                p { "Apps on automerge-repo connect to " code { "ws://" (shared.address) } "." }
+                p { "Apps on automerge-repo connect to " code { (if shared.encrypted { "wss://" } else { "ws://" }) (shared.address) } "." }
                 table {
                     @for (name, value) in rows {
                         tr { th scope="row" { (name) } td { (value) } }
