@@ -12,15 +12,15 @@ use prometheus_client::registry::Registry;
 use syncline_replica::Replica;
 
 /// Between two looks.
-const LOOK: Duration = Duration::from_secs(1);
+const LOOK: Duration = Duration::from_millis(250);
 
 /// What has to be free, of the whole disk, where the whole disk is small.
-const SHARE_MIN: u64 = 20;
+const SHARE_MIN: u64 = 10;
 
 /// How much room there has to be.
 #[derive(Debug, Clone)]
 pub struct Room {
-    /// Bytes that have to be free, or a twentieth of the disk if that is less.
+    /// Bytes that have to be free, or a tenth of the disk if that is less.
     pub free_bytes_min: u64,
     /// Most bytes that the data directory may take.
     pub stored_bytes_max: Option<u64>,
@@ -110,8 +110,8 @@ mod tests {
         assert!(!room.is_enough(seen(255, 100_000, 1), true));
         assert!(!room.is_enough(seen(270, 100_000, 1), false));
         assert!(room.is_enough(seen(282, 100_000, 1), false));
-        assert!(room.is_enough(seen(5, 100, 1), true), "a twentieth");
-        assert!(!room.is_enough(seen(4, 100, 1), true));
+        assert!(room.is_enough(seen(10, 100, 1), true), "a tenth");
+        assert!(!room.is_enough(seen(9, 100, 1), true));
         assert!(room.is_enough(seen(9_000, 100_000, 100), true));
         assert!(!room.is_enough(seen(9_000, 100_000, 101), true));
         assert!(!room.is_enough(seen(9_000, 100_000, 95), false));

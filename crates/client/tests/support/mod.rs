@@ -34,6 +34,13 @@ pub(crate) async fn serve_with(data: &Path, listen: Option<SocketAddr>, limits: 
     Server::start(config).await.expect("a server")
 }
 
+/// A server that is set up in its own way, on a free port.
+pub(crate) async fn serve_as(data: &Path, set: impl FnOnce(Config) -> Config) -> Server {
+    let listen = SocketAddr::from(([127, 0, 0, 1], 0));
+    let config = set(Config::new(listen, data.to_owned(), Arc::new(InProcess)));
+    Server::start(config).await.expect("a server")
+}
+
 pub(crate) fn address(server: &Server) -> String {
     format!("ws://{}", server.address())
 }
