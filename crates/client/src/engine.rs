@@ -25,6 +25,7 @@ use crate::deletion::Decisions;
 use crate::document::Lease;
 use crate::feed::Feeds;
 use crate::live::Live;
+use crate::mesh::Neighbours;
 use crate::offer::InStep;
 use crate::repo::Options;
 use crate::selection::SyncPolicy;
@@ -53,6 +54,7 @@ pub(crate) struct Engine {
     /// The unit of positions in text.
     pub(crate) text_encoding: TextEncoding,
     pub(crate) servers: Servers,
+    pub(crate) neighbours: Neighbours,
     pub(crate) decisions: Decisions,
     pub(crate) transfers: Transfers,
     /// How long deleted documents can be restored.
@@ -97,6 +99,7 @@ impl Engine {
             author: options.author.clone(),
             text_encoding: options.text_encoding,
             servers: Servers::new(),
+            neighbours: Neighbours::new(),
             decisions: Decisions::default(),
             transfers: Transfers::new(),
             deleted_keep: options.store.deleted_keep,
@@ -219,6 +222,10 @@ impl Engine {
             News::Blob(event) => self.transfers.hear(event),
             News::Collection(_) => {}
             News::Refused { session, offence: Offence::PeerError(words) } => self.servers.complained(session, &words),
+            News::NeighbourJoined { session, member, .. } => self.neighbours.joined(session, member),
+            News::NeighbourLeft { session, .. } => self.neighbours.left(session),
+            // What a member did wrong is logged too.
+            News::MeshRefused { .. } => {}
             // What the server did wrong is logged; nothing of it came into a document.
             News::Refused { .. } => {}
             News::Unreachable { server, reason } => self.servers.unreachable(&server, &reason),
@@ -245,8 +252,9 @@ impl Engine {
                 }
             }
             Event::Changed { document, changes, heads, origin: Some(session) } => {
-                let origin =
-                    self.servers.session(session).map_or(Origin::Stored, |server| Origin::Server(server.address));
+                let server = self.servers.session(session).map(|server| Origin::Server(server.address));
+                let member = || self.neighbours.member(session).map(Origin::Member);
+                let origin = server.or_else(member).unwrap_or(Origin::Stored);
                 if let Some(live) = self.live(&document)
                     && live.arrived(changes, heads, origin)
                 {

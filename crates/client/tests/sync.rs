@@ -3,6 +3,8 @@
 //! Owns: what "on the server" means. Must not: assert times.
 //! Next: `local.rs`.
 
+#[path = "sync/mesh.rs"]
+mod mesh;
 mod support;
 
 use std::sync::Arc;

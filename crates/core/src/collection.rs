@@ -365,7 +365,7 @@ impl Collection {
         let per_minute = self.limits.rounds_per_minute_max;
         let scope = match role {
             Role::Downstream => Scope::Own,
-            Role::Upstream => Scope::Nothing,
+            Role::Upstream | Role::Neighbour => Scope::Nothing,
         };
         let peer = Peer {
             scope,

@@ -15,6 +15,7 @@ mod input;
 mod life;
 mod local;
 mod memory;
+mod mesh;
 mod relay;
 mod replace;
 mod respond;
@@ -37,6 +38,7 @@ pub use input::{
     Event, Input, Load, Loaded, Now, Outgoing, Output, PeerInfo, PeerMessage, Remark, Role, StoreFailure, SyncMessage,
     Wake,
 };
+pub use mesh::{MeshEvent, NoticeStanding, Source};
 
 /// The state machine. One mutator, [`Hub::handle`]; then [`Hub::poll_output`] until it is empty.
 #[derive(Debug)]
@@ -48,6 +50,8 @@ pub struct Hub {
     keys: HashMap<DocumentId, u32, KeyedState>,
     sessions: BTreeMap<SessionId, Session>,
     upstreams: BTreeSet<SessionId>,
+    /// Other members of a mesh.
+    neighbours: BTreeSet<SessionId>,
     /// Who wants to hear of which store's heads.
     subscriptions: BTreeMap<StorageId, BTreeSet<SessionId>>,
     outputs: VecDeque<Output>,
@@ -75,6 +79,7 @@ impl Hub {
             keys: HashMap::with_hasher(KeyedState::new(word(8))),
             sessions: BTreeMap::new(),
             upstreams: BTreeSet::new(),
+            neighbours: BTreeSet::new(),
             subscriptions: BTreeMap::new(),
             outputs: VecDeque::new(),
             deadlines: BTreeSet::new(),
@@ -109,6 +114,9 @@ impl Hub {
             Input::Initiate { session, document } => self.enqueue(now, &document, Item::Initiate { session }),
             Input::Broadcast { document, sender, count, session, data } => {
                 self.broadcast(&document, None, &Spoken { sender, count, session, data });
+            }
+            Input::Noticed { session, document, changes, heads, ticket } => {
+                self.enqueue(now, &document, Item::noticed(session, changes, heads, ticket));
             }
             Input::Persisted { document, ticket } => self.persisted(now, &document, ticket),
             Input::PersistFailed { document, ticket, failure } => self.persist_failed(&document, ticket, &failure),
@@ -162,14 +170,17 @@ impl Hub {
     }
 
     fn connect(&mut self, session: SessionId, peer: PeerInfo, opened: OpenedDocuments) {
-        if peer.role == Role::Upstream {
-            self.upstreams.insert(session);
+        match peer.role {
+            Role::Upstream => drop(self.upstreams.insert(session)),
+            Role::Neighbour => drop(self.neighbours.insert(session)),
+            Role::Downstream => {}
         }
         self.sessions.insert(session, Session::new(peer, opened));
     }
 
     fn disconnect(&mut self, now: Now, session: SessionId) {
         self.upstreams.remove(&session);
+        self.neighbours.remove(&session);
         for subscribers in self.subscriptions.values_mut() {
             subscribers.remove(&session);
         }
@@ -236,8 +247,12 @@ impl Hub {
             }
             NativeMessage::Refused { .. } => {}
             NativeMessage::Access { .. } => self.offer_again(now, session),
-            // The shell takes these: no hub has a part of a blob, more than a part of the collection, or knows a token.
-            NativeMessage::Blob(_) | NativeMessage::Collection(_) | NativeMessage::Token(_) => {}
+            // The shell takes these: no hub has a part of a blob or of a mesh, more than a part of the collection, or knows
+            // a token.
+            NativeMessage::Blob(_)
+            | NativeMessage::Collection(_)
+            | NativeMessage::Mesh(_)
+            | NativeMessage::Token(_) => {}
         }
     }
 
@@ -247,6 +262,10 @@ impl Hub {
         let Some(entry) = self.sessions.get(&session) else { return false };
         let open = key.is_some_and(|key| entry.documents.contains(&key));
         let documents_max = self.limits.session_documents_max;
+        if self.neighbours.contains(&session) {
+            // It comes and goes: what counts is at how many it is.
+            return open || entry.documents.len() < documents_max;
+        }
         if open || entry.opened.open_one(documents_max) {
             return true;
         }
@@ -294,6 +313,7 @@ impl Hub {
             }
             Item::Local { changes, ticket } => self.handle_local(now, key, changes, ticket),
             Item::Watch => self.watch(now, key),
+            Item::Noticed(noticed) => self.handle_noticed(key, noticed),
             Item::Initiate { session } => self.initiate(now, key, session),
             Item::Replace { heads, changes, ticket } => self.replace(key, &heads, &changes, ticket),
             Item::SetLife { deleted, ticket } => self.decide(key, deleted, ticket),

@@ -194,6 +194,19 @@ impl PeerSync {
         self.heard |= self.told.is_some();
     }
 
+    /// Whether nothing has been said, by neither side, or the peer was told of all that is durable and has not answered.
+    #[must_use]
+    pub fn is_fresh_or_greeted(&self, view: View<'_>) -> bool {
+        let told_all = self.told.as_ref().is_none_or(|told| told.length == view.durable);
+        !self.heard && told_all && !self.reply_due
+    }
+
+    /// Whether the peer was told something and has not said anything yet.
+    #[must_use]
+    pub fn is_unanswered(&self) -> bool {
+        !self.heard && self.told.is_some()
+    }
+
     /// Whether the peer has announced its heads.
     #[must_use]
     pub fn has_spoken(&self) -> bool {

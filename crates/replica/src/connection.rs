@@ -9,6 +9,7 @@
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -18,9 +19,10 @@ use futures_util::Sink;
 use syncline_core::access::Access;
 use syncline_core::blob::exchange;
 use syncline_core::clock::Stamp;
-use syncline_core::hub::{Input, Outgoing, PeerInfo};
+use syncline_core::hub::{Input, Outgoing, PeerInfo, PeerMessage};
 use syncline_core::id::SessionId;
 use syncline_core::limits::Limits;
+use syncline_core::native::NativeMessage;
 use syncline_core::session::{Offence, Pause, Session, Step, is_heavy};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Interval, MissedTickBehavior};
@@ -29,6 +31,7 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig
 use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 
 use crate::dial::{Credentials, ServerUrl};
+use crate::mesh::{self, Gate};
 use crate::outbox::{Outbox, Queued, Waiting};
 use crate::replica::{Inner, News};
 use crate::shard::Allowance;
@@ -88,6 +91,32 @@ where
     connection.run().await
 }
 
+/// Serves somebody who has dialled to be a member of the mesh, over a websocket.
+pub(crate) async fn accept_member<S>(replica: Arc<Inner>, socket: WebSocketStream<Counted<S>>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    // Who is let in is the gate's to say, by the mesh's key.
+    let session = Session::accept(replica.local.clone(), replica.limits.clone()).for_entrant(Some(Access::full()));
+    let session = session.with_loader(replica.store.loader());
+    let mut connection = Connection::open(replica, socket, session);
+    connection.gate = Gate::members(None);
+    connection.run().await;
+}
+
+/// Speaks with another member of the mesh that was dialled.
+pub(crate) async fn dialled_member<S>(replica: Arc<Inner>, socket: WebSocketStream<Counted<S>>, gate: Gate)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (session, join) = Session::dial(replica.local.clone(), replica.limits.clone());
+    let session = session.with_loader(replica.store.loader());
+    let mut connection = Connection::open(replica, socket, session);
+    connection.gate = gate;
+    connection.outbox.push(Queued::Frame(join));
+    connection.run().await;
+}
+
 struct Connection<S> {
     replica: Arc<Inner>,
     socket: WebSocketStream<Counted<S>>,
@@ -96,6 +125,8 @@ struct Connection<S> {
     id: SessionId,
     /// The address, if it was dialled.
     server: Option<ServerUrl>,
+    /// Who is let in.
+    gate: Gate,
     outbox: Arc<Outbox>,
     allowance: Arc<Allowance>,
     tenure: Tenure,
@@ -144,7 +175,11 @@ enum Turn {
 /// However the connection ends: its task is dropped in the middle when its dialling is given up.
 impl<S> Drop for Connection<S> {
     fn drop(&mut self) {
-        self.replica.close_session(self.id, self.peer.as_ref());
+        let joined = self.peer.as_ref().filter(|_| matches!(self.gate, Gate::Open));
+        if let Some(mesh) = self.replica.mesh() {
+            mesh.disconnected(&self.replica, self.id, &self.gate);
+        }
+        self.replica.close_session(self.id, joined);
     }
 }
 
@@ -164,6 +199,7 @@ where
             session: Some(session),
             id,
             server: None,
+            gate: Gate::Open,
             outbox,
             allowance: Arc::default(),
             tenure: Tenure::new(None),
@@ -395,14 +431,11 @@ where
                             return self.carry_out(steps.unwrap_or_default(), 0);
                         }
                     }
-                    self.replica.join(self.id, &peer, self.server.as_ref());
+                    self.join(&peer)?;
                     self.peer = Some(peer);
                     self.tick.reset_after(self.until_due());
                 }
-                Step::Forward(message) => {
-                    let allowance = self.allowance.occupy(bytes);
-                    self.replica.forward(self.id, message, allowance);
-                }
+                Step::Forward(message) => self.forward(message, bytes),
                 Step::AccessChanged(access) => {
                     self.replica.change_access(self.id, &access);
                 }
@@ -421,6 +454,37 @@ where
             }
         }
         Ok(())
+    }
+
+    /// Everybody is let in at an open gate; at another, members, once they have proved it.
+    fn join(&self, peer: &PeerInfo) -> Result<(), String> {
+        let mesh = self.replica.mesh();
+        if matches!(self.gate, Gate::Open) {
+            self.replica.join(self.id, peer, self.server.as_ref());
+        } else if mesh.is_none() || !mesh::is_known_to(peer) {
+            self.outbox.close("only members of a mesh are served here");
+            return Ok(());
+        }
+        if let Some(mesh) = mesh {
+            mesh.joined(&self.replica, self.id, peer, &self.gate);
+        }
+        Ok(())
+    }
+
+    fn forward(&self, message: PeerMessage, bytes: usize) {
+        let mesh = self.replica.mesh();
+        if let PeerMessage::Native(NativeMessage::Mesh(bytes)) = message {
+            // Without a mesh, nobody here understands it.
+            return mesh.into_iter().for_each(|mesh| mesh.received(&self.replica, self.id, bytes.clone()));
+        }
+        if let Gate::Members { admitted, .. } = &self.gate {
+            let Some(mesh) = mesh.filter(|_| admitted.load(Ordering::Acquire)) else { return };
+            if let Err(document) = mesh.takes_part_in(&message) {
+                return self.outbox.push(Queued::Message(Outgoing::DocUnavailable { document }));
+            }
+        }
+        let allowance = self.allowance.occupy(bytes);
+        self.replica.forward(self.id, message, allowance);
     }
 
     /// The clock follows the peer's, as far as it may.

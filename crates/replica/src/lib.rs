@@ -3,7 +3,7 @@
 //! Reading order: [`replica`] is the interface, `shard` runs one hub, `connection` one socket, `blobs` the exchange of
 //! blobs, `collection` the comparison of all documents with a peer's, `upload` blobs that are put in here, `outbox` the
 //! queue between them and a socket, [`dial`] keeps a connection to a server alive, [`tls`] encrypts it, [`authority`] is
-//! asked who may do what, `tenure` for how long, [`metrics`] counts.
+//! asked who may do what, `tenure` for how long, [`mesh`] takes part in a mesh, [`metrics`] counts.
 //!
 //! Nothing here decides about the protocol: bytes go into a session, its messages into a hub, the hub's outputs are
 //! carried out in order.
@@ -13,6 +13,7 @@ mod blobs;
 mod collection;
 mod connection;
 pub mod dial;
+pub mod mesh;
 pub mod metrics;
 mod outbox;
 pub mod replica;
@@ -26,6 +27,7 @@ mod upload;
 pub use authority::Authority;
 pub use connection::websocket_config;
 pub use dial::{Credentials, DialError, DialOptions, Dialling, ServerUrl};
+pub use mesh::{Mesh, MeshError, MeshOptions, MeshStatus};
 pub use replica::{News, Options, Replica};
 pub use tls::{NoCertificate, Trust};
 pub use upload::{Upload, UploadError};

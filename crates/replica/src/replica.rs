@@ -20,6 +20,7 @@ use syncline_core::id::{DocumentId, PeerId, SessionId};
 use syncline_core::limits::Limits;
 use syncline_core::native::{self, NativeMessage};
 use syncline_core::session::{LocalPeer, Offence, Roster};
+use syncline_gossip::{Member, overlay};
 use syncline_store::Store;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -30,6 +31,7 @@ use crate::blobs::{self, BlobHandle};
 use crate::collection::CollectionHandle;
 use crate::connection;
 use crate::dial::{DialOptions, Dialling, ServerUrl};
+use crate::mesh::MeshState;
 use crate::metrics::Metrics;
 use crate::outbox::{Outbox, Queued};
 use crate::shard::{self, Occupied, ShardHandle};
@@ -97,6 +99,29 @@ pub enum News {
     },
     /// About a blob.
     Blob(exchange::Event),
+    /// A member of the mesh is a neighbour from here on.
+    NeighbourJoined {
+        /// The connection.
+        session: SessionId,
+        /// Its name in the mesh.
+        member: Member,
+        /// Who.
+        peer: PeerInfo,
+    },
+    /// It is none any more.
+    NeighbourLeft {
+        /// The connection.
+        session: SessionId,
+        /// Its name in the mesh.
+        member: Member,
+    },
+    /// Something was not taken from a peer that is, or wants to be, a neighbour.
+    MeshRefused {
+        /// The connection.
+        session: SessionId,
+        /// What.
+        offence: overlay::Offence,
+    },
     /// About a round in which documents were compared with a peer's.
     Collection(collection::Event),
     /// A server could not be reached; it is tried again.
@@ -123,6 +148,8 @@ pub(crate) struct Inner {
     pub(crate) started: Instant,
     pub(crate) heavy: Semaphore,
     pub(crate) blobs: BlobHandle,
+    /// The mesh in which it takes part.
+    mesh: RwLock<Option<Arc<MeshState>>>,
     pub(crate) authority: Arc<dyn Authority>,
     pub(crate) subjects: Subjects,
     has_room: AtomicBool,
@@ -163,6 +190,7 @@ impl Replica {
             started: Instant::now(),
             heavy: Semaphore::new(HEAVY_DECODES_MAX),
             blobs,
+            mesh: RwLock::new(None),
             authority: options.authority,
             subjects: Subjects::default(),
             has_room: AtomicBool::new(true),
@@ -317,6 +345,12 @@ impl Replica {
         self.inner.route(Input::Broadcast { document: document.clone(), sender, count, session, data }, document);
     }
 
+    /// Whether it takes part in a mesh.
+    #[must_use]
+    pub fn is_in_mesh(&self) -> bool {
+        self.inner.mesh().is_some()
+    }
+
     /// The store underneath. Its calls block.
     #[must_use]
     pub fn store(&self) -> &Store {
@@ -357,6 +391,9 @@ impl Replica {
     /// store. Waits for slow peers as long as the options say.
     pub async fn stop(&self) {
         let inner = &self.inner;
+        if let Some(mesh) = inner.mesh() {
+            mesh.handle(inner, overlay::Input::Online(false));
+        }
         inner.quiet.send_replace(true);
         for shard in inner.shards() {
             shard.settle().await;
@@ -410,6 +447,8 @@ impl Inner {
                 }
                 return self.blobs.send(exchange::Input::Received { session, message, receipt });
             }
+            // The connection hands these to the mesh.
+            PeerMessage::Native(NativeMessage::Mesh(_)) => return,
             PeerMessage::Native(NativeMessage::Collection(message)) => {
                 let message = message.clone();
                 return self.collection.send(collection::Input::Received { session, message, receipt });
@@ -458,14 +497,20 @@ impl Inner {
         // The peers that we dial are told apart by connection; only those that dial us can come twice.
         let replaced = match peer.role {
             Role::Downstream => self.roster().join(&peer.peer, session),
-            Role::Upstream => None,
+            Role::Upstream | Role::Neighbour => None,
         };
         if let Some(replaced) = replaced {
             if let Some(outbox) = self.outbox(replaced) {
                 outbox.close("the same peer has connected again");
             }
-            self.disconnect(replaced);
+            self.leave_hubs(replaced);
         }
+        self.enter_hubs(session, peer);
+        self.tell(News::Joined { session, peer: peer.clone(), server: server.cloned() });
+    }
+
+    /// Documents and blobs are spoken of with a peer from here on.
+    pub(crate) fn enter_hubs(&self, session: SessionId, peer: &PeerInfo) {
         let opened = OpenedDocuments::default();
         for shard in self.shards() {
             shard.send(Input::Connected { session, peer: peer.clone(), opened: opened.clone() });
@@ -480,7 +525,21 @@ impl Inner {
                 self.allow_rounds(session, &peer.access);
             }
         }
-        self.tell(News::Joined { session, peer: peer.clone(), server: server.cloned() });
+    }
+
+    /// The mesh in which this replica takes part.
+    pub(crate) fn mesh(&self) -> Option<Arc<MeshState>> {
+        self.mesh.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes part in a mesh, or in none; false if it is in one.
+    pub(crate) fn set_mesh(&self, mesh: Option<Arc<MeshState>>) -> bool {
+        let mut place = self.mesh.write().unwrap_or_else(PoisonError::into_inner);
+        let free = place.is_none() || mesh.is_none();
+        if free {
+            *place = mesh;
+        }
+        free
     }
 
     /// A peer may do something else than before.
@@ -505,12 +564,12 @@ impl Inner {
         self.metrics.connections.dec();
         if let Some(peer) = peer {
             self.roster().leave(&peer.peer, session);
-            self.disconnect(session);
+            self.leave_hubs(session);
             self.tell(News::Left { session });
         }
     }
 
-    fn disconnect(&self, session: SessionId) {
+    pub(crate) fn leave_hubs(&self, session: SessionId) {
         for shard in self.shards() {
             shard.send(Input::Disconnected { session });
         }

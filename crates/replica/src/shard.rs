@@ -204,6 +204,11 @@ impl ShardTask {
                     replica.collection.send(collection::Input::Changed { document, state });
                 }
                 Output::Notify(event) => replica.tell(News::Document(event)),
+                Output::Mesh(event) => {
+                    if let Some(mesh) = replica.mesh() {
+                        mesh.hear(replica, event);
+                    }
+                }
                 Output::Refused { session, document, remark } => {
                     replica.metrics.refuse(remark.kind());
                     let document = document.map(tracing::field::display);

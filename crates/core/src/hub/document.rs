@@ -11,6 +11,7 @@ use bytes::Bytes;
 
 use super::Receipt;
 use super::input::{Load, SyncMessage};
+use super::mesh::{Noticed, WaitingNotice};
 use super::retry::Retry;
 use crate::ChangeHash;
 use crate::access::Permissions;
@@ -62,6 +63,8 @@ pub(super) struct Document {
     /// Statements that wait for the changes that came with them.
     pub(super) awaiting: VecDeque<Awaiting>,
     pub(super) orphans: Option<Box<Orphans>>,
+    /// Notices whose changes are on their way to the disk.
+    pub(super) noticed: Vec<WaitingNotice>,
     /// Messages already encoded for the present heads: from which node, for V2 or not.
     pub(super) encoded: Vec<(u32, Bytes)>,
     pub(super) watched: bool,
@@ -88,6 +91,7 @@ pub(super) enum Item {
     Message { session: SessionId, message: Box<SyncMessage>, may: Permissions, receipt: Receipt },
     Local { changes: Vec<Change>, ticket: u64 },
     Watch,
+    Noticed(Noticed),
     Initiate { session: SessionId },
     SetLife { deleted: bool, ticket: u64 },
     SetLocalOnly { local_only: bool, ticket: u64 },
@@ -158,7 +162,11 @@ pub(super) struct Persisting {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Origin {
     Peer(SessionId),
-    Local { ticket: u64 },
+    /// A notice that this neighbour brought.
+    Notice(SessionId),
+    Local {
+        ticket: u64,
+    },
 }
 
 #[derive(Debug)]
@@ -201,6 +209,7 @@ impl Item {
             }
             Self::Local { .. }
             | Self::Watch
+            | Self::Noticed(_)
             | Self::Initiate { .. }
             | Self::SetLife { .. }
             | Self::SetLocalOnly { .. }
@@ -215,6 +224,7 @@ impl Item {
             Self::Initiate { session: with } | Self::Account { session: with, .. } => *with == session,
             Self::Local { .. }
             | Self::Watch
+            | Self::Noticed(_)
             | Self::SetLife { .. }
             | Self::SetLocalOnly { .. }
             | Self::Life { .. }
@@ -264,6 +274,7 @@ impl Document {
             replacing: None,
             awaiting: VecDeque::new(),
             orphans: None,
+            noticed: Vec::new(),
             encoded: Vec::new(),
             watched: false,
             deadline: None,
@@ -309,6 +320,7 @@ impl Document {
                         || !PeerSync::is_light(&message.statement, self.view()))
             }
             Item::Local { .. } => true,
+            Item::Noticed(noticed) => !self.knows_without_graph(noticed),
             Item::Account { .. } => !self.is_withheld(),
             Item::Watch
             | Item::Initiate { .. }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{OpenedDocuments, Receipt};
+use super::{MeshEvent, OpenedDocuments, Receipt};
 use crate::ChangeHash;
 use crate::access::{Access, Permissions};
 use crate::change::Change;
@@ -37,6 +37,8 @@ pub enum Role {
     Downstream,
     /// We do, about every document that is opened or changed here: we dialled it.
     Upstream,
+    /// Either does, about a document that may differ: both are members of a mesh.
+    Neighbour,
 }
 
 /// A peer after its handshake.
@@ -205,6 +207,20 @@ pub enum Input {
         session: Arc<str>,
         /// CBOR of the application's value.
         data: Bytes,
+    },
+    /// A notice of the mesh says that a document has these heads somewhere. How it stands comes in
+    /// [`Output::Mesh`](super::Output::Mesh).
+    Noticed {
+        /// Who brought it.
+        session: SessionId,
+        /// The document.
+        document: DocumentId,
+        /// Changes that came in it, dependencies first.
+        changes: Vec<Change>,
+        /// Heads after them.
+        heads: Vec<ChangeHash>,
+        /// Comes back.
+        ticket: u64,
     },
     /// A commit is durable. Commits of one document come back in the order in which they went out.
     Persisted {
@@ -460,6 +476,8 @@ pub enum Output {
     },
     /// Tell the application.
     Notify(Event),
+    /// Tell the mesh.
+    Mesh(MeshEvent),
     /// Count and log something that was not taken.
     Refused {
         /// Whose it was, if a peer's.

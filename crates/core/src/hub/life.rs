@@ -75,7 +75,7 @@ impl Hub {
         }
         let own_ticket = match origin {
             Origin::Local { ticket } => Some(ticket),
-            Origin::Peer(_) => None,
+            Origin::Peer(_) | Origin::Notice(_) => None,
         };
         if own_ticket.is_some() || (watched && before != Some(life)) {
             self.outputs.push_back(Output::Notify(Event::LifeChanged {
@@ -98,7 +98,7 @@ impl Hub {
     pub(super) fn life_not_set(&mut self, now: Now, id: &DocumentId, ticket: u64, failure: &StoreFailure) {
         let Some((key, Deciding { origin, .. })) = self.take_deciding(id, ticket) else { return };
         match origin {
-            Origin::Peer(session) => self.cut_off(session, id, failure),
+            Origin::Peer(session) | Origin::Notice(session) => self.cut_off(session, id, failure),
             Origin::Local { ticket } => self.not_decided(id, ticket, failure),
         }
         self.respond_to_all(now, key);
