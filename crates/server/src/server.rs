@@ -37,6 +37,9 @@ use crate::{blobs, routes};
 /// megabytes, in which a peer that never reads is noticed late.
 const SEND_BUFFER_BYTES: u32 = 128 * 1024;
 
+/// Connections that are told at one time that there is no room for them.
+const REFUSING_MAX: usize = 64;
+
 /// Between two looks at whether the certificate has changed.
 const CERTIFICATE_LOOK: Duration = Duration::from_secs(2);
 
@@ -142,6 +145,8 @@ pub(crate) struct Shared {
     pub(crate) gate: Arc<Gate>,
     pub(crate) doorkeeper: Arc<Doorkeeper>,
     pub(crate) encrypted: bool,
+    /// Connections that are being told that there is no room for them.
+    pub(crate) refusing: Arc<Semaphore>,
     /// Blobs that are being put at this time.
     pub(crate) uploads: Semaphore,
     /// Bytes of all blobs, as of the last look.
@@ -202,6 +207,7 @@ impl Server {
             gate: gate.clone(),
             doorkeeper,
             encrypted: acceptor.is_some(),
+            refusing: Arc::new(Semaphore::new(REFUSING_MAX)),
             uploads,
             blobs_stored,
         });
@@ -350,6 +356,8 @@ where
 {
     shared.replica.metrics().refuse(full.kind());
     tracing::debug!(%peer, kind = full.kind(), "refused: a connection: {full}");
+    // Beyond some at one time they are dropped without a word: the words would cost descriptors.
+    let Ok(permit) = Arc::clone(&shared.refusing).try_acquire_owned() else { return };
     if encrypted {
         return;
     }
@@ -366,6 +374,7 @@ where
         };
         // Whoever does not take it within a second does without.
         let _ = tokio::time::timeout(Duration::from_secs(1), said).await;
+        drop(permit);
     });
 }
 

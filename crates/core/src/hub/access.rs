@@ -110,7 +110,7 @@ impl Hub {
         let Some(entry) = self.sessions.get_mut(&session).filter(|entry| entry.documents.contains(&key)) else {
             return;
         };
-        let native = entry.peer.native > 0;
+        let (native, has_room) = (entry.peer.native > 0, self.has_room);
         if !may.include(Permissions::READ) {
             entry.documents.remove(&key);
             entry.dirty.remove(&key);
@@ -125,12 +125,12 @@ impl Hub {
         let Some(document) = self.document(key) else { return };
         let id = document.id.clone();
         let Some(peer) = document.peer(session) else { return };
-        if !peer.barred || !may.include(Permissions::WRITE) {
+        if peer.barred.is_none_or(|needed| !has_room || !may.include(needed)) {
             return;
         }
         // What it brought in vain a stock peer sends again only on a new connection; a Syncline peer does when it hears
         // that it may do more.
-        peer.barred = false;
+        peer.barred = None;
         if native {
             peer.sync = PeerSync::default();
         } else {
@@ -153,7 +153,7 @@ impl Hub {
             let mut barred = false;
             for key in open {
                 let Some(document) = self.document(key) else { continue };
-                barred |= document.peer(session).is_some_and(|peer| peer.barred);
+                barred |= document.peer(session).is_some_and(|peer| peer.barred.is_some());
                 let id = document.id.clone();
                 let may = self.sessions.get(&session).and_then(|entry| entry.may(&id)).unwrap_or_default();
                 self.permissions_changed(now, session, key, may);
@@ -204,7 +204,7 @@ impl Hub {
             message.changes.drain(..).map(|change| change.hash).chain(message.refused.drain(..)).collect();
         if let Some(peer) = document.peer(session) {
             hashes.iter().for_each(|hash| peer.sync.refuse(*hash));
-            peer.barred = true;
+            peer.barred = Some(needed);
         }
         // A peer would send everything again and again to a replica that has nothing and does not say so.
         message.request |= absent;
