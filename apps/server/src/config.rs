@@ -1,7 +1,7 @@
 //! Flags, variables and a file: where each setting comes from, and what is in force.
 //!
 //! Owns: the order (a flag, else the variable, else the file, else the default) and the file's form.
-//! Must not: know what a setting means. Next: `arguments.rs`; docs/operations.md, "Settings".
+//! Must not: know what a setting means. Next: `arguments.rs`; docs/server.md, "Settings".
 //!
 //! The file's settings become the defaults of the flags of the same names, so that they pass the same checks.
 

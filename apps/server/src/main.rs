@@ -4,6 +4,7 @@
 //! Next: the server crate.
 
 mod arguments;
+mod care;
 mod config;
 mod notify;
 mod token;
@@ -67,12 +68,15 @@ fn run() -> anyhow::Result<ExitCode> {
             clap_complete::generate(*shell, &mut Arguments::command(), "syncline-server", &mut std::io::stdout());
             return Ok(ExitCode::SUCCESS);
         }
-        Some(Command::Check) | None => {}
+        Some(Command::Check | Command::Care(_)) | None => {}
     }
     let filter = EnvFilter::try_new(format!("{QUIET},{}", arguments.log)).context("--log is not a log filter")?;
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     if let Some(Command::Check) = arguments.command {
         return check(&arguments.data);
+    }
+    if let Some(Command::Care(care)) = &arguments.command {
+        return care.run(&arguments.data, Arc::new(loader(arguments)?));
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().max_blocking_threads(16).build()?;
     let served = runtime.block_on(serve(arguments));
@@ -101,12 +105,15 @@ fn loader(arguments: &Arguments) -> anyhow::Result<Processes> {
 }
 
 async fn serve(arguments: &Arguments) -> anyhow::Result<()> {
-    let config = arguments.server(Arc::new(loader(arguments)?))?;
+    let config = arguments.server(&Arc::new(loader(arguments)?))?;
     let restricted = config.rules.restrict();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
     let server = Server::start(config).await?;
+    if let Some(schedule) = arguments.backups.schedule() {
+        tokio::spawn(schedule.run(arguments.data.clone()));
+    }
     let (address, secure) = (server.address(), if server.is_encrypted() { "s" } else { "" });
     println!("syncline-server listening on ws{secure}://{address}");
     println!("  status page  http{secure}://{address}/");

@@ -11,19 +11,20 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use automerge::{ActorId, Author, Automerge, TextEncoding};
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
+use syncline_core::collection;
 use syncline_core::hub::Event;
 use syncline_core::id::DocumentId;
 use syncline_core::native::RefusalReason;
 use syncline_core::session::Offence;
-use syncline_replica::{News, Replica};
+use syncline_replica::{Feeds, News, Replica};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::Error;
 use crate::blob::Transfers;
+use crate::compare::Rounds;
 use crate::deletion::Decisions;
 use crate::document::Lease;
-use crate::feed::Feeds;
 use crate::live::Live;
 use crate::mesh::Neighbours;
 use crate::offer::InStep;
@@ -63,6 +64,7 @@ pub(crate) struct Engine {
     /// Which documents servers hear of by themselves.
     pub(crate) sync: SyncPolicy,
     pub(crate) in_step: InStep,
+    pub(crate) rounds: Rounds,
     documents: Mutex<HashMap<DocumentId, Open>>,
     last_time_s: AtomicI64,
     closing: AtomicBool,
@@ -106,6 +108,7 @@ impl Engine {
             feeds,
             sync: options.sync,
             in_step: InStep::default(),
+            rounds: Rounds::default(),
             documents: Mutex::default(),
             last_time_s: AtomicI64::new(0),
             closing: AtomicBool::new(false),
@@ -209,18 +212,21 @@ impl Engine {
             News::Document(event) => self.dispatch_event(event),
             News::Joined { session, server: Some(server), peer } => {
                 self.servers.joined(session, &server, peer.storage.clone());
-                self.runtime.spawn(Arc::clone(self).offer_all(session, peer.storage));
+                self.runtime.spawn(Arc::clone(self).welcome(session, peer));
             }
             News::Joined { server: None, .. } => {}
             News::Left { session } => {
                 self.servers.left(session);
+                self.rounds.left(session);
                 self.transfers.tick();
                 for live in self.all_live() {
                     live.progress.send_modify(|ticks| *ticks += 1);
                 }
             }
             News::Blob(event) => self.transfers.hear(event),
-            News::Collection(_) => {}
+            News::Collection(collection::Event::Compared { session, report }) => {
+                self.runtime.spawn(Arc::clone(self).compared(session, *report));
+            }
             News::Refused { session, offence: Offence::PeerError(words) } => self.servers.complained(session, &words),
             News::NeighbourJoined { session, member, .. } => self.neighbours.joined(session, member),
             News::NeighbourLeft { session, .. } => self.neighbours.left(session),
@@ -341,7 +347,7 @@ impl Engine {
         self.servers.end();
         self.stopped.send_replace(true);
         self.decisions.end();
-        self.feeds.end();
+        self.feeds.wake();
         self.transfers.tick();
         let mut unsaved = Ok(());
         for live in self.all_live() {

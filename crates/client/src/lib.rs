@@ -20,6 +20,7 @@ pub mod blob;
 mod blocking;
 mod branch;
 mod cbor;
+mod compare;
 mod complaints;
 pub mod deletion;
 pub mod document;

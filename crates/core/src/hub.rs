@@ -12,6 +12,7 @@ mod connection;
 mod document;
 mod ingest;
 mod input;
+mod insight;
 mod life;
 mod local;
 mod memory;
@@ -38,6 +39,7 @@ pub use input::{
     Event, Input, Load, Loaded, Now, Outgoing, Output, PeerInfo, PeerMessage, Remark, Role, StoreFailure, SyncMessage,
     Wake,
 };
+pub use insight::{Insight, PeerInsight, PeerProgress};
 pub use mesh::{MeshEvent, NoticeStanding, Source};
 
 /// The state machine. One mutator, [`Hub::handle`]; then [`Hub::poll_output`] until it is empty.
@@ -111,7 +113,12 @@ impl Hub {
             }
             Input::Watch { document } => self.enqueue(now, &document, Item::Watch),
             Input::Unwatch { document } => self.unwatch(now, &document),
-            Input::Initiate { session, document } => self.enqueue(now, &document, Item::Initiate { session }),
+            Input::Initiate { session, document } => {
+                self.enqueue(now, &document, Item::Initiate { session, only_offers: false });
+            }
+            Input::Offer { session, document } => {
+                self.enqueue(now, &document, Item::Initiate { session, only_offers: true });
+            }
             Input::Broadcast { document, sender, count, session, data } => {
                 self.broadcast(&document, None, &Spoken { sender, count, session, data });
             }
@@ -314,7 +321,7 @@ impl Hub {
             Item::Local { changes, ticket } => self.handle_local(now, key, changes, ticket),
             Item::Watch => self.watch(now, key),
             Item::Noticed(noticed) => self.handle_noticed(key, noticed),
-            Item::Initiate { session } => self.initiate(now, key, session),
+            Item::Initiate { session, only_offers } => self.initiate(now, key, session, only_offers),
             Item::Replace { heads, changes, ticket } => self.replace(key, &heads, &changes, ticket),
             Item::SetLife { deleted, ticket } => self.decide(key, deleted, ticket),
             Item::SetLocalOnly { local_only, ticket } => self.withhold(key, local_only, ticket),
@@ -356,18 +363,18 @@ impl Hub {
 
     fn initiate_upstreams(&mut self, now: Now, key: u32) {
         for session in self.upstreams.clone() {
-            self.initiate(now, key, session);
+            self.initiate(now, key, session, false);
         }
     }
 
     /// Speaks first about a document, unless the peer and we already do, or the document stays here.
-    fn initiate(&mut self, now: Now, key: u32, session: SessionId) {
+    fn initiate(&mut self, now: Now, key: u32, session: SessionId, only_offers: bool) {
         let stays_here = self.document(key).is_none_or(|document| document.local_only);
         if stays_here || !self.sessions.contains_key(&session) {
             return;
         }
         if let Some(document) = self.document(key) {
-            document.initiate(session);
+            document.initiate(session, only_offers);
         }
         self.join_document(session, key);
         self.respond(now, key, session);

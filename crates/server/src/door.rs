@@ -1,7 +1,7 @@
 //! How many connections there may be, in all and from one address.
 //!
 //! Owns: that count, and whose address counts behind a proxy. Must not: know what a connection is for.
-//! Next: `server.rs`; docs/operations.md, "Limits".
+//! Next: `server.rs`; docs/server.md, "Limits".
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};

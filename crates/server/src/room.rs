@@ -1,7 +1,7 @@
 //! Whether there is room on the disk: writes end before it is full, and begin again by themselves.
 //!
 //! Owns: the look at the disk, and when it is enough. Must not: remove anything.
-//! Next: `server.rs`; docs/operations.md, "The disk".
+//! Next: `server.rs`; docs/server.md, "The disk".
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

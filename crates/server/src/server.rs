@@ -15,22 +15,28 @@ use hyper::body::Incoming;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+use syncline_content::Viewer;
 use syncline_core::limits::Limits;
-use syncline_core::loader::Loader;
-use syncline_replica::{Options, Replica};
+use syncline_core::loader::{InProcess, Loader};
+use syncline_replica::{News, Options, Replica};
 use syncline_store::{Store, StoreError};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 
 use crate::access::{Gate, KeyError, Rules};
+use crate::api::Api;
 use crate::door::{Doorkeeper, Doors, Full, Place};
+use crate::pages::{Pages, Series};
 use crate::room::{Room, RoomMetrics};
 use crate::tls::{Certificate, TlsError, TlsFiles};
+use crate::webhooks::{self, WebhookConfig};
 use crate::{blobs, routes};
 
 /// What the kernel is asked to hold for a peer that has not taken it; Linux takes it twice. Left to itself it takes some
@@ -59,8 +65,12 @@ pub struct Config {
     pub limits: Limits,
     /// Who builds documents that peers have sent.
     pub loader: Arc<dyn Loader>,
+    /// Who loads documents for those who ask over HTTP.
+    pub viewer: Arc<dyn Viewer>,
     /// How long deleted documents can be restored before their content is removed.
     pub deleted_keep: Duration,
+    /// Who is told what changes.
+    pub webhooks: Vec<WebhookConfig>,
     /// How many may connect.
     pub doors: Doors,
     /// How much room there has to be on the disk.
@@ -72,7 +82,8 @@ pub struct Config {
 }
 
 impl Config {
-    /// A server with this data on this address, and everything else as it is by default.
+    /// A server with this data on this address, and everything else as it is by default: what it shows is loaded in this
+    /// process.
     #[must_use]
     pub fn new(listen: SocketAddr, data: PathBuf, loader: Arc<dyn Loader>) -> Self {
         Self {
@@ -81,7 +92,9 @@ impl Config {
             rules: Rules::default(),
             limits: Limits::default(),
             loader,
+            viewer: Arc::new(InProcess),
             deleted_keep: Duration::from_secs(30 * 24 * 3600),
+            webhooks: Vec::new(),
             doors: Doors::default(),
             room: Room::default(),
             tls: None,
@@ -94,8 +107,7 @@ impl Config {
 #[derive(Debug)]
 pub struct Server {
     address: SocketAddr,
-    replica: Replica,
-    gate: Arc<Gate>,
+    shared: Arc<Shared>,
     accepting: JoinHandle<()>,
     keeping: Vec<JoinHandle<()>>,
     certificate: Option<Arc<Certificate>>,
@@ -151,6 +163,17 @@ pub(crate) struct Shared {
     pub(crate) uploads: Semaphore,
     /// Bytes of all blobs, as of the last look.
     pub(crate) blobs_stored: Gauge,
+    pub(crate) api: Api,
+    pub(crate) pages: Pages,
+    /// How long deleted documents can be restored.
+    pub(crate) deleted_keep: Duration,
+}
+
+impl Shared {
+    /// How often something was refused since the start.
+    pub(crate) fn refused(&self) -> u64 {
+        self.replica.metrics().refused_in_all()
+    }
 }
 
 impl Server {
@@ -175,8 +198,20 @@ impl Server {
         L: Listener<Addr = SocketAddr>,
     {
         protected(&config)?;
-        let Config { listen: address, data, rules, limits, loader, deleted_keep, doors, room, tls, stop_timeout } =
-            config;
+        let Config {
+            listen: address,
+            data,
+            rules,
+            limits,
+            loader,
+            viewer,
+            deleted_keep,
+            webhooks,
+            doors,
+            room,
+            tls,
+            stop_timeout,
+        } = config;
         let certificate = tls.map(Certificate::read).transpose()?.map(Arc::new);
         let acceptor = certificate.clone().map(Certificate::acceptor).transpose()?;
         let gate = Arc::new(Gate::new(rules)?);
@@ -184,35 +219,46 @@ impl Server {
         let options =
             syncline_store::Options { loader, deleted_keep, blob_bytes_max, ..syncline_store::Options::default() };
         let store = open_store(data.clone(), options).await?;
-        let (replica, _) =
-            Replica::start(store, Options { limits, authority: gate.clone(), stop_timeout, ..Options::default() });
+        let options = Options { limits, authority: gate.clone(), stop_timeout, ..Options::default() };
+        let (replica, news) = Replica::start(store, options);
         let mut registry = Registry::with_prefix("syncline");
         replica.metrics().register(&mut registry);
         let blobs_stored = Gauge::default();
         registry.register("blob_stored_bytes", "Bytes of all blobs", blobs_stored.clone());
         let seen = RoomMetrics::default();
         seen.register(&mut registry);
+        let view_failures = Counter::default();
+        registry.register("view_failures", "Documents that could not be loaded to be shown", view_failures.clone());
         let uploads = Semaphore::new(blobs::UPLOADS_MAX);
-        let doorkeeper = Arc::new(Doorkeeper::new(doors));
-        let keeping = vec![
-            tokio::spawn(Arc::clone(&gate).keep_current(replica.clone())),
-            tokio::spawn(room.watch(data.clone(), replica.clone(), seen)),
-            tokio::spawn(keep_certificate(certificate.clone())),
-        ];
+        let api = Api::new(viewer, view_failures);
+        let feeds = Arc::clone(&api.feeds);
+        replica.store().on_committed(move |committed| feeds.note(committed));
         let shared = Arc::new(Shared {
-            replica: replica.clone(),
+            replica,
             registry,
             address,
             data,
-            gate: gate.clone(),
-            doorkeeper,
+            gate,
+            deleted_keep,
+            doorkeeper: Arc::new(Doorkeeper::new(doors)),
             encrypted: acceptor.is_some(),
             refusing: Arc::new(Semaphore::new(REFUSING_MAX)),
             uploads,
             blobs_stored,
+            api,
+            pages: Pages::default(),
         });
-        let accepting = tokio::spawn(accept(listener, shared, acceptor));
-        Ok(Self { address, replica, gate, accepting, keeping, certificate })
+        watch(&shared, news);
+        for webhook in webhooks {
+            tokio::spawn(webhooks::run(Arc::clone(&shared), webhook));
+        }
+        let keeping = vec![
+            tokio::spawn(Arc::clone(&shared.gate).keep_current(shared.replica.clone())),
+            tokio::spawn(room.watch(shared.data.clone(), shared.replica.clone(), seen)),
+            tokio::spawn(keep_certificate(certificate.clone())),
+        ];
+        let accepting = tokio::spawn(accept(listener, Arc::clone(&shared), acceptor));
+        Ok(Self { address, shared, accepting, keeping, certificate })
     }
 
     /// Where it listens.
@@ -224,7 +270,7 @@ impl Server {
     /// The replica behind it.
     #[must_use]
     pub fn replica(&self) -> &Replica {
-        &self.replica
+        &self.shared.replica
     }
 
     /// Whether connections are encrypted.
@@ -235,17 +281,40 @@ impl Server {
 
     /// Reads keys and certificate again, whether they have changed or not.
     pub fn reload(&self) {
-        self.gate.reload();
+        self.shared.gate.reload();
         self.certificate.iter().for_each(|certificate| certificate.read_again(true));
-        self.replica.reconsider_access();
+        self.shared.replica.reconsider_access();
     }
 
     /// Accepts nothing more, makes durable what has come, acknowledges it, closes the connections and the store.
     pub async fn stop(self) {
         self.accepting.abort();
         self.keeping.iter().for_each(JoinHandle::abort);
-        self.replica.stop().await;
+        self.shared.api.end();
+        self.shared.replica.stop().await;
     }
+}
+
+/// Hears what the replica has to tell, and counts, as long as the server runs.
+fn watch(shared: &Arc<Shared>, news: UnboundedReceiver<News>) {
+    let hearing = Arc::clone(shared);
+    tokio::spawn(async move {
+        let note = |news: &News| {
+            if let News::Refused { session, offence } = news {
+                hearing.pages.refusals.note(&hearing.replica, *session, offence);
+            }
+        };
+        hearing.api.tickets.hear(news, note).await;
+    });
+    let counting = Arc::downgrade(shared);
+    tokio::spawn(async move {
+        let mut ticks = tokio::time::interval(Series::EVERY);
+        loop {
+            ticks.tick().await;
+            let Some(shared) = counting.upgrade() else { return };
+            shared.pages.series.sample(&shared);
+        }
+    });
 }
 
 /// An address beyond this machine is for those who have said who may do what.
@@ -266,7 +335,7 @@ fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-async fn open_store(data: PathBuf, options: syncline_store::Options) -> Result<Store, StoreError> {
+pub(crate) async fn open_store(data: PathBuf, options: syncline_store::Options) -> Result<Store, StoreError> {
     let open = move || Store::open(&data, options);
     match tokio::task::spawn_blocking(open).await {
         Ok(opened) => opened,

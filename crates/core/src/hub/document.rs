@@ -92,7 +92,7 @@ pub(super) enum Item {
     Local { changes: Vec<Change>, ticket: u64 },
     Watch,
     Noticed(Noticed),
-    Initiate { session: SessionId },
+    Initiate { session: SessionId, only_offers: bool },
     SetLife { deleted: bool, ticket: u64 },
     SetLocalOnly { local_only: bool, ticket: u64 },
     Replace { heads: Vec<ChangeHash>, changes: Vec<Change>, ticket: u64 },
@@ -221,7 +221,7 @@ impl Item {
     fn only_asks_for(&self, session: SessionId) -> bool {
         match self {
             Self::Message { session: from, message, .. } => *from == session && !message.statement.with_changes,
-            Self::Initiate { session: with } | Self::Account { session: with, .. } => *with == session,
+            Self::Initiate { session: with, .. } | Self::Account { session: with, .. } => *with == session,
             Self::Local { .. }
             | Self::Watch
             | Self::Noticed(_)
@@ -349,13 +349,13 @@ impl Document {
     }
 
     /// Begins to speak with a peer, unless the conversation runs already. A peer that did not have the document is
-    /// asked once more: it may have it by now.
-    pub(super) fn initiate(&mut self, session: SessionId) {
+    /// asked once more: it may have it by now; and one from which nothing was wanted, if something is.
+    pub(super) fn initiate(&mut self, session: SessionId, only_offers: bool) {
         let absent = self.presence == Presence::Absent && self.persisting.is_empty();
+        let begun = || if only_offers { PeerSync::offer() } else { PeerSync::initiate() };
         match self.peers.binary_search_by_key(&session, |peer| peer.session) {
-            Err(at) => {
-                self.peers.insert(at, Peer::new(session, PeerSync::initiate()));
-            }
+            Err(at) => self.peers.insert(at, Peer::new(session, begun())),
+            Ok(at) if !only_offers && self.peers[at].sync.offers_only() => self.peers[at].sync = begun(),
             Ok(at) if absent && self.peers[at].sync.said_it_has_nothing() => self.peers[at].sync = PeerSync::initiate(),
             Ok(_) => {}
         }

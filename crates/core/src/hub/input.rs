@@ -195,6 +195,13 @@ pub enum Input {
         /// About this document.
         document: DocumentId,
     },
+    /// Speak first about a document, so that the peer gets what it lacks of it: what it has beyond is not wanted.
+    Offer {
+        /// To this peer.
+        session: SessionId,
+        /// About this document.
+        document: DocumentId,
+    },
     /// The application says something that is not stored to everyone at a document.
     Broadcast {
         /// The document.

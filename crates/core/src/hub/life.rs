@@ -33,7 +33,7 @@ impl Hub {
                     peer.told_life = Some(heard);
                     // Of what it was told while it took the document for deleted it has taken nothing.
                     if heard.deleted && !own.deleted {
-                        peer.sync = if upstream { PeerSync::initiate() } else { PeerSync::default() };
+                        peer.sync = if upstream { peer.sync.anew() } else { PeerSync::default() };
                     }
                 }
                 self.respond(now, key, session);
@@ -135,7 +135,7 @@ impl Hub {
         for peer in &mut document.peers {
             let offered = std::mem::take(&mut peer.offered_in_vain);
             if self.upstreams.contains(&peer.session) {
-                peer.sync = PeerSync::initiate();
+                peer.sync = peer.sync.anew();
             } else if self.sessions.get(&peer.session).is_some_and(|entry| entry.peer.native > 0) {
                 peer.sync = PeerSync::default();
             } else if offered {

@@ -196,7 +196,8 @@ impl Hub {
                 waiting.push(peer.session);
             }
         }
-        let draft = Draft { nodes: Vec::new(), need: Vec::new(), have: Vec::new(), shared_from: None };
+        let draft =
+            Draft { nodes: Vec::new(), need: Vec::new(), have: Vec::new(), shared_from: None, read_only: false };
         let draft = Draft { have: vec![sync::have_all(&document.heads)], ..draft };
         let data = sync::encode_message(&document.heads, &draft, vec![element], Version::V2);
         for session in waiting {

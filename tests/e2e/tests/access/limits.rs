@@ -1,7 +1,7 @@
 //! Floods and full disks: who causes them is told which limit that is, and an honest pair works on beside.
 //!
 //! Owns: the limits on numbers, rates and room, against the server as a process. Must not: repeat `hostile.rs`.
-//! Next: `../access.rs`; docs/operations.md, "Limits".
+//! Next: `../access.rs`; docs/server.md, "Limits".
 
 use std::net::TcpStream;
 use std::path::Path;
