@@ -11,9 +11,13 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use syncline_core::access::Permissions;
 use syncline_core::limits::Limits;
+use syncline_replica::Trust;
 use syncline_server::access::{CallbackConfig, Rules};
+use syncline_server::care::Schedule;
+use syncline_server::webhooks::WebhookConfig;
 use url::Url;
 
+use crate::care::Care;
 use crate::token::TokenCommand;
 
 /// Sync server for offline-first apps: a drop-in peer for automerge-repo that keeps every acknowledged edit.
@@ -62,6 +66,12 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     pub(crate) access: AccessArguments,
 
+    #[command(flatten)]
+    pub(crate) webhooks: WebhookArguments,
+
+    #[command(flatten)]
+    pub(crate) backups: BackupArguments,
+
     /// What to log: error, warn, info, debug or trace, or a filter such as syncline_replica=debug
     #[arg(long, env = "SYNCLINE_LOG", default_value = "info")]
     pub(crate) log: String,
@@ -71,12 +81,69 @@ pub(crate) struct Arguments {
 pub(crate) enum Command {
     /// Verify every hash and dependency of the data without changing it; exits with 2 if something is wrong
     Check,
+    #[command(flatten)]
+    Care(Care),
     /// Make keys for tokens, make tokens, and look into them
     #[command(subcommand)]
     Token(TokenCommand),
     /// Loads documents that come on standard input, within limits: what the server starts, not people
     #[command(name = crate::LOAD_COMMAND, hide = true)]
     Load,
+}
+
+/// Copies that the server makes by itself.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Backups")]
+pub(crate) struct BackupArguments {
+    /// Directory for copies that the server makes by itself; made if it is not there
+    #[arg(long, env = "SYNCLINE_BACKUP_TO", value_name = "DIRECTORY")]
+    backup_to: Option<PathBuf>,
+
+    /// Hours between two copies
+    #[arg(long, env = "SYNCLINE_BACKUP_EVERY_HOURS", default_value_t = 24, value_parser = clap::value_parser!(u32).range(1..=8_760))]
+    backup_every_hours: u32,
+
+    /// Copies that are kept; older ones are removed
+    #[arg(long, env = "SYNCLINE_BACKUP_KEEP", default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..))]
+    backup_keep: u32,
+}
+
+impl BackupArguments {
+    /// When copies are made, if they are.
+    pub(crate) fn schedule(&self) -> Option<Schedule> {
+        let every = Duration::from_secs(u64::from(self.backup_every_hours) * 3600);
+        self.backup_to.clone().map(|to| Schedule { to, every, keep: self.backup_keep as usize })
+    }
+}
+
+/// Who is told what changes.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Webhooks")]
+pub(crate) struct WebhookArguments {
+    /// Address that is told by POST which documents have changed; may be repeated
+    #[arg(long, env = "SYNCLINE_WEBHOOK", value_name = "URL", value_parser = web_address, value_delimiter = ',', requires = "webhook_secret_file")]
+    webhook: Vec<Url>,
+
+    /// File with the secret that these requests are signed with
+    #[arg(long, env = "SYNCLINE_WEBHOOK_SECRET_FILE", value_name = "FILE")]
+    webhook_secret_file: Option<PathBuf>,
+}
+
+impl WebhookArguments {
+    /// Who is told.
+    ///
+    /// # Errors
+    /// When the secret cannot be read, or is none.
+    pub(crate) fn configs(&self) -> anyhow::Result<Vec<WebhookConfig>> {
+        let Some(file) = self.webhook_secret_file.as_ref().filter(|_| !self.webhook.is_empty()) else {
+            return Ok(Vec::new());
+        };
+        let secret = std::fs::read(file).with_context(|| format!("--webhook-secret-file {}", file.display()))?;
+        let secret = secret.trim_ascii().to_vec();
+        anyhow::ensure!(secret.len() >= 16, "--webhook-secret-file {}: a secret has 16 bytes or more", file.display());
+        let config = |url: &Url| WebhookConfig { url: url.clone(), secret: secret.clone(), trust: Trust::default() };
+        Ok(self.webhook.iter().map(config).collect())
+    }
 }
 
 /// Who may do what.

@@ -4,6 +4,7 @@
 //! Next: the server crate.
 
 mod arguments;
+mod care;
 mod token;
 
 use std::path::{Path, PathBuf};
@@ -55,6 +56,9 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     if let Some(Command::Check) = arguments.command {
         return check(&arguments.data);
     }
+    if let Some(Command::Care(care)) = &arguments.command {
+        return care.run(&arguments.data, Arc::new(loader(arguments)?));
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().max_blocking_threads(16).build()?;
     runtime.block_on(serve(arguments))?;
     Ok(ExitCode::SUCCESS)
@@ -84,12 +88,17 @@ async fn serve(arguments: &Arguments) -> anyhow::Result<()> {
     let restricted = rules.restrict();
     let loader = Arc::new(loader(arguments)?);
     let deleted_keep = Duration::from_secs(u64::from(arguments.deleted_keep_days) * 24 * 3600);
+    let viewer = Arc::<Processes>::clone(&loader);
     let (listen, data) = (arguments.listen, arguments.data.clone());
-    let config = Config { listen, data, rules, limits, loader, deleted_keep };
+    let webhooks = arguments.webhooks.configs()?;
+    let config = Config { listen, data, rules, limits, loader, viewer, deleted_keep, webhooks };
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
     let server = Server::start(config).await?;
+    if let Some(schedule) = arguments.backups.schedule() {
+        tokio::spawn(schedule.run(arguments.data.clone()));
+    }
     let address = server.address();
     println!("syncline-server listening on ws://{address}");
     println!("  status page  http://{address}/");

@@ -16,7 +16,7 @@ use syncline_core::hub::Event;
 use syncline_core::id::DocumentId;
 use syncline_core::native::RefusalReason;
 use syncline_core::session::Offence;
-use syncline_replica::{News, Replica};
+use syncline_replica::{Feeds, News, Replica};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc, watch};
 
@@ -25,7 +25,6 @@ use crate::blob::Transfers;
 use crate::compare::Rounds;
 use crate::deletion::Decisions;
 use crate::document::Lease;
-use crate::feed::Feeds;
 use crate::live::Live;
 use crate::mesh::Neighbours;
 use crate::offer::InStep;
@@ -348,7 +347,7 @@ impl Engine {
         self.servers.end();
         self.stopped.send_replace(true);
         self.decisions.end();
-        self.feeds.end();
+        self.feeds.wake();
         self.transfers.tick();
         let mut unsaved = Ok(());
         for live in self.all_live() {

@@ -12,6 +12,7 @@ mod connection;
 mod document;
 mod ingest;
 mod input;
+mod insight;
 mod life;
 mod local;
 mod memory;
@@ -38,6 +39,7 @@ pub use input::{
     Event, Input, Load, Loaded, Now, Outgoing, Output, PeerInfo, PeerMessage, Remark, Role, StoreFailure, SyncMessage,
     Wake,
 };
+pub use insight::{Insight, PeerInsight, PeerProgress};
 pub use mesh::{MeshEvent, NoticeStanding, Source};
 
 /// The state machine. One mutator, [`Hub::handle`]; then [`Hub::poll_output`] until it is empty.

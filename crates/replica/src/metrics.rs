@@ -35,6 +35,8 @@ pub struct Metrics {
     pub commit_seconds: Histogram,
     /// What peers sent that was not taken, by reason.
     pub refused: Family<Reason, Counter>,
+    /// The sum of that.
+    refusals: Counter,
     /// Documents that could not be compacted and stay raw, by reason. One that grows may be counted again.
     pub quarantined: Family<Reason, Counter>,
     /// Bytes of blobs received over websockets.
@@ -77,6 +79,7 @@ impl Default for Metrics {
             commit_failures: Counter::default(),
             commit_seconds: Histogram::new(exponential_buckets(0.000_25, 2.0, 14)),
             refused: Family::default(),
+            refusals: Counter::default(),
             quarantined: Family::default(),
             blob_bytes_in: Counter::default(),
             blob_bytes_out: Counter::default(),
@@ -118,5 +121,12 @@ impl Metrics {
     /// Counts one refusal.
     pub fn refuse(&self, reason: &'static str) {
         self.refused.get_or_create(&Reason { reason }).inc();
+        self.refusals.inc();
+    }
+
+    /// How often something was refused, for whatever reason.
+    #[must_use]
+    pub fn refused_in_all(&self) -> u64 {
+        self.refusals.get()
     }
 }

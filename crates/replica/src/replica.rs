@@ -31,6 +31,7 @@ use crate::blobs::{self, BlobHandle};
 use crate::collection::CollectionHandle;
 use crate::connection;
 use crate::dial::{DialOptions, Dialling, ServerUrl};
+use crate::insight::Directory;
 use crate::mesh::MeshState;
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
@@ -161,6 +162,7 @@ pub(crate) struct Inner {
     shards: OnceLock<Vec<ShardHandle>>,
     routing: RandomState,
     roster: Mutex<Roster>,
+    pub(crate) directory: Directory,
     outboxes: RwLock<HashMap<SessionId, Arc<Outbox>>>,
     next_session: AtomicU64,
     next_ticket: AtomicU64,
@@ -197,6 +199,7 @@ impl Replica {
             shards: OnceLock::new(),
             routing: RandomState::new(),
             roster: Mutex::new(Roster::default()),
+            directory: Directory::default(),
             outboxes: RwLock::new(HashMap::new()),
             next_session: AtomicU64::new(1),
             next_ticket: AtomicU64::new(1),
@@ -479,6 +482,7 @@ impl Inner {
             self.leave_hubs(replaced);
         }
         self.enter_hubs(session, peer);
+        self.directory.enter(session, peer, server);
         self.tell(News::Joined { session, peer: peer.clone(), server: server.cloned() });
     }
 
@@ -537,6 +541,7 @@ impl Inner {
         self.metrics.connections.dec();
         if let Some(peer) = peer {
             self.roster().leave(&peer.peer, session);
+            self.directory.leave(session);
             self.leave_hubs(session);
             self.tell(News::Left { session });
         }

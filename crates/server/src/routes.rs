@@ -20,16 +20,20 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use crate::access::caller::{self, Caller, Refusal};
 use crate::server::Shared;
-use crate::{blobs, page};
+use crate::{api, blobs, pages};
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 pub(crate) fn router(shared: Arc<Shared>) -> Router {
+    let body_bytes_max = shared.replica.limits().message_bytes_max;
     Router::new()
         .route("/", get(root))
         .route("/health", get(|| async { "ok\n" }))
+        .route("/ready", get(ready))
         .route("/metrics", get(metrics))
         .route("/blobs/{address}", any(blobs::answer))
+        .nest("/api", api::router(body_bytes_max))
+        .merge(pages::router())
         .fallback(|| async { (StatusCode::NOT_FOUND, "nothing here; the websocket and the status page are at /\n") })
         .with_state(shared)
 }
@@ -43,10 +47,17 @@ async fn root(State(shared): State<Arc<Shared>>, request: Request) -> Response {
             Err(refusal) => refusal.into_response(),
         };
     }
-    let caller = Caller::from_request_parts(&mut parts, &shared).await;
-    match caller.and_then(|caller| caller.needs_everywhere(&shared, Permissions::ADMIN)) {
-        Ok(()) => axum::response::Html(page::status(&shared).into_string()).into_response(),
+    match Caller::from_request_parts(&mut parts, &shared).await {
+        Ok(caller) => pages::overview(&shared, &caller),
         Err(refusal) => refusal.into_response(),
+    }
+}
+
+/// Whether the store takes writes, for load balancers.
+async fn ready(State(shared): State<Arc<Shared>>) -> (StatusCode, &'static str) {
+    match shared.replica.store().is_writable() {
+        true => (StatusCode::OK, "ready\n"),
+        false => (StatusCode::SERVICE_UNAVAILABLE, "the store takes no writes: look at the log\n"),
     }
 }
 

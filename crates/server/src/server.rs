@@ -12,18 +12,24 @@ use axum::Router;
 use axum::serve::Listener;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+use syncline_content::Viewer;
 use syncline_core::limits::Limits;
 use syncline_core::loader::Loader;
-use syncline_replica::{Options, Replica};
+use syncline_replica::{News, Options, Replica};
 use syncline_store::{Store, StoreError};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinHandle;
 
 use crate::access::{Gate, KeyError, Rules};
+use crate::api::Api;
+use crate::pages::{Pages, Series};
+use crate::webhooks::{self, WebhookConfig};
 use crate::{blobs, routes};
 
 /// What the kernel is asked to hold for a peer that has not taken it; Linux takes it twice. Left to itself it takes some
@@ -46,16 +52,19 @@ pub struct Config {
     pub limits: Limits,
     /// Who builds documents that peers have sent.
     pub loader: Arc<dyn Loader>,
+    /// Who loads documents for those who ask over HTTP.
+    pub viewer: Arc<dyn Viewer>,
     /// How long deleted documents can be restored before their content is removed.
     pub deleted_keep: Duration,
+    /// Who is told what changes.
+    pub webhooks: Vec<WebhookConfig>,
 }
 
 /// A server that accepts connections until [`Server::stop`].
 #[derive(Debug)]
 pub struct Server {
     address: SocketAddr,
-    replica: Replica,
-    gate: Arc<Gate>,
+    shared: Arc<Shared>,
     accepting: JoinHandle<()>,
     keeping: JoinHandle<()>,
 }
@@ -103,6 +112,17 @@ pub(crate) struct Shared {
     pub(crate) uploads: Semaphore,
     /// Bytes of all blobs, as of the last look.
     pub(crate) blobs_stored: Gauge,
+    pub(crate) api: Api,
+    pub(crate) pages: Pages,
+    /// How long deleted documents can be restored.
+    pub(crate) deleted_keep: Duration,
+}
+
+impl Shared {
+    /// How often something was refused since the start.
+    pub(crate) fn refused(&self) -> u64 {
+        self.replica.metrics().refused_in_all()
+    }
 }
 
 impl Server {
@@ -127,31 +147,33 @@ impl Server {
         L: Listener<Addr = SocketAddr>,
     {
         protected(&config)?;
-        let Config { listen: address, data, rules, limits, loader, deleted_keep } = config;
+        let Config { listen: address, data, rules, limits, loader, viewer, deleted_keep, webhooks } = config;
         let gate = Arc::new(Gate::new(rules)?);
         let blob_bytes_max = Some(limits.blobs_bytes_max);
         let options =
             syncline_store::Options { loader, deleted_keep, blob_bytes_max, ..syncline_store::Options::default() };
         let store = open_store(data.clone(), options).await?;
-        let (replica, _) = Replica::start(store, Options { limits, authority: gate.clone(), ..Options::default() });
+        let (replica, news) = Replica::start(store, Options { limits, authority: gate.clone(), ..Options::default() });
         let mut registry = Registry::with_prefix("syncline");
         replica.metrics().register(&mut registry);
         let blobs_stored = Gauge::default();
         registry.register("blob_stored_bytes", "Bytes of all blobs", blobs_stored.clone());
+        let view_failures = Counter::default();
+        registry.register("view_failures", "Documents that could not be loaded to be shown", view_failures.clone());
         let uploads = Semaphore::new(blobs::UPLOADS_MAX);
-        let replica_here = replica.clone();
-        let shared = Arc::new(Shared {
-            replica: replica_here,
-            registry,
-            address,
-            data,
-            gate: gate.clone(),
-            uploads,
-            blobs_stored,
-        });
-        let keeping = tokio::spawn(Arc::clone(&gate).keep_current(replica.clone()));
-        let accepting = tokio::spawn(accept(listener, shared));
-        Ok(Self { address, replica, gate, accepting, keeping })
+        let api = Api::new(viewer, view_failures);
+        let feeds = Arc::clone(&api.feeds);
+        replica.store().on_committed(move |committed| feeds.note(committed));
+        let pages = Pages::default();
+        let shared = Shared { replica, registry, address, data, gate, deleted_keep, uploads, blobs_stored, api, pages };
+        let shared = Arc::new(shared);
+        watch(&shared, news);
+        for webhook in webhooks {
+            tokio::spawn(webhooks::run(Arc::clone(&shared), webhook));
+        }
+        let keeping = tokio::spawn(Arc::clone(&shared.gate).keep_current(shared.replica.clone()));
+        let accepting = tokio::spawn(accept(listener, Arc::clone(&shared)));
+        Ok(Self { address, shared, accepting, keeping })
     }
 
     /// Where it listens.
@@ -163,21 +185,44 @@ impl Server {
     /// The replica behind it.
     #[must_use]
     pub fn replica(&self) -> &Replica {
-        &self.replica
+        &self.shared.replica
     }
 
     /// Reads keys again, whether they have changed or not.
     pub fn reload(&self) {
-        self.gate.reload();
-        self.replica.reconsider_access();
+        self.shared.gate.reload();
+        self.shared.replica.reconsider_access();
     }
 
     /// Accepts nothing more, makes durable what has come, acknowledges it, closes the connections and the store.
     pub async fn stop(self) {
         self.accepting.abort();
         self.keeping.abort();
-        self.replica.stop().await;
+        self.shared.api.end();
+        self.shared.replica.stop().await;
     }
+}
+
+/// Hears what the replica has to tell, and counts, as long as the server runs.
+fn watch(shared: &Arc<Shared>, news: UnboundedReceiver<News>) {
+    let hearing = Arc::clone(shared);
+    tokio::spawn(async move {
+        let note = |news: &News| {
+            if let News::Refused { session, offence } = news {
+                hearing.pages.refusals.note(&hearing.replica, *session, offence);
+            }
+        };
+        hearing.api.tickets.hear(news, note).await;
+    });
+    let counting = Arc::downgrade(shared);
+    tokio::spawn(async move {
+        let mut ticks = tokio::time::interval(Series::EVERY);
+        loop {
+            ticks.tick().await;
+            let Some(shared) = counting.upgrade() else { return };
+            shared.pages.series.sample(&shared);
+        }
+    });
 }
 
 /// An address beyond this machine is for those who have said who may do what.
@@ -198,7 +243,7 @@ fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-async fn open_store(data: PathBuf, options: syncline_store::Options) -> Result<Store, StoreError> {
+pub(crate) async fn open_store(data: PathBuf, options: syncline_store::Options) -> Result<Store, StoreError> {
     let open = move || Store::open(&data, options);
     match tokio::task::spawn_blocking(open).await {
         Ok(opened) => opened,

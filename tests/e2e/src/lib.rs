@@ -11,6 +11,7 @@ mod browser;
 mod forge;
 mod frame;
 mod honest;
+pub mod http;
 mod raw;
 mod server;
 pub mod token;

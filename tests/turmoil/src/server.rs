@@ -54,7 +54,9 @@ pub(crate) async fn run(data: PathBuf, counters: Counters) -> turmoil::Result {
         let listener = Simulated(TcpListener::bind(listen).await?);
         let (limits, deleted_keep) = (Limits::default(), Duration::from_secs(30 * 24 * 3600));
         let rules = Rules { open: true, ..Rules::default() };
-        let config = Config { listen, data: data.clone(), rules, limits, loader: Arc::new(InProcess), deleted_keep };
+        let (loader, viewer) = (Arc::new(InProcess), Arc::new(InProcess));
+        let config =
+            Config { listen, data: data.clone(), rules, limits, loader, viewer, deleted_keep, webhooks: Vec::new() };
         match Server::start_on(listener, config).await {
             Ok(server) => break server,
             // The threads of the store that died are real, and take real time to end.

@@ -32,8 +32,10 @@ pub(crate) async fn serve(data: &Path, listen: Option<SocketAddr>) -> Server {
 pub(crate) async fn serve_with(data: &Path, listen: Option<SocketAddr>, limits: Limits) -> Server {
     let listen = listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)));
     let deleted_keep = Duration::from_secs(30 * 24 * 3600);
+    let (loader, viewer) = (Arc::new(InProcess), Arc::new(InProcess));
     let rules = Rules::default();
-    let config = Config { listen, data: data.to_owned(), rules, limits, loader: Arc::new(InProcess), deleted_keep };
+    let config =
+        Config { listen, data: data.to_owned(), rules, limits, loader, viewer, deleted_keep, webhooks: Vec::new() };
     Server::start(config).await.expect("a server")
 }
 

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant, SystemTime};
 use syncline_replica::Trust;
 use url::Url;
 
-use super::fetch::fetch;
 use super::keys::{self, KeyError, VerifyingKey};
+use crate::fetch::{Ask, fetch};
 
 /// Between two looks at whether a file has changed.
 pub(super) const LOOK: Duration = Duration::from_secs(2);
@@ -113,7 +113,7 @@ impl Keyring {
             return false;
         }
         self.lock_looked().fetched_at = Some(Instant::now());
-        let fetched = fetch(url, None, &self.trust, FETCH_TIMEOUT).await;
+        let fetched = fetch(url, Ask::default(), &self.trust, FETCH_TIMEOUT).await;
         let parsed =
             fetched.and_then(|bytes| keys::parse(&bytes, "the set of keys").map_err(|error| error.to_string()));
         match parsed {
