@@ -4,10 +4,13 @@
 //! Next: `hostile.rs`; docs/http-api.md.
 
 use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
 
 use automerge::transaction::Transactable;
 use automerge::{AutoCommit, ObjType, ROOT, ReadDoc};
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 use syncline_e2e::http::{self, Answer};
 use syncline_e2e::{DataDirectory, HonestPeer, Server};
 
@@ -228,4 +231,54 @@ fn pages_tell_who_is_behind_and_show_every_change() {
     for path in ["/", "/live", "/refused", "/settings", "/ready", "/health"] {
         assert!(!page(path).is_empty());
     }
+}
+
+/// HMAC-SHA256, as a receiver of webhooks computes it.
+fn hmac(secret: &[u8], message: &[u8]) -> String {
+    let padded = |with: u8| -> Vec<u8> { (0..64).map(|at| secret.get(at).copied().unwrap_or(0) ^ with).collect() };
+    let inner = Sha256::digest([padded(0x36), message.to_vec()].concat());
+    let outer = Sha256::digest([padded(0x5c), inner.to_vec()].concat());
+    outer.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[test]
+fn a_receiver_that_fails_is_told_again_what_has_changed() {
+    let data = DataDirectory::new();
+    let secret = data.path().join("secret");
+    std::fs::write(&secret, "a secret of some length\n").expect("writable");
+    let receiver = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}/hook", receiver.local_addr().expect("bound"));
+    let home = data.path().join("data");
+    let arguments = ["--webhook", &url, "--webhook-secret-file", secret.to_str().expect("UTF-8")];
+    let api = Api { server: Server::start_with(&home, &arguments), data };
+    let hear = |status: &str| -> Value {
+        let (mut stream, _) = receiver.accept().expect("a request");
+        let mut reader = BufReader::new(stream.try_clone().expect("a handle"));
+        let head: Vec<String> =
+            reader.by_ref().lines().map_while(Result::ok).take_while(|line| !line.is_empty()).collect();
+        let header = |name: &str| {
+            let mut lines = head.iter().filter_map(|line| line.split_once(": "));
+            lines.find(|(found, _)| found.eq_ignore_ascii_case(name)).expect("a header").1.to_owned()
+        };
+        let mut body = vec![0; header("content-length").parse().expect("a number")];
+        reader.read_exact(&mut body).expect("a body");
+        let signature = header("syncline-signature");
+        let (time, mac) = signature.strip_prefix("t=").and_then(|rest| rest.split_once(",v1=")).expect("a signature");
+        let signed = [time.as_bytes(), b".", &body].concat();
+        assert_eq!(mac, hmac(b"a secret of some length", &signed));
+        stream.write_all(format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n").as_bytes()).expect("sent");
+        serde_json::from_slice(&body).expect("JSON")
+    };
+    let id = api.create(&json!({ "n": 1 }));
+    let first = hear("500 No");
+    assert_eq!(first["documents"][0]["id"], json!(id));
+    assert_eq!(hear("204 Yes"), first, "the same again");
+    let second = api.create(&json!({ "n": 2 }));
+    assert_eq!(
+        hear("200 Yes")["documents"],
+        json!([{
+            "id": second, "deleted": false, "stamp": api.get(&format!("/documents/{second}")).json()["stamp"],
+        }]),
+        "and nothing twice that was confirmed"
+    );
 }
