@@ -5,16 +5,19 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand};
 use syncline_core::access::Permissions;
 use syncline_core::limits::Limits;
+use syncline_loader::Processes;
 use syncline_replica::Trust;
 use syncline_server::access::{CallbackConfig, Rules};
 use syncline_server::care::Schedule;
 use syncline_server::webhooks::WebhookConfig;
+use syncline_server::{Config, Doors, Network, Room, TlsFiles};
 use url::Url;
 
 use crate::care::Care;
@@ -27,6 +30,14 @@ use crate::token::TokenCommand;
 pub(crate) struct Arguments {
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
+
+    /// File with settings (TOML), named as the flags are
+    #[arg(long, env = "SYNCLINE_CONFIG", value_name = "FILE", global = true)]
+    pub(crate) config: Option<PathBuf>,
+
+    /// Print all settings in force, as such a file, and end
+    #[arg(long)]
+    pub(crate) print_config: bool,
 
     /// Address and port to listen on; port 0 takes a free one
     #[arg(long, env = "SYNCLINE_LISTEN", default_value = "127.0.0.1:3030")]
@@ -71,6 +82,12 @@ pub(crate) struct Arguments {
     pub(crate) federation: Federation,
 
     #[command(flatten)]
+    pub(crate) network: NetworkArguments,
+
+    #[command(flatten)]
+    pub(crate) bounds: BoundArguments,
+
+    #[command(flatten)]
     pub(crate) webhooks: WebhookArguments,
 
     #[command(flatten)]
@@ -90,9 +107,78 @@ pub(crate) enum Command {
     /// Make keys for tokens, make tokens, and look into them
     #[command(subcommand)]
     Token(TokenCommand),
+    /// Print the manual page
+    Man,
+    /// Print completions for a shell
+    Completions {
+        /// Which
+        shell: clap_complete::Shell,
+    },
     /// Loads documents that come on standard input, within limits: what the server starts, not people
     #[command(name = crate::LOAD_COMMAND, hide = true)]
     Load,
+}
+
+/// How connections come in.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Network")]
+pub(crate) struct NetworkArguments {
+    /// File with the certificate with which connections are encrypted, and those that lead to an authority (PEM); read again when it changes
+    #[arg(long, env = "SYNCLINE_TLS_CERT", value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+
+    /// File with the certificate's private key (PEM)
+    #[arg(long, env = "SYNCLINE_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+
+    /// Address of a proxy that is believed about the address for which it asks (X-Forwarded-For), such as 10.0.0.0/8; may be repeated
+    #[arg(long, env = "SYNCLINE_TRUSTED_PROXY", value_name = "ADDRESS", value_delimiter = ',')]
+    trusted_proxy: Vec<Network>,
+
+    /// Most connections in all
+    #[arg(long, env = "SYNCLINE_CONNECTIONS_MAX", default_value_t = 50_000)]
+    connections_max: usize,
+
+    /// Most connections from one address; without it 1024 from each other machine, and any number from this one
+    #[arg(long, env = "SYNCLINE_CONNECTIONS_PER_ADDRESS_MAX")]
+    connections_per_address_max: Option<usize>,
+
+    /// Most connections of one subject
+    #[arg(long, env = "SYNCLINE_CONNECTIONS_PER_SUBJECT_MAX", default_value_t = 256)]
+    connections_per_subject_max: usize,
+
+    /// Longest that a stop waits for peers that take slowly what they are sent, seconds; twice that ends it in any case
+    #[arg(long, env = "SYNCLINE_STOP_SECONDS_MAX", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=3_600))]
+    stop_seconds_max: u32,
+}
+
+/// How much may come, and be kept.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Bounds")]
+pub(crate) struct BoundArguments {
+    /// Most messages a second from one connection, in the long run; what comes faster is read later
+    #[arg(long, env = "SYNCLINE_MESSAGES_PER_SECOND_MAX", default_value_t = 5_000, value_parser = clap::value_parser!(u32).range(1..))]
+    messages_per_second_max: u32,
+
+    /// Most MiB a second from one connection, in the long run; what comes faster is read later
+    #[arg(long, env = "SYNCLINE_MIB_PER_SECOND_MAX", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    mib_per_second_max: u32,
+
+    /// Most changes in one document
+    #[arg(long, env = "SYNCLINE_DOCUMENT_CHANGES_MAX", default_value_t = 10_000_000)]
+    document_changes_max: u32,
+
+    /// Most that one document may take, MiB
+    #[arg(long, env = "SYNCLINE_DOCUMENT_MIB_MAX", default_value_t = 1_024)]
+    document_mib_max: u32,
+
+    /// Most that the data directory may take, MiB; beyond it nothing is taken, and everything can be read
+    #[arg(long, env = "SYNCLINE_STORAGE_MIB_MAX")]
+    storage_mib_max: Option<u32>,
+
+    /// What has to be free on the disk, MiB, or a tenth of it if that is less; with less nothing is taken
+    #[arg(long, env = "SYNCLINE_DISK_FREE_MIB_MIN", default_value_t = 256)]
+    disk_free_mib_min: u32,
 }
 
 /// Copies that the server makes by itself.
@@ -213,8 +299,47 @@ impl Arguments {
             session_documents_max: self.session_documents_max,
             blob_bytes_max: u64::from(self.blob_mib_max) * 1024 * 1024,
             blobs_bytes_max: u64::from(self.blobs_mib_max) * 1024 * 1024,
+            messages_per_second_max: self.bounds.messages_per_second_max,
+            bytes_per_second_max: u64::from(self.bounds.mib_per_second_max) * 1024 * 1024,
+            document_changes_max: self.bounds.document_changes_max,
+            document_bytes_max: u64::from(self.bounds.document_mib_max) * 1024 * 1024,
+            subject_connections_max: self.network.connections_per_subject_max,
             ..Limits::default()
         }
+    }
+
+    /// The whole server.
+    ///
+    /// # Errors
+    /// When a file that is named cannot be read.
+    pub(crate) fn server(&self, loader: &Arc<Processes>) -> anyhow::Result<Config> {
+        let (network, bounds) = (&self.network, &self.bounds);
+        let files = network.tls_cert.clone().zip(network.tls_key.clone());
+        let mib = |number: u32| u64::from(number) * 1024 * 1024;
+        Ok(Config {
+            rules: self.access.rules()?,
+            limits: self.limits(),
+            deleted_keep: Duration::from_secs(u64::from(self.deleted_keep_days) * 24 * 3600),
+            doors: Doors {
+                connections_max: network.connections_max,
+                per_address_max: network.connections_per_address_max,
+                trusted_proxies: network.trusted_proxy.clone(),
+            },
+            room: Room {
+                free_bytes_min: mib(bounds.disk_free_mib_min),
+                stored_bytes_max: bounds.storage_mib_max.map(mib),
+            },
+            tls: files.map(|(certificate, key)| TlsFiles { certificate, key }),
+            stop_timeout: self.stop_timeout(),
+            webhooks: self.webhooks.configs()?,
+            viewer: Arc::<Processes>::clone(loader),
+            ..Config::new(self.listen, self.data.clone(), Arc::<Processes>::clone(loader))
+        })
+    }
+
+    /// Longest that a stop waits for slow peers.
+    pub(crate) fn stop_timeout(&self) -> Duration {
+        Duration::from_secs(self.network.stop_seconds_max.into())
     }
 }
 
@@ -231,6 +356,10 @@ impl AccessArguments {
             keep: Duration::from_secs(self.access_keep_seconds),
             otherwise: all(&self.access_otherwise),
         });
+        let keys = !self.token_key.is_empty() || self.token_keys_url.is_some() || self.access_url.is_some();
+        if self.open && keys {
+            bail!("--open lets everybody in: it cannot be given with --token-key, --token-keys-url or --access-url");
+        }
         let mut rules = Rules {
             open: self.open,
             key_files: self.token_key.clone(),

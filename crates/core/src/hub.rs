@@ -64,6 +64,8 @@ pub struct Hub {
     fetching_bytes: usize,
     fetch_queue: VecDeque<u32>,
     next_ticket: u64,
+    /// Whether there is room for what peers bring.
+    has_room: bool,
 }
 
 impl Hub {
@@ -87,6 +89,7 @@ impl Hub {
             fetching_bytes: 0,
             fetch_queue: VecDeque::new(),
             next_ticket: 0,
+            has_room: true,
         }
     }
 
@@ -104,6 +107,7 @@ impl Hub {
             Input::AccessChanged { session, access } => self.access_changed(now, session, access),
             Input::Decided { session, document, may } => self.decided(now, session, &document, may),
             Input::Reconsider { session } => self.reconsider(session),
+            Input::Room { has_room } => self.room_changed(now, has_room),
             Input::Local { document, changes, ticket } => {
                 self.enqueue(now, &document, Item::Local { changes, ticket });
             }

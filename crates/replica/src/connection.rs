@@ -23,7 +23,7 @@ use syncline_core::hub::{Input, Outgoing, PeerInfo, PeerMessage};
 use syncline_core::id::SessionId;
 use syncline_core::limits::Limits;
 use syncline_core::native::NativeMessage;
-use syncline_core::session::{Offence, Session, Step, is_heavy};
+use syncline_core::session::{Offence, Pause, Session, Step, is_heavy};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tokio_tungstenite::WebSocketStream;
@@ -36,6 +36,7 @@ use crate::outbox::{Outbox, Queued, Waiting};
 use crate::replica::{Inner, News};
 use crate::shard::Allowance;
 use crate::stream::Counted;
+use crate::subjects::Place;
 use crate::tenure::Tenure;
 
 /// Bytes read from a socket at once. Allocated per connection, so it is what an idle connection costs.
@@ -129,6 +130,10 @@ struct Connection<S> {
     outbox: Arc<Outbox>,
     allowance: Arc<Allowance>,
     tenure: Tenure,
+    /// Not to be read from before this.
+    paused_until: Option<Instant>,
+    /// Counts among its subject's connections.
+    place: Option<Place>,
     tick: Interval,
     peer: Option<PeerInfo>,
     opened: Instant,
@@ -198,6 +203,8 @@ where
             outbox,
             allowance: Arc::default(),
             tenure: Tenure::new(None),
+            paused_until: None,
+            place: None,
             tick,
             peer: None,
             opened: now,
@@ -337,6 +344,7 @@ where
     /// A peer that does not read, or whose messages wait to be handled, is not read from.
     fn may_read(&self, cx: &Context<'_>) -> bool {
         !*self.replica.quiet.borrow()
+            && self.paused_until.is_none_or(|until| until <= Instant::now())
             && !self.outbox.is_full()
             && self.allowance.has_room(self.replica.limits.receive_bytes_max, cx.waker())
     }
@@ -347,6 +355,7 @@ where
             Message::Binary(_) | Message::Text(_) if self.outbox.is_closing() => Ok(()),
             Message::Binary(frame) => {
                 self.replica.metrics.frames_in.inc();
+                self.pace(frame.len());
                 let steps = self.receive(&frame).await?;
                 let steps = self.authenticate(steps).await;
                 self.carry_out(steps, frame.len())
@@ -380,6 +389,21 @@ where
         Ok(steps)
     }
 
+    /// A peer that sends faster than it may is read from later.
+    fn pace(&mut self, bytes: usize) {
+        let now = self.replica.now();
+        let Some(session) = &mut self.session else { return };
+        let Some(Pause { wait, tell }) = session.pace(now, bytes) else { return };
+        self.paused_until = Some(Instant::now() + wait);
+        self.tick.reset_after(wait.min(TICK));
+        self.replica.metrics.paused_seconds.inc_by(wait.as_secs_f64());
+        if let Some(offence) = tell {
+            let steps = session.refuse(offence);
+            // Neither step ends a connection.
+            let _ = self.carry_out(steps, 0);
+        }
+    }
+
     /// Has a token looked at that came with a frame. Its connection waits for that, others do not.
     async fn authenticate(&mut self, mut steps: Vec<Step>) -> Vec<Step> {
         let Some(at) = steps.iter().position(|step| matches!(step, Step::Authenticate(_))) else { return steps };
@@ -399,6 +423,14 @@ where
                 Step::Joined(peer) => {
                     self.socket.get_mut().read_max = u64::MAX;
                     self.joined = Some(Instant::now());
+                    match self.replica.subjects.enter(&peer, self.replica.limits.subject_connections_max) {
+                        Ok(place) => self.place = Some(place),
+                        Err(denial) => {
+                            let now = self.replica.now();
+                            let steps = self.session.as_mut().map(|session| session.end_access(now, denial, None));
+                            return self.carry_out(steps.unwrap_or_default(), 0);
+                        }
+                    }
                     self.join(&peer)?;
                     self.peer = Some(peer);
                     self.tick.reset_after(self.until_due());
@@ -541,7 +573,9 @@ where
         let peer = self.session.as_ref().and_then(Session::peer);
         let left = peer.and_then(|peer| peer.access.left(now.wall_ms)).unwrap_or(TICK);
         let renewal = self.tenure.due().map_or(TICK, |at| at.saturating_duration_since(Instant::now()));
-        left.min(renewal).clamp(Duration::from_millis(10), TICK)
+        let pause = self.paused_until.map_or(TICK, |at| at.saturating_duration_since(Instant::now()));
+        let pause = if pause.is_zero() { TICK } else { pause };
+        left.min(renewal).min(pause).clamp(Duration::from_millis(10), TICK)
     }
 
     /// Moves the stream's counters to the metrics, and notes when they last changed.

@@ -22,6 +22,7 @@ mod outbox;
 pub mod replica;
 mod shard;
 mod stream;
+mod subjects;
 mod tenure;
 pub mod tls;
 mod upload;

@@ -3,6 +3,8 @@
 //! Owns: the counters and their names. Must not: be process-global: several replicas run in one test.
 //! Next: the server crate's `/metrics`.
 
+use std::sync::atomic::AtomicU64;
+
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -45,6 +47,10 @@ pub struct Metrics {
     pub blob_bytes_out: Counter,
     /// Blobs that were found damaged.
     pub blobs_damaged: Counter,
+    /// Seconds for which connections were not read from because they sent faster than they may.
+    pub paused_seconds: Counter<f64, AtomicU64>,
+    /// Whether there is room for what peers bring.
+    pub has_room: Gauge,
     /// Documents in memory, by shard.
     pub documents: Family<Shard, Gauge>,
     /// Bytes of change graphs in memory, by shard.
@@ -84,6 +90,8 @@ impl Default for Metrics {
             blob_bytes_in: Counter::default(),
             blob_bytes_out: Counter::default(),
             blobs_damaged: Counter::default(),
+            paused_seconds: Counter::default(),
+            has_room: Gauge::default(),
             documents: Family::default(),
             graph_bytes: Family::default(),
         }
@@ -109,6 +117,9 @@ impl Metrics {
         registry.register("blob_received_bytes", "Bytes of blobs received", self.blob_bytes_in.clone());
         registry.register("blob_sent_bytes", "Bytes of blobs sent", self.blob_bytes_out.clone());
         registry.register("blobs_damaged", "Blobs found damaged on the disk", self.blobs_damaged.clone());
+        let paused = self.paused_seconds.clone();
+        registry.register("paused_seconds", "Time for which connections that sent too fast were not read from", paused);
+        registry.register("has_room", "Whether there is room for what peers bring", self.has_room.clone());
         registry.register("documents_in_memory", "Documents in memory", self.documents.clone());
         registry.register("graph_bytes", "Bytes of change graphs in memory", self.graph_bytes.clone());
     }

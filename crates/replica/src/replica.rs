@@ -5,17 +5,17 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use syncline_core::ChangeHash;
 use syncline_core::access::{Access, Permissions};
-use syncline_core::blob::{self, exchange, exchange::Exchange};
+use syncline_core::blob::{self, BlobHash, BlobMessage, BlobRefusal, exchange, exchange::Exchange};
 use syncline_core::change::Change;
 use syncline_core::collection::{self, Collection};
-use syncline_core::hub::{Event, Hub, Input, Now, OpenedDocuments, PeerInfo, PeerMessage, Receipt, Role};
+use syncline_core::hub::{Event, Hub, Input, Now, OpenedDocuments, Outgoing, PeerInfo, PeerMessage, Receipt, Role};
 use syncline_core::id::{DocumentId, PeerId, SessionId};
 use syncline_core::limits::Limits;
 use syncline_core::native::{self, NativeMessage};
@@ -34,8 +34,9 @@ use crate::dial::{DialOptions, Dialling, ServerUrl};
 use crate::insight::Directory;
 use crate::mesh::MeshState;
 use crate::metrics::Metrics;
-use crate::outbox::Outbox;
+use crate::outbox::{Outbox, Queued};
 use crate::shard::{self, Occupied, ShardHandle};
+use crate::subjects::Subjects;
 
 /// Heavy frames decoded at one time, in the whole replica.
 const HEAVY_DECODES_MAX: usize = 2;
@@ -151,6 +152,8 @@ pub(crate) struct Inner {
     /// The mesh in which it takes part.
     mesh: RwLock<Option<Arc<MeshState>>>,
     pub(crate) authority: Arc<dyn Authority>,
+    pub(crate) subjects: Subjects,
+    has_room: AtomicBool,
     pub(crate) collection: CollectionHandle,
     /// Turns true when shards are to end.
     pub(crate) stop: watch::Sender<bool>,
@@ -191,6 +194,8 @@ impl Replica {
             blobs,
             mesh: RwLock::new(None),
             authority: options.authority,
+            subjects: Subjects::default(),
+            has_room: AtomicBool::new(true),
             collection,
             stop: watch::Sender::new(false),
             quiet: watch::Sender::new(false),
@@ -207,6 +212,7 @@ impl Replica {
             spoken: AtomicU64::new(0),
             news,
         });
+        inner.metrics.has_room.set(1);
         let seed: [u8; 32] = rand::random();
         let starts = (0..options.shards.max(1)).map(|n| shard::start(n, Hub::new(inner.limits.clone(), seed)));
         let (handles, tasks): (Vec<_>, Vec<_>) = starts.unzip();
@@ -247,6 +253,20 @@ impl Replica {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         connection::accept(Arc::clone(&self.inner), stream, entrant).await;
+    }
+
+    /// Says whether there is room for what peers bring. Without it nothing of that is taken, and everything can be read.
+    pub fn set_room(&self, has_room: bool) {
+        self.inner.metrics.has_room.set(has_room.into());
+        if self.inner.has_room.swap(has_room, Ordering::Relaxed) != has_room {
+            self.inner.shards().iter().for_each(|shard| shard.send(Input::Room { has_room }));
+        }
+    }
+
+    /// Whether there is room for what peers, or anybody, brings.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.inner.has_room.load(Ordering::Relaxed)
     }
 
     /// Has every connection look anew at whether its peer still may do what it does: a key was withdrawn, for example.
@@ -430,6 +450,9 @@ impl Inner {
             PeerMessage::Sync(message) => message.document.clone(),
             PeerMessage::Native(NativeMessage::Blob(message)) => {
                 let message = message.clone();
+                if let (BlobMessage::Offer { hash, .. }, false) = (&message, self.has_room.load(Ordering::Relaxed)) {
+                    return self.refuse_blob(session, *hash);
+                }
                 return self.blobs.send(exchange::Input::Received { session, message, receipt });
             }
             // The connection hands these to the mesh.
@@ -456,6 +479,15 @@ impl Inner {
             }
         };
         self.route(Input::Received { session, message, receipt }, &document);
+    }
+
+    fn refuse_blob(&self, session: SessionId, hash: BlobHash) {
+        self.metrics.refuse("no_room");
+        if let Some(outbox) = self.outbox(session) {
+            let words = "there is no room on the server".to_owned();
+            let refused = BlobMessage::Refused { hash, reason: BlobRefusal::NoRoom, words };
+            outbox.push(Queued::Message(Outgoing::Native(NativeMessage::Blob(refused))));
+        }
     }
 
     /// Opens a connection's queue under a new number.

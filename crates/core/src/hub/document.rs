@@ -110,8 +110,8 @@ pub(super) struct Peer {
     pub(super) told_life: Option<Life>,
     /// It offered something while the document was deleted.
     pub(super) offered_in_vain: bool,
-    /// It offered something that it may not write.
-    pub(super) barred: bool,
+    /// It offered something for which this was lacking, or room.
+    pub(super) barred: Option<Permissions>,
     /// The application knows that the peer had everything when there were so many durable changes.
     pub(super) in_step_at: u32,
     /// It did not take something, which is offered again.
@@ -241,7 +241,7 @@ impl Peer {
             unanswered_request: false,
             told_life: None,
             offered_in_vain: false,
-            barred: false,
+            barred: None,
             in_step_at: 0,
             retry: Retry::default(),
         }

@@ -106,23 +106,27 @@ impl Hub {
         let mut graph = document.graph.take()?;
         let mut orphans = document.orphans.take().unwrap_or_default();
         let before = graph.len();
+        let mut bytes = document.payload_bytes as u64;
         let mut remarks = Vec::new();
         let mut authored = Authored::NEVER;
         let mut queue: std::collections::VecDeque<_> = changes.into_iter().map(|change| (origin, change)).collect();
         while let Some((from, change)) = queue.pop_front() {
-            match graph.admit(&change, &limits) {
-                Ok(Admission::Known) => {}
-                Ok(Admission::Ready) => {
+            let full = is_full(from, (graph.len(), bytes), &limits);
+            match (graph.admit(&change, &limits), full) {
+                (Ok(Admission::Known), _) => {}
+                (Ok(Admission::Ready), Some(full)) => remarks.push((from, change.hash, full)),
+                (Ok(Admission::Ready), None) => {
+                    bytes += change.bytes.len() as u64;
                     if graph.push(&change).is_ok() {
                         authored = authored.max(Authored::at(change.time));
                         let freed = orphans.take_dependents(&change.hash).into_iter();
                         queue.extend(freed.map(|(session, change)| (Origin::Peer(session), change)));
                     }
                 }
-                Ok(Admission::Orphan(missing)) => {
+                (Ok(Admission::Orphan(missing)), _) => {
                     remarks.extend(wait_for_dependencies(&mut orphans, from, change, &missing, &limits));
                 }
-                Err(refusal) => remarks.push((from, change.hash, Remark::Change(refusal))),
+                (Err(refusal), _) => remarks.push((from, change.hash, Remark::Change(refusal))),
             }
         }
         let commit = commit_of(&document.id, &graph, before);
@@ -502,6 +506,20 @@ pub(super) fn commit_of(id: &DocumentId, graph: &Graph, before: u32) -> Option<(
     let (document, heads) = (id.clone(), graph.pending_heads());
     let commit = Commit { document, changes, heads, changes_before: before, snapshot: None };
     (length > before).then_some((commit, length))
+}
+
+/// Whether a document has as much in it as peers may put there.
+fn is_full(from: Origin, (changes, bytes): (u32, u64), limits: &crate::limits::Limits) -> Option<Remark> {
+    let full = |limit, max: u64| Some(Remark::DocumentFull { limit, max });
+    if matches!(from, Origin::Local { .. }) {
+        None
+    } else if changes >= limits.document_changes_max {
+        full("document_changes_max", limits.document_changes_max.into())
+    } else if bytes >= limits.document_bytes_max {
+        full("document_bytes_max", limits.document_bytes_max)
+    } else {
+        None
+    }
 }
 
 fn wait_for_dependencies(

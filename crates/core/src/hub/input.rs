@@ -164,6 +164,11 @@ pub enum Input {
         /// The connection.
         session: SessionId,
     },
+    /// Whether there is room for what peers bring: without it nothing of that is taken, and everything can be read.
+    Room {
+        /// Whether there is.
+        has_room: bool,
+    },
     /// The application changed a document.
     Local {
         /// The document.
@@ -693,6 +698,15 @@ pub enum Remark {
     },
     /// The peer may not do that. What was to be done names the permission.
     NotPermitted(Permissions),
+    /// There is no room for what peers bring, for the time being.
+    NoRoom,
+    /// The document is as large as it may become.
+    DocumentFull {
+        /// The limit's name.
+        limit: &'static str,
+        /// Its value.
+        max: u64,
+    },
     /// The document is deleted.
     Deleted,
     /// The store could not commit or read.
@@ -719,6 +733,8 @@ impl Remark {
             Self::NotPermitted(Permissions::DELETE) => "delete_not_permitted",
             Self::NotPermitted(Permissions::CREATE) => "create_not_permitted",
             Self::NotPermitted(_) => "write_not_permitted",
+            Self::NoRoom => "no_room",
+            Self::DocumentFull { limit, .. } => limit,
             Self::Deleted => "document_deleted",
             Self::Store(_) => "store",
             Self::TooLargeToSend { .. } => "document_too_large",
@@ -734,6 +750,7 @@ impl Remark {
             Self::Change(Refusal::ImplausibleStart { .. }) => RefusalReason::Limit,
             Self::Orphan(_) => RefusalReason::NoRoomToWait,
             Self::NotPermitted(_) => RefusalReason::NotPermitted,
+            Self::NoRoom | Self::DocumentFull { .. } => RefusalReason::Limit,
             Self::Change(_)
             | Self::LocalOrphan { .. }
             | Self::TooManyDocuments { .. }
@@ -768,6 +785,12 @@ impl std::fmt::Display for Remark {
                 f.write_str("there is no such document, and this peer may not create it")
             }
             Self::NotPermitted(_) => f.write_str("it may not be changed by this peer: nothing of this is kept"),
+            Self::NoRoom => {
+                f.write_str("there is no room on the server: nothing is taken until there is, everything can be read")
+            }
+            Self::DocumentFull { limit, max } => {
+                write!(f, "the document has as much in it as it may ({limit}: {max}): nothing is added to it")
+            }
             Self::Deleted => f.write_str("the document is deleted"),
             Self::Store(failure) => f.write_str(&failure.message),
             Self::TooLargeToSend { bytes, bytes_max } => {

@@ -199,7 +199,17 @@ pub(super) async fn upload(
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// What is brought over HTTP needs room as what peers bring does.
+fn needs_room(shared: &Shared) -> Result<(), ApiError> {
+    if shared.replica.has_room() {
+        return Ok(());
+    }
+    shared.replica.metrics().refuse("no_room");
+    Err(ApiError::NoRoom)
+}
+
 async fn merge_file(shared: &Shared, document: &DocumentId, file: Bytes) -> Result<(), ApiError> {
+    needs_room(shared)?;
     let (loader, limits) = (shared.replica.store().loader(), shared.replica.limits().clone());
     let changes = blocking(move || {
         let chunks = loader.changes(&file, &[]).map_err(|error| match error.concerns_document() {
@@ -225,6 +235,7 @@ async fn commit_edit(
         return Err(ApiError::Failed("an answer to another question".to_owned()));
     };
     let Some(bytes) = change else { return Ok((heads, false)) };
+    needs_room(shared)?;
     let change = Change::decode(bytes, shared.replica.limits()).map_err(|error| ApiError::Bad(error.to_string()))?;
     shared.api.tickets.wait(|| shared.replica.change(document.clone(), vec![change])).await?;
     Ok((heads, true))

@@ -34,6 +34,8 @@ pub(crate) enum ApiError {
     Unshowable(String),
     /// Too many ask at one time, or the server stops.
     Busy,
+    /// There is no room on the disk, or in what the server may take of it.
+    NoRoom,
     /// The store failed.
     Failed(String),
     /// Somebody else has decided, as about access.
@@ -73,6 +75,7 @@ impl std::fmt::Display for ApiError {
             Self::Deleted => f.write_str("the document is deleted"),
             Self::NotAsExpected => f.write_str("the document has other heads than expected"),
             Self::UnknownKind(known) => write!(f, "the content type is not {known}"),
+            Self::NoRoom => f.write_str("there is no room on the server"),
             Self::Busy => f.write_str("too much is under way, or the store was closed"),
             Self::Answered(response) => write!(f, "refused with {}", response.status()),
         }
@@ -107,6 +110,11 @@ impl IntoResponse for ApiError {
             Self::Busy => {
                 (StatusCode::SERVICE_UNAVAILABLE, "busy", "too many documents are being loaded: try again".to_owned())
             }
+            Self::NoRoom => (
+                StatusCode::INSUFFICIENT_STORAGE,
+                "no_room",
+                "there is no room on the server; everything can be read".to_owned(),
+            ),
             Self::Failed(words) => {
                 tracing::error!("a request over HTTP failed: {words}");
                 (

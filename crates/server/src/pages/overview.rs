@@ -31,7 +31,7 @@ pub(super) fn show(shared: &Shared) -> Markup {
         div id="live" { (live(shared)) }
         h2 { "Connecting" }
         div class="table" { table { tbody {
-            tr { th { "Apps on automerge-repo, and Syncline clients" } td { code { "ws://" (shared.address) } } }
+            tr { th { "Apps on automerge-repo, and Syncline clients" } td { code { (if shared.encrypted { "wss://" } else { "ws://" }) (shared.address) } } }
             tr { th { "Programs that do not sync" } td { a href="/api/openapi.json" { "/api" } } }
             tr { th { "Prometheus" } td { a href="/metrics" { "/metrics" } } }
             tr { th { "Load balancers" } td { a href="/health" { "/health" } ", " a href="/ready" { "/ready" } } }

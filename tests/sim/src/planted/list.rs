@@ -167,8 +167,8 @@ pub const PLANTED: &[Planted] = &[
         number: 21,
         what: "a session survives its socket",
         file: "tests/sim/src/world/link.rs",
-        from: "if connection.joined { self.input",
-        to: "if connection.joined && !planted! { self.input",
+        from: "if connection.joined { self.gone",
+        to: "if connection.joined && !planted! { self.gone",
     },
     Planted {
         number: 22,

@@ -149,7 +149,7 @@ impl Pair {
             match step {
                 Step::Send(frame) => self.frames[at].push_back(Bytes::from(frame)),
                 Step::Joined(peer) => {
-                    assert_eq!(peer.native, 3);
+                    assert_eq!(peer.native, crate::native::VERSION);
                     let role = peer.role;
                     let opened = OpenedDocuments::default();
                     self.sides[at].stage.input(Input::Connected { session: LINK, peer, opened });
