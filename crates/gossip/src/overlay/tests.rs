@@ -103,9 +103,9 @@ fn nothing_is_taken_from_who_has_not_proved_itself() {
 #[test]
 fn a_recorded_proof_is_good_for_nothing_on_another_connection() {
     let recorded = Pair::with_keys("one", "one").connect();
-    let sent = recorded.seen.iter().filter_map(|(from, output)| match output {
-        Output::Send { bytes, .. } if *from == 'a' && bytes[0] < 4 => Some(bytes.clone()),
-        _ => None,
+    let sent = recorded.seen.iter().filter_map(|(from, output)| {
+        let Output::Send { bytes, .. } = output else { return None };
+        (*from == 'a' && bytes[0] < 4).then(|| bytes.clone())
     });
     let mut fresh = Overlay::new(Config::default(), MeshKey::open("one"), [9; 32]);
     for bytes in sent {
