@@ -18,6 +18,7 @@ export class Connection {
   state: ConnectionState = "connecting"
   serverStorage: StorageId | undefined
   #answered = 0
+  #left = false
 
   constructor(
     private readonly settings: Settings,
@@ -29,6 +30,8 @@ export class Connection {
       this.#become("connected")
     })
     this.adapter.on("peer-disconnected", () => this.#become("offline"))
+    addEventListener("offline", () => void this.#leave())
+    addEventListener("online", () => this.#comeBack())
     void this.#probe()
     setInterval(() => void this.#probe(), PROBE_MS)
   }
@@ -36,19 +39,35 @@ export class Connection {
   /** A browser tells a page nothing of why a websocket failed, so this asks whether the server is there at all. */
   async #probe(): Promise<void> {
     if (this.state === "connected") return
-    const answers = await fetch(healthAddress(this.settings.server), { mode: "no-cors", cache: "no-store" }).then(
-      () => true,
-      () => false,
-    )
-    // Twice, since a server that has just come back has not been tried yet.
+    const answers = await this.#answers()
     this.#answered = answers ? this.#answered + 1 : 0
     if (this.#hasJoined()) return
-    this.#become(this.#answered >= 2 ? "refused" : "offline")
+    if (!answers) this.#become("offline")
+    // Twice, since a server that has just come back has not been tried yet.
+    else if (this.#answered >= 2) this.#become("refused")
+  }
+
+  #answers(): Promise<boolean> {
+    const request = fetch(healthAddress(this.settings.server), { mode: "no-cors", cache: "no-store" })
+    return request.then(() => true, () => false)
   }
 
   // Asked after a wait, during which the adapter may have got through.
   #hasJoined(): boolean {
     return this.state === "connected"
+  }
+
+  /** A socket does not notice for minutes that its network is gone. A server on this machine needs none. */
+  async #leave(): Promise<void> {
+    if (this.state !== "connected" || (await this.#answers())) return
+    this.#left = true
+    this.adapter.disconnect()
+  }
+
+  #comeBack(): void {
+    if (!this.#left) return
+    this.#left = false
+    this.adapter.connect(this.adapter.peerId!, this.adapter.peerMetadata)
   }
 
   #become(state: ConnectionState): void {

@@ -109,6 +109,5 @@ function showProgress({ items }: List): void {
 
 start().catch((error) => {
   console.error(error)
-  const text = "This browser cannot keep lists. A private window?"
-  showStatus({ tone: "bad", text, here: String(error), server: "not known", link: "none" })
+  showStatus({ tone: "bad", text: `This page cannot work: ${error.message}`, here: "not known", server: "not known", link: "none" })
 })

@@ -52,5 +52,6 @@ function read<T>(key: string): T | undefined {
 }
 
 function write(key: string, value: unknown): void {
-  localStorage.setItem(key, JSON.stringify(value))
+  const text = JSON.stringify(value)
+  if (localStorage.getItem(key) !== text) localStorage.setItem(key, text)
 }

@@ -128,6 +128,16 @@ impl Window<'_> {
         self.0.call("mend", json!({}));
     }
 
+    /// Takes the network away as a dead spot does: sockets stay open, and nothing passes.
+    pub fn lose_network(&self) {
+        self.0.call("lose_network", json!({}));
+    }
+
+    /// Brings it back.
+    pub fn find_network(&self) {
+        self.0.call("find_network", json!({}));
+    }
+
     /// Loads the page again.
     pub fn reload(&self) {
         self.0.call("reload", json!({}));

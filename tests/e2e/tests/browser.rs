@@ -1,6 +1,7 @@
 //! The example app in two windows of a real browser, with the packages that its users have.
 //!
-//! Owns: that edits of both meet after one was offline, and that the status line tells the truth meanwhile.
+//! Owns: that edits of both meet after one was offline, and that the status line tells the truth meanwhile: with a network
+//! that is cut, and with one that is silently gone.
 //! Must not: reach into the app; a person could do all of it by hand.
 //! Next: `../src/chromium.rs`; examples/web-todo.
 
@@ -77,6 +78,17 @@ fn two_windows_agree_after_one_was_offline() {
         ("Oat Milk, 2 l", false),
     ];
     assert_eq!(sorted, expected.map(|(text, done)| (text.to_owned(), done)));
+
+    ada.lose_network();
+    ada.until_status("Offline · all on the server");
+    ada.add("Sun cream");
+    ada.until_status("Offline · 1 change saved here");
+    ada.until_waiting(&["Sun cream"]);
+    ada.find_network();
+    ada.until_status(EVERYWHERE);
+    let items = ada.items();
+    assert!(items.contains(&("Sun cream".to_owned(), false)), "{items:?}");
+    ben.until_items(&items.iter().map(|(text, done)| (text.as_str(), *done)).collect::<Vec<_>>());
     stranger.until_status("The server does not let you in. Is the token right?");
     chromium.quit();
 }

@@ -139,6 +139,17 @@ const commands = {
     return true
   },
 
+  /** The network is there no more, and nothing says so to the sockets. */
+  async lose_network({ page }) {
+    await page.context().setOffline(true)
+    return true
+  },
+
+  async find_network({ page }) {
+    await page.context().setOffline(false)
+    return true
+  },
+
   items: ({ page }) => page.evaluate(readItems),
   until_items: (window, { items }) => window.until(readItems, items),
   until_waiting: (window, { items }) => window.until(readWaiting, items),
