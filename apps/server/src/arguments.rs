@@ -5,15 +5,22 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand};
 use syncline_core::access::Permissions;
 use syncline_core::limits::Limits;
+use syncline_loader::Processes;
+use syncline_replica::Trust;
 use syncline_server::access::{CallbackConfig, Rules};
+use syncline_server::care::Schedule;
+use syncline_server::webhooks::WebhookConfig;
+use syncline_server::{Config, Doors, Network, Room, TlsFiles};
 use url::Url;
 
+use crate::care::Care;
 use crate::token::TokenCommand;
 
 /// Sync server for offline-first apps: a drop-in peer for automerge-repo that keeps every acknowledged edit.
@@ -22,6 +29,14 @@ use crate::token::TokenCommand;
 pub(crate) struct Arguments {
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
+
+    /// File with settings (TOML), named as the flags are
+    #[arg(long, env = "SYNCLINE_CONFIG", value_name = "FILE", global = true)]
+    pub(crate) config: Option<PathBuf>,
+
+    /// Print all settings in force, as such a file, and end
+    #[arg(long)]
+    pub(crate) print_config: bool,
 
     /// Address and port to listen on; port 0 takes a free one
     #[arg(long, env = "SYNCLINE_LISTEN", default_value = "127.0.0.1:3030")]
@@ -62,6 +77,18 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     pub(crate) access: AccessArguments,
 
+    #[command(flatten)]
+    pub(crate) network: NetworkArguments,
+
+    #[command(flatten)]
+    pub(crate) bounds: BoundArguments,
+
+    #[command(flatten)]
+    pub(crate) webhooks: WebhookArguments,
+
+    #[command(flatten)]
+    pub(crate) backups: BackupArguments,
+
     /// What to log: error, warn, info, debug or trace, or a filter such as syncline_replica=debug
     #[arg(long, env = "SYNCLINE_LOG", default_value = "info")]
     pub(crate) log: String,
@@ -71,12 +98,138 @@ pub(crate) struct Arguments {
 pub(crate) enum Command {
     /// Verify every hash and dependency of the data without changing it; exits with 2 if something is wrong
     Check,
+    #[command(flatten)]
+    Care(Care),
     /// Make keys for tokens, make tokens, and look into them
     #[command(subcommand)]
     Token(TokenCommand),
+    /// Print the manual page
+    Man,
+    /// Print completions for a shell
+    Completions {
+        /// Which
+        shell: clap_complete::Shell,
+    },
     /// Loads documents that come on standard input, within limits: what the server starts, not people
     #[command(name = crate::LOAD_COMMAND, hide = true)]
     Load,
+}
+
+/// How connections come in.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Network")]
+pub(crate) struct NetworkArguments {
+    /// File with the certificate with which connections are encrypted, and those that lead to an authority (PEM); read again when it changes
+    #[arg(long, env = "SYNCLINE_TLS_CERT", value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+
+    /// File with the certificate's private key (PEM)
+    #[arg(long, env = "SYNCLINE_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+
+    /// Address of a proxy that is believed about the address for which it asks (X-Forwarded-For), such as 10.0.0.0/8; may be repeated
+    #[arg(long, env = "SYNCLINE_TRUSTED_PROXY", value_name = "ADDRESS", value_delimiter = ',')]
+    trusted_proxy: Vec<Network>,
+
+    /// Most connections in all
+    #[arg(long, env = "SYNCLINE_CONNECTIONS_MAX", default_value_t = 50_000)]
+    connections_max: usize,
+
+    /// Most connections from one address; without it 1024 from each other machine, and any number from this one
+    #[arg(long, env = "SYNCLINE_CONNECTIONS_PER_ADDRESS_MAX")]
+    connections_per_address_max: Option<usize>,
+
+    /// Most connections of one subject
+    #[arg(long, env = "SYNCLINE_CONNECTIONS_PER_SUBJECT_MAX", default_value_t = 256)]
+    connections_per_subject_max: usize,
+
+    /// Longest that a stop waits for peers that take slowly what they are sent, seconds; twice that ends it in any case
+    #[arg(long, env = "SYNCLINE_STOP_SECONDS_MAX", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=3_600))]
+    stop_seconds_max: u32,
+}
+
+/// How much may come, and be kept.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Bounds")]
+pub(crate) struct BoundArguments {
+    /// Most messages a second from one connection, in the long run; what comes faster is read later
+    #[arg(long, env = "SYNCLINE_MESSAGES_PER_SECOND_MAX", default_value_t = 5_000, value_parser = clap::value_parser!(u32).range(1..))]
+    messages_per_second_max: u32,
+
+    /// Most MiB a second from one connection, in the long run; what comes faster is read later
+    #[arg(long, env = "SYNCLINE_MIB_PER_SECOND_MAX", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    mib_per_second_max: u32,
+
+    /// Most changes in one document
+    #[arg(long, env = "SYNCLINE_DOCUMENT_CHANGES_MAX", default_value_t = 10_000_000)]
+    document_changes_max: u32,
+
+    /// Most that one document may take, MiB
+    #[arg(long, env = "SYNCLINE_DOCUMENT_MIB_MAX", default_value_t = 1_024)]
+    document_mib_max: u32,
+
+    /// Most that the data directory may take, MiB; beyond it nothing is taken, and everything can be read
+    #[arg(long, env = "SYNCLINE_STORAGE_MIB_MAX")]
+    storage_mib_max: Option<u32>,
+
+    /// What has to be free on the disk, MiB, or a tenth of it if that is less; with less nothing is taken
+    #[arg(long, env = "SYNCLINE_DISK_FREE_MIB_MIN", default_value_t = 256)]
+    disk_free_mib_min: u32,
+}
+
+/// Copies that the server makes by itself.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Backups")]
+pub(crate) struct BackupArguments {
+    /// Directory for copies that the server makes by itself; made if it is not there
+    #[arg(long, env = "SYNCLINE_BACKUP_TO", value_name = "DIRECTORY")]
+    backup_to: Option<PathBuf>,
+
+    /// Hours between two copies
+    #[arg(long, env = "SYNCLINE_BACKUP_EVERY_HOURS", default_value_t = 24, value_parser = clap::value_parser!(u32).range(1..=8_760))]
+    backup_every_hours: u32,
+
+    /// Copies that are kept; older ones are removed
+    #[arg(long, env = "SYNCLINE_BACKUP_KEEP", default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..))]
+    backup_keep: u32,
+}
+
+impl BackupArguments {
+    /// When copies are made, if they are.
+    pub(crate) fn schedule(&self) -> Option<Schedule> {
+        let every = Duration::from_secs(u64::from(self.backup_every_hours) * 3600);
+        self.backup_to.clone().map(|to| Schedule { to, every, keep: self.backup_keep as usize })
+    }
+}
+
+/// Who is told what changes.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Webhooks")]
+pub(crate) struct WebhookArguments {
+    /// Address that is told by POST which documents have changed; may be repeated
+    #[arg(long, env = "SYNCLINE_WEBHOOK", value_name = "URL", value_parser = web_address, value_delimiter = ',', requires = "webhook_secret_file")]
+    webhook: Vec<Url>,
+
+    /// File with the secret that these requests are signed with
+    #[arg(long, env = "SYNCLINE_WEBHOOK_SECRET_FILE", value_name = "FILE")]
+    webhook_secret_file: Option<PathBuf>,
+}
+
+impl WebhookArguments {
+    /// Who is told.
+    ///
+    /// # Errors
+    /// When the secret cannot be read, or is none.
+    pub(crate) fn configs(&self) -> anyhow::Result<Vec<WebhookConfig>> {
+        let Some(file) = self.webhook_secret_file.as_ref().filter(|_| !self.webhook.is_empty()) else {
+            return Ok(Vec::new());
+        };
+        let secret = std::fs::read(file).with_context(|| format!("--webhook-secret-file {}", file.display()))?;
+        let secret = secret.trim_ascii().to_vec();
+        anyhow::ensure!(secret.len() >= 16, "--webhook-secret-file {}: a secret has 16 bytes or more", file.display());
+        let config = |url: &Url| WebhookConfig { url: url.clone(), secret: secret.clone(), trust: Trust::default() };
+        Ok(self.webhook.iter().map(config).collect())
+    }
 }
 
 /// Who may do what.
@@ -142,8 +295,47 @@ impl Arguments {
             session_documents_max: self.session_documents_max,
             blob_bytes_max: u64::from(self.blob_mib_max) * 1024 * 1024,
             blobs_bytes_max: u64::from(self.blobs_mib_max) * 1024 * 1024,
+            messages_per_second_max: self.bounds.messages_per_second_max,
+            bytes_per_second_max: u64::from(self.bounds.mib_per_second_max) * 1024 * 1024,
+            document_changes_max: self.bounds.document_changes_max,
+            document_bytes_max: u64::from(self.bounds.document_mib_max) * 1024 * 1024,
+            subject_connections_max: self.network.connections_per_subject_max,
             ..Limits::default()
         }
+    }
+
+    /// The whole server.
+    ///
+    /// # Errors
+    /// When a file that is named cannot be read.
+    pub(crate) fn server(&self, loader: &Arc<Processes>) -> anyhow::Result<Config> {
+        let (network, bounds) = (&self.network, &self.bounds);
+        let files = network.tls_cert.clone().zip(network.tls_key.clone());
+        let mib = |number: u32| u64::from(number) * 1024 * 1024;
+        Ok(Config {
+            rules: self.access.rules()?,
+            limits: self.limits(),
+            deleted_keep: Duration::from_secs(u64::from(self.deleted_keep_days) * 24 * 3600),
+            doors: Doors {
+                connections_max: network.connections_max,
+                per_address_max: network.connections_per_address_max,
+                trusted_proxies: network.trusted_proxy.clone(),
+            },
+            room: Room {
+                free_bytes_min: mib(bounds.disk_free_mib_min),
+                stored_bytes_max: bounds.storage_mib_max.map(mib),
+            },
+            tls: files.map(|(certificate, key)| TlsFiles { certificate, key }),
+            stop_timeout: self.stop_timeout(),
+            webhooks: self.webhooks.configs()?,
+            viewer: Arc::<Processes>::clone(loader),
+            ..Config::new(self.listen, self.data.clone(), Arc::<Processes>::clone(loader))
+        })
+    }
+
+    /// Longest that a stop waits for slow peers.
+    pub(crate) fn stop_timeout(&self) -> Duration {
+        Duration::from_secs(self.network.stop_seconds_max.into())
     }
 }
 
@@ -160,6 +352,10 @@ impl AccessArguments {
             keep: Duration::from_secs(self.access_keep_seconds),
             otherwise: all(&self.access_otherwise),
         });
+        let keys = !self.token_key.is_empty() || self.token_keys_url.is_some() || self.access_url.is_some();
+        if self.open && keys {
+            bail!("--open lets everybody in: it cannot be given with --token-key, --token-keys-url or --access-url");
+        }
         let mut rules = Rules {
             open: self.open,
             key_files: self.token_key.clone(),

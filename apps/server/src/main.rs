@@ -4,6 +4,9 @@
 //! Next: the server crate.
 
 mod arguments;
+mod care;
+mod config;
+mod notify;
 mod token;
 
 use std::path::{Path, PathBuf};
@@ -11,14 +14,15 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
-use clap::Parser;
+use anyhow::{Context, bail};
+use clap::CommandFactory;
 use syncline_loader::{ProcessLimits, Processes};
-use syncline_server::{Config, Server};
+use syncline_server::Server;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use crate::arguments::{Arguments, Command};
+use crate::notify::{notify, notify_reloading};
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
@@ -31,8 +35,7 @@ const LOAD_COMMAND: &str = "load-documents";
 const QUIET: &str = "automerge=warn";
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    match run(&arguments) {
+    match run() {
         Ok(code) => code,
         Err(error) => {
             eprintln!("syncline-server: {error:#}");
@@ -41,22 +44,45 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    if let Some(Command::Load) = arguments.command {
-        syncline_loader::serve(load_limits(arguments))?;
+fn run() -> anyhow::Result<ExitCode> {
+    let (arguments, matches) = config::read()?;
+    let arguments = &arguments;
+    if arguments.print_config {
+        println!("{}", config::print(&matches));
         return Ok(ExitCode::SUCCESS);
     }
-    if let Some(Command::Token(command)) = &arguments.command {
-        command.run()?;
-        return Ok(ExitCode::SUCCESS);
+    match &arguments.command {
+        Some(Command::Load) => {
+            syncline_loader::serve(load_limits(arguments))?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Some(Command::Token(command)) => {
+            command.run()?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Some(Command::Man) => {
+            clap_mangen::Man::new(Arguments::command()).render(&mut std::io::stdout())?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Some(Command::Completions { shell }) => {
+            clap_complete::generate(*shell, &mut Arguments::command(), "syncline-server", &mut std::io::stdout());
+            return Ok(ExitCode::SUCCESS);
+        }
+        Some(Command::Check | Command::Care(_)) | None => {}
     }
     let filter = EnvFilter::try_new(format!("{QUIET},{}", arguments.log)).context("--log is not a log filter")?;
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     if let Some(Command::Check) = arguments.command {
         return check(&arguments.data);
     }
+    if let Some(Command::Care(care)) = &arguments.command {
+        return care.run(&arguments.data, Arc::new(loader(arguments)?));
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().max_blocking_threads(16).build()?;
-    runtime.block_on(serve(arguments))?;
+    let served = runtime.block_on(serve(arguments));
+    // A thread that hangs in the disk is not waited for.
+    runtime.shutdown_background();
+    served?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -79,34 +105,46 @@ fn loader(arguments: &Arguments) -> anyhow::Result<Processes> {
 }
 
 async fn serve(arguments: &Arguments) -> anyhow::Result<()> {
-    let limits = arguments.limits();
-    let rules = arguments.access.rules()?;
-    let restricted = rules.restrict();
-    let loader = Arc::new(loader(arguments)?);
-    let deleted_keep = Duration::from_secs(u64::from(arguments.deleted_keep_days) * 24 * 3600);
-    let (listen, data) = (arguments.listen, arguments.data.clone());
-    let config = Config { listen, data, rules, limits, loader, deleted_keep };
+    let config = arguments.server(&Arc::new(loader(arguments)?))?;
+    let restricted = config.rules.restrict();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
     let server = Server::start(config).await?;
-    let address = server.address();
-    println!("syncline-server listening on ws://{address}");
-    println!("  status page  http://{address}/");
+    if let Some(schedule) = arguments.backups.schedule() {
+        tokio::spawn(schedule.run(arguments.data.clone()));
+    }
+    let (address, secure) = (server.address(), if server.is_encrypted() { "s" } else { "" });
+    println!("syncline-server listening on ws{secure}://{address}");
+    println!("  status page  http{secure}://{address}/");
     println!("  data         {}", arguments.data.display());
     println!(
         "  access       {}",
         if restricted { "by token" } else { "open: everybody who reaches it may do everything" }
     );
+    notify("READY=1");
     loop {
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            _ = hangup.recv() => server.reload(),
+            _ = hangup.recv() => {
+                notify_reloading();
+                server.reload();
+                notify("READY=1");
+            }
         }
     }
+    notify("STOPPING=1");
     println!("syncline-server stopping: flushing what has come");
-    server.stop().await;
+    // Slow peers are not waited for longer than the stop's own bound; this one is for a disk that hangs.
+    let bound = arguments.stop_timeout() * 2 + Duration::from_secs(5);
+    tokio::select! {
+        stopped = tokio::time::timeout(bound, server.stop()) => {
+            stopped.with_context(|| format!("the data could not be closed within {bound:?}; what was acknowledged is safe"))?;
+        }
+        _ = terminate.recv() => bail!("stopped at once by a second signal; what was acknowledged is safe"),
+        _ = interrupt.recv() => bail!("stopped at once by a second signal; what was acknowledged is safe"),
+    }
     println!("syncline-server stopped");
     Ok(())
 }

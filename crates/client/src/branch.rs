@@ -6,15 +6,15 @@
 
 use std::panic::catch_unwind;
 
-use automerge::{Automerge, ChangeHash, LoadOptions, Patch};
+use automerge::{Automerge, ChangeHash, LoadOptions, Patch, ReadDoc};
 use bytes::Bytes;
 use syncline_core::change::Change;
 use syncline_core::id::DocumentId;
 
-use crate::Error;
 use crate::document::Document;
 use crate::repo::Repo;
 use crate::selection::may_merge;
+use crate::{DocumentUrl, Error};
 
 impl Repo {
     /// Makes a new document with the whole history of another: a branch, which can be merged back. A branch of one that
@@ -66,16 +66,35 @@ impl Repo {
         self.import_as(file, true)
     }
 
-    fn import_as(&self, file: &[u8], local_only: bool) -> Result<Document, Error> {
-        let encoding = self.engine().text_encoding;
-        let load = || Automerge::load_with_options(file, LoadOptions::new().text_encoding(encoding));
-        let loaded = catch_unwind(load);
-        let loaded = match loaded {
-            Ok(Ok(loaded)) => loaded,
-            Ok(Err(error)) => return Err(Error::Import { reason: error.to_string() }),
-            Err(_) => return Err(Error::Import { reason: "automerge panicked while it loaded it".to_owned() }),
+    /// Makes a document from an automerge file at an address that the caller knows, or adds the file's history to what is
+    /// there: for documents that several repos begin alike, each for itself. It is the same document only if the files
+    /// begin with the same change, byte for byte.
+    ///
+    /// # Errors
+    /// As [`Repo::import`].
+    pub fn import_at(&self, url: &DocumentUrl, file: &[u8]) -> Result<Document, Error> {
+        self.engine().check_open()?;
+        let changes = self.load(file)?.get_changes(&[]);
+        let document = self.open_document(url.id())?;
+        let unknown = |here: &Automerge| {
+            let new = changes.into_iter().filter(|change| here.get_change_by_hash(&change.hash()).is_none());
+            Ok(new.collect())
         };
-        self.create_from_history(&loaded, local_only)
+        document.live().take_in(self.engine(), unknown)?;
+        Ok(document)
+    }
+
+    fn load(&self, file: &[u8]) -> Result<Automerge, Error> {
+        let encoding = self.engine().text_encoding;
+        match catch_unwind(|| Automerge::load_with_options(file, LoadOptions::new().text_encoding(encoding))) {
+            Ok(Ok(loaded)) => Ok(loaded),
+            Ok(Err(error)) => Err(Error::Import { reason: error.to_string() }),
+            Err(_) => Err(Error::Import { reason: "automerge panicked while it loaded it".to_owned() }),
+        }
+    }
+
+    fn import_as(&self, file: &[u8], local_only: bool) -> Result<Document, Error> {
+        self.create_from_history(&self.load(file)?, local_only)
     }
 
     fn create_from_history(&self, history: &Automerge, local_only: bool) -> Result<Document, Error> {

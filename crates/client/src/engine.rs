@@ -11,20 +11,22 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use automerge::{ActorId, Author, Automerge, TextEncoding};
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
+use syncline_core::collection;
 use syncline_core::hub::Event;
 use syncline_core::id::DocumentId;
 use syncline_core::native::RefusalReason;
 use syncline_core::session::Offence;
-use syncline_replica::{News, Replica};
+use syncline_replica::{Feeds, News, Replica};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::Error;
 use crate::blob::Transfers;
+use crate::compare::Rounds;
 use crate::deletion::Decisions;
 use crate::document::Lease;
-use crate::feed::Feeds;
 use crate::live::Live;
+use crate::mesh::Neighbours;
 use crate::offer::InStep;
 use crate::repo::Options;
 use crate::selection::SyncPolicy;
@@ -53,6 +55,7 @@ pub(crate) struct Engine {
     /// The unit of positions in text.
     pub(crate) text_encoding: TextEncoding,
     pub(crate) servers: Servers,
+    pub(crate) neighbours: Neighbours,
     pub(crate) decisions: Decisions,
     pub(crate) transfers: Transfers,
     /// How long deleted documents can be restored.
@@ -61,6 +64,7 @@ pub(crate) struct Engine {
     /// Which documents servers hear of by themselves.
     pub(crate) sync: SyncPolicy,
     pub(crate) in_step: InStep,
+    pub(crate) rounds: Rounds,
     documents: Mutex<HashMap<DocumentId, Open>>,
     last_time_s: AtomicI64,
     closing: AtomicBool,
@@ -97,12 +101,14 @@ impl Engine {
             author: options.author.clone(),
             text_encoding: options.text_encoding,
             servers: Servers::new(),
+            neighbours: Neighbours::new(),
             decisions: Decisions::default(),
             transfers: Transfers::new(),
             deleted_keep: options.store.deleted_keep,
             feeds,
             sync: options.sync,
             in_step: InStep::default(),
+            rounds: Rounds::default(),
             documents: Mutex::default(),
             last_time_s: AtomicI64::new(0),
             closing: AtomicBool::new(false),
@@ -206,19 +212,26 @@ impl Engine {
             News::Document(event) => self.dispatch_event(event),
             News::Joined { session, server: Some(server), peer } => {
                 self.servers.joined(session, &server, peer.storage.clone());
-                self.runtime.spawn(Arc::clone(self).offer_all(session, peer.storage));
+                self.runtime.spawn(Arc::clone(self).welcome(session, peer));
             }
             News::Joined { server: None, .. } => {}
             News::Left { session } => {
                 self.servers.left(session);
+                self.rounds.left(session);
                 self.transfers.tick();
                 for live in self.all_live() {
                     live.progress.send_modify(|ticks| *ticks += 1);
                 }
             }
             News::Blob(event) => self.transfers.hear(event),
-            News::Collection(_) => {}
+            News::Collection(collection::Event::Compared { session, report }) => {
+                self.runtime.spawn(Arc::clone(self).compared(session, *report));
+            }
             News::Refused { session, offence: Offence::PeerError(words) } => self.servers.complained(session, &words),
+            News::NeighbourJoined { session, member, .. } => self.neighbours.joined(session, member),
+            News::NeighbourLeft { session, .. } => self.neighbours.left(session),
+            // What a member did wrong is logged too.
+            News::MeshRefused { .. } => {}
             // What the server did wrong is logged; nothing of it came into a document.
             News::Refused { .. } => {}
             News::Unreachable { server, reason } => self.servers.unreachable(&server, &reason),
@@ -245,8 +258,9 @@ impl Engine {
                 }
             }
             Event::Changed { document, changes, heads, origin: Some(session) } => {
-                let origin =
-                    self.servers.session(session).map_or(Origin::Stored, |server| Origin::Server(server.address));
+                let server = self.servers.session(session).map(|server| Origin::Server(server.address));
+                let member = || self.neighbours.member(session).map(Origin::Member);
+                let origin = server.or_else(member).unwrap_or(Origin::Stored);
                 if let Some(live) = self.live(&document)
                     && live.arrived(changes, heads, origin)
                 {
@@ -333,7 +347,7 @@ impl Engine {
         self.servers.end();
         self.stopped.send_replace(true);
         self.decisions.end();
-        self.feeds.end();
+        self.feeds.wake();
         self.transfers.tick();
         let mut unsaved = Ok(());
         for live in self.all_live() {

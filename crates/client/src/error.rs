@@ -9,7 +9,7 @@ use automerge::ChangeHash;
 use syncline_core::blob::{BlobHash, BlobRefusal};
 use syncline_core::change::ChangeError;
 use syncline_core::id::DocumentId;
-use syncline_replica::{DialError, NoCertificate};
+use syncline_replica::{DialError, MeshError, NoCertificate};
 use syncline_store::StoreError;
 
 use crate::receipt::Receipt;
@@ -39,6 +39,9 @@ pub enum Error {
     /// authority's certificate as PEM.
     #[error(transparent)]
     Certificate(#[from] NoCertificate),
+    /// The repo cannot take part in a mesh. **State:** it takes no part. **Do:** as the message says.
+    #[error(transparent)]
+    Mesh(#[from] MeshError),
     /// The closure that was to change or make a document returned an error. **State:** the document is as it was.
     /// **Do:** mend the closure; the error is automerge's.
     #[error("the document was not changed: {0}")]

@@ -3,7 +3,6 @@
 //! Owns: listing, reading and comparing versions, restoring one. Must not: remove anything from a history.
 //! Next: `view.rs`, `patching.rs`, `undo.rs`; docs/client.md, "History".
 
-use std::collections::HashSet;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use automerge::transaction::Transaction;
@@ -95,20 +94,7 @@ impl Document {
     /// [`Error::Broken`].
     pub fn heads_at(&self, time: SystemTime) -> Result<Vec<ChangeHash>, Error> {
         let time_s = seconds(time);
-        self.read(|document| {
-            let mut made = HashSet::new();
-            let mut heads: Vec<ChangeHash> = Vec::new();
-            // Each change comes after those that it builds on.
-            for change in document.get_changes_meta(&[]) {
-                if change.timestamp <= time_s && change.deps.iter().all(|dep| made.contains(dep)) {
-                    made.insert(change.hash);
-                    heads.retain(|head| !change.deps.contains(head));
-                    heads.push(change.hash);
-                }
-            }
-            heads.sort_unstable();
-            heads
-        })
+        self.read(|document| syncline_content::history::heads_at(document, time_s))
     }
 
     /// Makes the document what it was at these heads, by one more change: nothing is lost, and it can be undone.

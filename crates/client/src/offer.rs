@@ -1,7 +1,7 @@
 //! What a server hears of when it has come, and what it is remembered to have.
 //!
 //! Owns: the order in which documents are offered, the notes of what servers have until the store has them.
-//! Must not: speak of a document that stays on this machine. Next: `selection.rs`, `engine.rs`; docs/client.md,
+//! Must not: speak of a document that stays on this machine. Next: `compare.rs`, `selection.rs`; docs/client.md,
 //! "Selective sync".
 
 use std::collections::HashMap;
@@ -78,22 +78,33 @@ impl Engine {
         }
     }
 
-    /// Speaks with a server that has come, of documents in memory first: of those that are wanted, of every record of a
-    /// deletion or restoration, and of all of which it is not known to have everything, so that what was changed offline
-    /// goes up without being opened.
-    pub(crate) async fn offer_all(self: Arc<Self>, session: SessionId, server: Option<StorageId>) {
+    /// Speaks with a server of the documents that are wanted: those in memory first, then those that are pinned.
+    pub(crate) async fn offer_wanted(self: &Arc<Self>, session: SessionId) {
         for live in self.all_live() {
             if !live.policy().local_only {
                 self.replica.initiate(session, &live.id);
             }
         }
-        self.offer_deleted(session).await;
         let pinned = |store: &Store, after: Option<&DocumentId>| {
             let page = store.policies(after, PAGE)?;
             Ok(page.into_iter().map(|(id, policy)| (id, policy.pinned && !policy.local_only)).collect())
         };
         self.offer_some(session, pinned).await;
-        let everything = self.sync == SyncPolicy::Everything;
+    }
+
+    /// Speaks with a server with which nothing was compared: of every record of a deletion or restoration, and of all
+    /// documents of which it is not known to have everything, so that what was changed offline goes up without being opened.
+    pub(crate) async fn offer_stored(self: &Arc<Self>, session: SessionId, server: Option<StorageId>) {
+        self.offer_deleted(session).await;
+        self.offer_pages(session, server, self.sync == SyncPolicy::Everything).await;
+    }
+
+    /// Speaks of the documents of which a server is not known to have everything.
+    pub(crate) async fn offer_behind(self: &Arc<Self>, session: SessionId, server: Option<StorageId>) {
+        self.offer_pages(session, server, false).await;
+    }
+
+    async fn offer_pages(self: &Arc<Self>, session: SessionId, server: Option<StorageId>, everything: bool) {
         let stored = move |store: &Store, after: Option<&DocumentId>| {
             let page = store.offers(server.as_ref(), after, PAGE)?;
             // What a server without a lasting name has is not known after the connection.

@@ -162,7 +162,7 @@ impl Repo {
                 Arrival::Here => return Ok(document),
                 Arrival::Deleted => return Err(Error::Deleted { document: missing }),
                 Arrival::Denied => return Err(Error::Unavailable { document: missing }),
-                Arrival::Expected if !engine.servers.are_dialled() => {
+                Arrival::Expected if !engine.servers.are_dialled() && !engine.replica.is_in_mesh() => {
                     return Err(Error::NoServer { document: missing });
                 }
                 Arrival::Expected => {}

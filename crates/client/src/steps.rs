@@ -22,6 +22,8 @@ pub enum Origin {
     Local,
     /// The server at this address sent it.
     Server(Arc<str>),
+    /// This neighbour in the mesh brought it.
+    Member(syncline_gossip::Member),
     /// It was found in the store or came over a connection that is gone.
     Stored,
 }

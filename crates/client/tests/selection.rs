@@ -65,7 +65,7 @@ async fn shared(server: &Server, here: &TempDir, there: &TempDir, pin: bool) -> 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_document_that_nobody_has_open_costs_nothing_until_it_is_opened() {
+async fn of_a_document_that_nobody_has_open_nothing_comes_until_it_is_opened() {
     let (data, here, there) = (directory(), directory(), directory());
     let server = serve(data.path(), None).await;
     let (_one, mine) = shared(&server, &here, &there, false).await;
@@ -77,12 +77,46 @@ async fn a_document_that_nobody_has_open_costs_nothing_until_it_is_opened() {
     assert!(two.unsynced().expect("readable").contains(&behind));
     let _link = two.connect(&spy.address()).expect("an address");
     reaches(&server, behind.id()).await;
-    assert!(spy.about(url.id()).is_empty(), "{:?}", spy.about(url.id()));
+    // The server is told at most what is here, and says what it has. Nothing of that is taken.
+    let about = spy.about(url.id());
+    assert!(about.len() <= 2 && about.iter().all(|frame| frame.bytes.len() < 300), "{about:?}");
+    let closed = two.find_local(&url).expect("stored");
+    assert_eq!(value(&closed, "text").as_deref(), Some("first"));
+    drop(closed);
 
     let opened = within("it is here", two.find(&url)).await.expect("stored");
     assert_eq!(value(&opened, "text").as_deref(), Some("first"), "at once, as it is here");
     support::becomes(&opened, "text", "second").await;
     assert!(!spy.about(url.id()).is_empty());
+}
+
+/// Whoever has the document open or not: the server's note of what it had is worth nothing once it is restored.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_restored_gets_back_what_it_lost_although_nobody_has_it_open() {
+    let (data, backup, here, there) = (directory(), directory(), directory(), directory());
+    let (one, two) = (repo(&here), repo(&there));
+    let server = serve(data.path(), None).await;
+    let link = one.connect(&address(&server)).expect("an address");
+    let mine = note(&one, "first");
+    on_server(&mine).await;
+    server.stop().await;
+    drop(link);
+    std::fs::copy(data.path().join("syncline.db"), backup.path().join("syncline.db")).expect("a copy");
+
+    let server = serve(data.path(), None).await;
+    let link = one.connect(&address(&server)).expect("an address");
+    put(&mine, "text", "second");
+    on_server(&mine).await;
+    let url = mine.url();
+    server.stop().await;
+    drop((link, mine));
+    assert!(one.unsynced().expect("readable").is_empty(), "the server had everything");
+
+    let server = serve(backup.path(), None).await;
+    let _link = one.connect(&address(&server)).expect("an address");
+    let _their_link = two.connect(&address(&server)).expect("an address");
+    let found = within("it is found", two.find(&url)).await.expect("on the server");
+    support::becomes(&found, "text", "second").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -3,17 +3,24 @@
 //! Owns: what "on the server" means. Must not: assert times.
 //! Next: `local.rs`.
 
+#[path = "sync/mesh.rs"]
+mod mesh;
 mod support;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use support::{
-    address, becomes, directory, is_ready, note, on_server, put, repo, serve, serve_with, until, value, within,
+    address, becomes, directory, is_ready, note, on_server, put, repo, serve, serve_as, serve_with, until, value,
+    within,
 };
 use syncline::automerge::ROOT;
 use syncline::automerge::transaction::Transactable;
-use syncline::{Connection, DocumentUrl, Error, OnServer, Options, Repo, Saved};
+use syncline::{ConnectOptions, Connection, DocumentUrl, Error, OnServer, Options, Repo, Saved};
 use syncline_core::limits::Limits;
+use syncline_server::access::{Claims, Documents, GrantClaim, Rules, SigningKey};
+use syncline_server::{Config, TlsFiles};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_two_repos_changed_offline_converges() {
@@ -243,4 +250,79 @@ async fn a_change_that_the_server_refuses_is_saved_here_and_never_called_on_the_
     on_server(&refused).await;
     let stored = generous.replica().store().summary(refused.url().id()).expect("readable").expect("stored");
     assert_eq!(stored.heads, refused.heads());
+}
+
+/// A token that lasts so long, beside the half minute by which clocks may differ.
+fn token(key: &SigningKey, may: &[&str], seconds: f64) -> String {
+    let mut claims = Claims::lasting(Duration::from_secs(60));
+    claims.exp += seconds - 90.0;
+    claims.sub = Some("alice".to_owned());
+    let may = may.iter().map(|name| (*name).to_owned()).collect();
+    claims.syncline = vec![GrantClaim { documents: Some(Documents::All("*".to_owned())), prefix: None, may }];
+    claims.mint(key).expect("good claims")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_is_renewed_and_what_it_permits_grows_without_connecting_anew() {
+    let (data, here) = (directory(), directory());
+    let file = data.path().join("key");
+    std::fs::write(&file, "a secret that is long enough for HS256").expect("a key file");
+    let key = Arc::new(SigningKey::read(&file).expect("a key"));
+    let rules = Rules { key_files: vec![file], ..Rules::default() };
+    let server = serve_as(&data.path().join("data"), |config| Config { rules, ..config }).await;
+    let asked = Arc::new(AtomicU32::new(0));
+    let ask = Arc::clone(&asked);
+    // The first one lasts 2 s, and only reads.
+    let options = ConnectOptions::default().token(move || {
+        let first = ask.fetch_add(1, Ordering::Relaxed) == 0;
+        let made = if first { token(&key, &["read"], 2.0) } else { token(&key, &["create"], 600.0) };
+        async move { Ok(made) }
+    });
+    let repo = repo(&here);
+    let link = repo.connect_with(&address(&server), options).expect("an address");
+    within("it is connected", link.connected()).await.expect("an open repo");
+    let document = note(&repo, "mine");
+    let complaint = within("it is refused", link.complaint_changed(&None)).await.expect("a reason");
+    assert!(complaint.contains("may not create"), "{complaint}");
+    on_server(&document).await;
+    assert_eq!(asked.load(Ordering::Relaxed), 2);
+    assert_eq!(server.replica().metrics().connections_total.get(), 1, "all on one connection");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_are_encrypted_with_the_certificate_that_is_there() {
+    let (data, here) = (directory(), directory());
+    let [certificate, key] = ["cert.pem", "key.pem"].map(|name| data.path().join(name));
+    let renew = || {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+        std::fs::write(&key, made.signing_key.serialize_pem()).expect("a file");
+        std::fs::write(&certificate, made.cert.pem()).expect("a file");
+        made.cert.pem()
+    };
+    let first = renew();
+    let files = TlsFiles { certificate: certificate.clone(), key: key.clone() };
+    let server = serve_as(&data.path().join("data"), |config| Config { tls: Some(files), ..config }).await;
+    let address = format!("wss://localhost:{}", server.address().port());
+    let trusting = |pem: &str| ConnectOptions::default().trust(pem).expect("a certificate").trust_nobody_else();
+    let repo = repo(&here);
+    let document = note(&repo, "mine");
+    let link = repo.connect_with(&address, trusting(&first)).expect("an address");
+    on_server(&document).await;
+    drop(link);
+    let second = renew();
+    server.reload();
+    put(&document, "text", "renewed");
+    let link = repo.connect_with(&address, trusting(&first)).expect("an address");
+    let status = within("the try failed", link.status_changed(&Connection::Connecting)).await;
+    assert!(matches!(&status, Connection::Offline { reason } if reason.contains("vouches")), "{status:?}");
+    drop(link);
+    let _link = repo.connect_with(&address, trusting(&second)).expect("an address");
+    on_server(&document).await;
+    // A key that is not the certificate's changes nothing.
+    std::fs::write(&key, "no key").expect("a file");
+    server.reload();
+    put(&document, "text", "still there");
+    on_server(&document).await;
+    server.stop().await;
 }

@@ -11,7 +11,9 @@ use rand::seq::index::sample;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use syncline_core::ChangeHash;
+use syncline_core::authored::Authored;
 use syncline_core::clock::Stamp;
+use syncline_core::collection::{DocumentState, Gathering};
 use syncline_core::id::DocumentId;
 use syncline_core::reconcile::{Element, ElementSet, Initiator, Options, Responder, SetKey};
 
@@ -27,6 +29,7 @@ fn main() {
     let mut rng = ChaCha8Rng::seed_from_u64(1);
     let elements: Vec<Element> = (0..MILLION as u64).map(|stamp| element(&mut rng, stamp)).collect();
     start();
+    directory();
     let set = memory(&elements);
     updates(&set, &elements, &mut rng);
     println!("\n1M elements a side: round trips, bytes both ways, processor time of initiator and responder");
@@ -61,6 +64,36 @@ fn start() {
     let element = |(id, head, stamp): &(DocumentId, ChangeHash, Stamp)| Element::of(&key, *stamp, id, (&[*head], None));
     let (set, took) = least(|| rows.iter().map(element).collect::<ElementSet>());
     println!("start of {} rows in no order: {took:?}", set.len());
+}
+
+/// The set with the way from documents to elements and back, as a replica keeps it.
+fn directory() {
+    let mut rng = ChaCha8Rng::seed_from_u64(3);
+    let document = |number: u32, head: u8| {
+        let mut id = [0; 16];
+        id[..8].copy_from_slice(&(u64::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15)).to_be_bytes());
+        let authored = Authored::from_seconds(1_750_000_000 + number / 8 + u32::from(head) * 1_000_000);
+        let heads = vec![ChangeHash([head; 32])];
+        let state = DocumentState { heads, authored, life: None, local_only: false };
+        (DocumentId::from_bytes(&id).expect("16 bytes"), state)
+    };
+    let before = ALLOCATOR.allocated();
+    let begin = Instant::now();
+    let mut gathering = Gathering::new(SetKey(rng.random()), rng.random());
+    gathering.add((0..MILLION as u32).map(|number| document(number, 1)));
+    let mut members = gathering.finish();
+    let each = |bytes: usize| bytes as f64 / MILLION as f64;
+    println!(
+        "a set with its directory: {:?}, {:.1} B an element",
+        begin.elapsed(),
+        each(ALLOCATOR.allocated() - before)
+    );
+    let changes: Vec<_> = (0..100_000u32).map(|step| document(step * 7 % MILLION as u32, 2)).collect();
+    let before_changes = ALLOCATOR.allocated();
+    let begin = Instant::now();
+    changes.iter().for_each(|(id, state)| members.set(id, state));
+    let grown = ALLOCATOR.allocated() - before_changes;
+    println!("a document's update: {:?}; then {:.1} B an element more", begin.elapsed() / 100_000, each(grown));
 }
 
 fn memory(elements: &[Element]) -> ElementSet {

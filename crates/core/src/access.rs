@@ -268,6 +268,9 @@ pub enum Denial {
     /// Whoever decides elsewhere does not answer. **Do:** see what the server's log says of it.
     #[error("it cannot be decided at the moment who this is")]
     Undecided,
+    /// The subject has as many connections as it may. **Do:** close one.
+    #[error("this subject has as many connections as it may (subject_connections_max)")]
+    SubjectConnections,
     /// The page that asks is of an origin that is not allowed. **Do:** allow the origin.
     #[error("pages of this origin are not allowed to connect")]
     Origin,
@@ -291,6 +294,7 @@ impl Denial {
             Self::TokenSubject => "token_subject",
             Self::KeyWithdrawn => "key_withdrawn",
             Self::Undecided => "undecided",
+            Self::SubjectConnections => "subject_connections",
             Self::Origin => "origin",
         }
     }

@@ -20,13 +20,24 @@ impl Bucket {
 
     /// Takes one, if there is one.
     pub(crate) fn take(&mut self, now: Duration) -> bool {
-        let elapsed = now.saturating_sub(self.filled_at).as_secs_f64();
-        self.tokens = (self.tokens + elapsed * self.per_second).min(self.full);
-        self.filled_at = now;
+        self.fill(now);
         let taken = self.tokens >= 1.0;
         if taken {
             self.tokens -= 1.0;
         }
         taken
+    }
+
+    /// Takes so many, whether they are there or not. Returns how long it takes until what is lacking has come.
+    pub(crate) fn owe(&mut self, now: Duration, count: f64) -> Duration {
+        self.fill(now);
+        self.tokens -= count;
+        Duration::try_from_secs_f64((-self.tokens).max(0.0) / self.per_second).unwrap_or(Duration::MAX)
+    }
+
+    fn fill(&mut self, now: Duration) {
+        let elapsed = now.saturating_sub(self.filled_at).as_secs_f64();
+        self.tokens = (self.tokens + elapsed * self.per_second).min(self.full);
+        self.filled_at = now;
     }
 }

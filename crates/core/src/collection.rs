@@ -299,7 +299,7 @@ impl Collection {
         match input {
             Input::AddSet { key } => self.add_set(key),
             Input::Read { set, members } => self.read(now, set, members),
-            Input::NotRead { set } => drop(self.deadlines.insert((now.mono + READ_RETRY, Due::Reading(set)))),
+            Input::NotRead { set } => self.not_read(now, set),
             Input::Changed { document, state } => self.changed(&document, &state),
             Input::Connected { session, role } => self.connect(session, role),
             Input::Disconnected { session } => self.disconnect(now, session),
@@ -352,6 +352,18 @@ impl Collection {
         waiting.into_iter().for_each(|session| self.begin_next(now, session));
     }
 
+    /// Nobody waits for a set that may never be read: documents are greeted instead.
+    fn not_read(&mut self, now: Now, set: SetName) {
+        self.deadlines.insert((now.mono + READ_RETRY, Due::Reading(set)));
+        let waiting = self.peers.iter_mut().filter_map(|(session, peer)| peer.waiting.remove(&set).map(|_| *session));
+        let waiting: Vec<SessionId> = waiting.collect();
+        for session in waiting {
+            let words = "the documents that are here cannot be read".to_owned();
+            let outcome = Outcome::Ended { by_peer: false, reason: EndReason::NotReady, words };
+            self.tell(session, Report::of_none(set, outcome));
+        }
+    }
+
     fn changed(&mut self, document: &DocumentId, state: &DocumentState) {
         for set in &mut self.sets {
             match &mut set.stage {
@@ -365,7 +377,7 @@ impl Collection {
         let per_minute = self.limits.rounds_per_minute_max;
         let scope = match role {
             Role::Downstream => Scope::Own,
-            Role::Upstream => Scope::Nothing,
+            Role::Upstream | Role::Neighbour => Scope::Nothing,
         };
         let peer = Peer {
             scope,

@@ -35,6 +35,9 @@ const NONE: u32 = u32::MAX;
 /// Widest stretch of concurrent nodes in which [`Node::base`] is computed exactly; beyond it a lower bound is kept.
 const EXACT_BASE_WINDOW: u32 = 512;
 
+/// Changes up to this size are copied out of the message that they came in, bytes. Of a larger one the rest is small.
+const COPIED_BYTES_MAX: usize = 16 * 1024;
+
 /// The change graph of one document.
 #[derive(Debug, Clone)]
 pub struct Graph {
@@ -140,7 +143,7 @@ impl Graph {
         let node = self.append(change.hash, &deps, &change.actor, start_op, operations)?;
         self.note_kinds(node, change);
         self.raw_bytes += change.bytes.len();
-        self.raw.push_back(change.bytes.clone());
+        self.raw.push_back(of_its_own(&change.bytes));
         Ok(node)
     }
 
@@ -343,6 +346,11 @@ impl Graph {
     fn table_hash(&self, hash: &ChangeHash) -> u64 {
         keyed_hash(self.hash_key, hash)
     }
+}
+
+/// The bytes without what they were cut out of: a slice keeps the whole buffer of its socket in memory.
+fn of_its_own(bytes: &Bytes) -> Bytes {
+    if bytes.len() > COPIED_BYTES_MAX { bytes.clone() } else { Bytes::copy_from_slice(bytes) }
 }
 
 /// SipHash of the key and the hash's first half.

@@ -12,9 +12,11 @@ mod connection;
 mod document;
 mod ingest;
 mod input;
+mod insight;
 mod life;
 mod local;
 mod memory;
+mod mesh;
 mod relay;
 mod replace;
 mod respond;
@@ -37,6 +39,8 @@ pub use input::{
     Event, Input, Load, Loaded, Now, Outgoing, Output, PeerInfo, PeerMessage, Remark, Role, StoreFailure, SyncMessage,
     Wake,
 };
+pub use insight::{Insight, PeerInsight, PeerProgress};
+pub use mesh::{MeshEvent, NoticeStanding, Source};
 
 /// The state machine. One mutator, [`Hub::handle`]; then [`Hub::poll_output`] until it is empty.
 #[derive(Debug)]
@@ -48,6 +52,8 @@ pub struct Hub {
     keys: HashMap<DocumentId, u32, KeyedState>,
     sessions: BTreeMap<SessionId, Session>,
     upstreams: BTreeSet<SessionId>,
+    /// Other members of a mesh.
+    neighbours: BTreeSet<SessionId>,
     /// Who wants to hear of which store's heads.
     subscriptions: BTreeMap<StorageId, BTreeSet<SessionId>>,
     outputs: VecDeque<Output>,
@@ -58,6 +64,8 @@ pub struct Hub {
     fetching_bytes: usize,
     fetch_queue: VecDeque<u32>,
     next_ticket: u64,
+    /// Whether there is room for what peers bring.
+    has_room: bool,
 }
 
 impl Hub {
@@ -73,6 +81,7 @@ impl Hub {
             keys: HashMap::with_hasher(KeyedState::new(word(8))),
             sessions: BTreeMap::new(),
             upstreams: BTreeSet::new(),
+            neighbours: BTreeSet::new(),
             subscriptions: BTreeMap::new(),
             outputs: VecDeque::new(),
             deadlines: BTreeSet::new(),
@@ -80,6 +89,7 @@ impl Hub {
             fetching_bytes: 0,
             fetch_queue: VecDeque::new(),
             next_ticket: 0,
+            has_room: true,
         }
     }
 
@@ -97,14 +107,23 @@ impl Hub {
             Input::AccessChanged { session, access } => self.access_changed(now, session, access),
             Input::Decided { session, document, may } => self.decided(now, session, &document, may),
             Input::Reconsider { session } => self.reconsider(session),
+            Input::Room { has_room } => self.room_changed(now, has_room),
             Input::Local { document, changes, ticket } => {
                 self.enqueue(now, &document, Item::Local { changes, ticket });
             }
             Input::Watch { document } => self.enqueue(now, &document, Item::Watch),
             Input::Unwatch { document } => self.unwatch(now, &document),
-            Input::Initiate { session, document } => self.enqueue(now, &document, Item::Initiate { session }),
+            Input::Initiate { session, document } => {
+                self.enqueue(now, &document, Item::Initiate { session, only_offers: false });
+            }
+            Input::Offer { session, document } => {
+                self.enqueue(now, &document, Item::Initiate { session, only_offers: true });
+            }
             Input::Broadcast { document, sender, count, session, data } => {
                 self.broadcast(&document, None, &Spoken { sender, count, session, data });
+            }
+            Input::Noticed { session, document, changes, heads, ticket } => {
+                self.enqueue(now, &document, Item::noticed(session, changes, heads, ticket));
             }
             Input::Persisted { document, ticket } => self.persisted(now, &document, ticket),
             Input::PersistFailed { document, ticket, failure } => self.persist_failed(&document, ticket, &failure),
@@ -158,14 +177,17 @@ impl Hub {
     }
 
     fn connect(&mut self, session: SessionId, peer: PeerInfo, opened: OpenedDocuments) {
-        if peer.role == Role::Upstream {
-            self.upstreams.insert(session);
+        match peer.role {
+            Role::Upstream => drop(self.upstreams.insert(session)),
+            Role::Neighbour => drop(self.neighbours.insert(session)),
+            Role::Downstream => {}
         }
         self.sessions.insert(session, Session::new(peer, opened));
     }
 
     fn disconnect(&mut self, now: Now, session: SessionId) {
         self.upstreams.remove(&session);
+        self.neighbours.remove(&session);
         for subscribers in self.subscriptions.values_mut() {
             subscribers.remove(&session);
         }
@@ -232,8 +254,12 @@ impl Hub {
             }
             NativeMessage::Refused { .. } => {}
             NativeMessage::Access { .. } => self.offer_again(now, session),
-            // The shell takes these: no hub has a part of a blob, more than a part of the collection, or knows a token.
-            NativeMessage::Blob(_) | NativeMessage::Collection(_) | NativeMessage::Token(_) => {}
+            // The shell takes these: no hub has a part of a blob or of a mesh, more than a part of the collection, or knows
+            // a token.
+            NativeMessage::Blob(_)
+            | NativeMessage::Collection(_)
+            | NativeMessage::Mesh(_)
+            | NativeMessage::Token(_) => {}
         }
     }
 
@@ -243,6 +269,10 @@ impl Hub {
         let Some(entry) = self.sessions.get(&session) else { return false };
         let open = key.is_some_and(|key| entry.documents.contains(&key));
         let documents_max = self.limits.session_documents_max;
+        if self.neighbours.contains(&session) {
+            // It comes and goes: what counts is at how many it is.
+            return open || entry.documents.len() < documents_max;
+        }
         if open || entry.opened.open_one(documents_max) {
             return true;
         }
@@ -290,7 +320,8 @@ impl Hub {
             }
             Item::Local { changes, ticket } => self.handle_local(now, key, changes, ticket),
             Item::Watch => self.watch(now, key),
-            Item::Initiate { session } => self.initiate(now, key, session),
+            Item::Noticed(noticed) => self.handle_noticed(key, noticed),
+            Item::Initiate { session, only_offers } => self.initiate(now, key, session, only_offers),
             Item::Replace { heads, changes, ticket } => self.replace(key, &heads, &changes, ticket),
             Item::SetLife { deleted, ticket } => self.decide(key, deleted, ticket),
             Item::SetLocalOnly { local_only, ticket } => self.withhold(key, local_only, ticket),
@@ -332,18 +363,18 @@ impl Hub {
 
     fn initiate_upstreams(&mut self, now: Now, key: u32) {
         for session in self.upstreams.clone() {
-            self.initiate(now, key, session);
+            self.initiate(now, key, session, false);
         }
     }
 
     /// Speaks first about a document, unless the peer and we already do, or the document stays here.
-    fn initiate(&mut self, now: Now, key: u32, session: SessionId) {
+    fn initiate(&mut self, now: Now, key: u32, session: SessionId, only_offers: bool) {
         let stays_here = self.document(key).is_none_or(|document| document.local_only);
         if stays_here || !self.sessions.contains_key(&session) {
             return;
         }
         if let Some(document) = self.document(key) {
-            document.initiate(session);
+            document.initiate(session, only_offers);
         }
         self.join_document(session, key);
         self.respond(now, key, session);

@@ -40,6 +40,16 @@ pub struct Limits {
     pub ephemeral_bytes_max: usize,
     /// Most ephemeral messages per second and connection.
     pub ephemeral_per_second_max: u32,
+    /// Most messages per second and connection, in the long run; what comes faster is read later.
+    pub messages_per_second_max: u32,
+    /// Most bytes per second and connection, in the long run; what comes faster is read later.
+    pub bytes_per_second_max: u64,
+    /// Most changes in one document that peers may add to.
+    pub document_changes_max: u32,
+    /// Most bytes of one document that peers may add to, about.
+    pub document_bytes_max: u64,
+    /// Most connections at one time of one subject.
+    pub subject_connections_max: usize,
     /// Most heads, needs or last-sync hashes in one message.
     pub message_hashes_max: usize,
     /// Most probes of a Bloom filter.
@@ -92,6 +102,11 @@ impl Default for Limits {
             ping_interval: Duration::from_secs(30),
             ephemeral_bytes_max: 32 * 1024,
             ephemeral_per_second_max: 50,
+            messages_per_second_max: 5_000,
+            bytes_per_second_max: 64 * MIB as u64,
+            document_changes_max: 10_000_000,
+            document_bytes_max: 1024 * MIB as u64,
+            subject_connections_max: 256,
             message_hashes_max: 65_536,
             bloom_probes_max: 16,
             bloom_bits_per_entry_max: 64,

@@ -15,7 +15,7 @@ use crate::life::Life;
 use crate::sync::{Account, HASHES_MAX};
 
 /// The newest version that this code speaks.
-pub const VERSION: u16 = 3;
+pub const VERSION: u16 = 4;
 
 /// The version from which on every message ends with the sender's stamp.
 pub const STAMPED_SINCE: u16 = 3;
@@ -28,6 +28,13 @@ const WORDS_BYTES_MAX: usize = 4 * 1024;
 
 const LIFE: u8 = 1;
 const REFUSED: u8 = 2;
+const MESH: u8 = 48;
+
+/// The version in which messages of the mesh came up.
+pub const MESH_SINCE: u16 = 4;
+
+/// Longest message of the mesh, bytes.
+const MESH_BYTES_MAX: usize = 20 * 1024;
 const TOKEN: u8 = 32;
 const ACCESS: u8 = 33;
 
@@ -87,6 +94,8 @@ pub enum NativeMessage {
     },
     /// About a blob, which is no document's.
     Blob(BlobMessage),
+    /// Between members of a mesh; what it says is the gossip crate's.
+    Mesh(Bytes),
     /// About a round in which two collections are compared.
     Collection(CollectionMessage),
 }
@@ -147,6 +156,7 @@ impl NativeMessage {
             Self::Life { .. } | Self::Refused { .. } => 1,
             Self::Token(_) | Self::Access { .. } => ACCESS_SINCE,
             Self::Blob(_) => blob::message::SINCE,
+            Self::Mesh(_) => MESH_SINCE,
             Self::Collection(_) => collection::message::SINCE,
             Self::Account { .. } => ACCOUNTS_SINCE,
         }
@@ -157,6 +167,7 @@ impl NativeMessage {
     pub fn weight(&self) -> usize {
         match self {
             Self::Blob(message) => message.weight(),
+            Self::Mesh(message) => message.len(),
             Self::Token(token) => token.reveal().len(),
             Self::Collection(message) => message.weight(),
             Self::Account { account, .. } => (account.heads.len() + account.hashes.len()) * HASH_BYTES,
@@ -205,6 +216,11 @@ impl NativeMessage {
                 }
             }
             Self::Blob(message) => message.encode(&mut out),
+            Self::Mesh(message) => {
+                out.put_u8(MESH);
+                out.put_u16(message.len() as u16);
+                out.put_slice(message);
+            }
             Self::Collection(message) => message.encode(&mut out),
         }
         Bytes::from(out)
@@ -247,6 +263,7 @@ impl NativeMessage {
         match take_u8(&mut data)? {
             LIFE => Ok(Some(decode_life(&mut data)?)),
             REFUSED => Ok(Some(decode_refused(&mut data)?)),
+            MESH => Ok(Some(decode_mesh(&mut data)?)),
             TOKEN => Ok(Some(decode_token(&mut data)?)),
             ACCESS => {
                 let left_ms = data.try_get_u64().map_err(|_| NativeError::Truncated)?;
@@ -307,6 +324,14 @@ fn decode_refused(data: &mut Bytes) -> Result<NativeMessage, NativeError> {
     let words = take(data, length)?;
     let words = String::from_utf8(words.to_vec()).map_err(|_| NativeError::Bad("text"))?;
     Ok(NativeMessage::Refused { document, hash, reason, words })
+}
+
+fn decode_mesh(data: &mut Bytes) -> Result<NativeMessage, NativeError> {
+    let length = usize::from(data.try_get_u16().map_err(|_| NativeError::Truncated)?);
+    if length > MESH_BYTES_MAX {
+        return Err(NativeError::Bad("length"));
+    }
+    Ok(NativeMessage::Mesh(take(data, length)?))
 }
 
 fn decode_token(data: &mut Bytes) -> Result<NativeMessage, NativeError> {
@@ -398,6 +423,7 @@ mod tests {
                 reason: BlobRefusal::NoRoom,
                 words: "füll".into(),
             }),
+            NativeMessage::Mesh(Bytes::from_static(b"between members")),
             NativeMessage::Collection(CollectionMessage::Compare {
                 round: 258,
                 set: SetName([6; 8]),
@@ -459,15 +485,19 @@ mod tests {
 
     #[test]
     fn the_bytes_of_a_round_are_as_documented() {
+        let of_kind = |kind: u8| {
+            let mut all = messages().into_iter().map(|message| message.encode());
+            all.find(|bytes| bytes[0] == kind).expect("one of each kind")
+        };
         let golden = [&[8, 0, 0, 1, 2][..], &[6; 8], &70_000_u64.to_be_bytes(), &[1, 0, 0, 0, 6], b"ranges"].concat();
-        assert_eq!(messages()[11].encode(), golden);
+        assert_eq!(of_kind(8), golden);
         let (from, to) = (3_u64.to_be_bytes(), 5_u64.to_be_bytes());
         let golden = [&[11, 0, 0, 0, 1, 0, 1][..], &from, &to, &[8; 16]].concat();
-        assert_eq!(messages()[15].encode(), golden);
+        assert_eq!(of_kind(11), golden);
         let golden = [&[14, 1, 16][..], &[7; 16], &[0, 1], &[1; 32], &[0, 2], &[2; 64]].concat();
-        assert_eq!(messages()[12].encode(), golden);
+        assert_eq!(of_kind(14), golden);
         let golden = [&[13, 0, 0, 0, 1, 1, 4, 0, 7][..], "später".as_bytes()].concat();
-        assert_eq!(messages()[17].encode(), golden);
+        assert_eq!(of_kind(13), golden);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 mod decode;
 mod entry;
+mod flow;
 mod roster;
 
 use std::sync::Arc;
@@ -23,7 +24,10 @@ use crate::native::NativeMessage;
 use crate::wire::{self, Body, Envelope, PeerMetadata};
 
 pub use decode::{Offence, is_heavy};
+pub use flow::Pause;
 pub use roster::Roster;
+
+use flow::Flow;
 
 /// The protocol version that automerge-repo peers speak.
 const VERSION: &str = "1";
@@ -49,6 +53,7 @@ pub struct Session {
     /// What a peer that dials may do; `None` until it has presented something in its join.
     entrant: Option<Access>,
     ephemeral: Bucket,
+    flow: Flow,
 }
 
 /// What may be said. The later phase is reached only by value of the earlier one's message.
@@ -155,6 +160,12 @@ impl Session {
         }
     }
 
+    /// Counts a frame that was received. A peer that dialled us and is faster than it may be is to be read from later.
+    pub fn pace(&mut self, now: Now, bytes: usize) -> Option<Pause> {
+        let downstream = self.peer().is_some_and(|peer| peer.role == Role::Downstream);
+        if downstream { self.flow.count(now.mono, bytes, &self.limits) } else { None }
+    }
+
     /// Takes a text frame in, which the protocol does not have.
     pub fn receive_text(&mut self) -> Vec<Step> {
         self.close(Offence::TextFrame)
@@ -206,7 +217,8 @@ impl Session {
         let per_second = f64::from(limits.ephemeral_per_second_max);
         let ephemeral = Bucket::new(per_second, per_second);
         let entrant = Some(Access::full());
-        Self { local, limits, loader: Arc::new(InProcess), phase, entrant, ephemeral }
+        let flow = Flow::new(&limits);
+        Self { local, limits, loader: Arc::new(InProcess), phase, entrant, ephemeral, flow }
     }
 
     fn envelope(&mut self, now: Now, envelope: Envelope<'_>) -> Vec<Step> {
@@ -335,7 +347,7 @@ impl Session {
     }
 
     /// Tells the peer what was not taken and goes on.
-    fn refuse(&self, offence: Offence) -> Vec<Step> {
+    pub fn refuse(&self, offence: Offence) -> Vec<Step> {
         let mut frame = Vec::new();
         self.encode(Stamp::ZERO, &Outgoing::Error { message: offence.to_string() }, &mut frame);
         vec![Step::Send(frame), Step::Refused(offence)]

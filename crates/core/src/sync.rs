@@ -101,6 +101,8 @@ pub struct PeerSync {
     /// It gives accounts of what it has by hash: see `account.rs`.
     natively: bool,
     accounting: Accounting,
+    /// It is told what is here and sent what it lacks; what it has beyond is not wanted.
+    offers_only: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -141,6 +143,8 @@ pub struct Draft {
     pub have: Vec<Have>,
     /// The same bytes serve every peer for which this is equal: the peer lacks exactly the changes from here on.
     pub shared_from: Option<u32>,
+    /// The peer is to send no changes.
+    pub read_only: bool,
 }
 
 impl PeerSync {
@@ -148,6 +152,24 @@ impl PeerSync {
     #[must_use]
     pub fn initiate() -> Self {
         Self { reply_due: true, ..Self::default() }
+    }
+
+    /// The state towards a peer that is to get what it lacks, and from which nothing is wanted.
+    #[must_use]
+    pub fn offer() -> Self {
+        Self { offers_only: true, ..Self::initiate() }
+    }
+
+    /// The state in which a conversation for the same purpose begins.
+    #[must_use]
+    pub fn anew(&self) -> Self {
+        if self.offers_only { Self::offer() } else { Self::initiate() }
+    }
+
+    /// Whether nothing is wanted from the peer.
+    #[must_use]
+    pub fn offers_only(&self) -> bool {
+        self.offers_only
     }
 
     /// Whether `statement` can be taken in without the graph.
@@ -174,6 +196,10 @@ impl PeerSync {
             self.exact |= rejects_frontier;
             self.told = None;
         }
+        if let (true, Some(told), false) = (self.offers_only, &self.told, statement.heads.is_empty()) {
+            // One that did not know what it was told of would have answered with a reset.
+            self.frontier.add_prefix(told.length);
+        }
         let first = !self.heard;
         self.heard = true;
         let before = self.their_heads();
@@ -192,6 +218,19 @@ impl PeerSync {
     /// The peer answered our first words without a sync message of its own: it has nothing of the document.
     pub fn has_nothing(&mut self) {
         self.heard |= self.told.is_some();
+    }
+
+    /// Whether nothing has been said, by neither side, or the peer was told of all that is durable and has not answered.
+    #[must_use]
+    pub fn is_fresh_or_greeted(&self, view: View<'_>) -> bool {
+        let told_all = self.told.as_ref().is_none_or(|told| told.length == view.durable);
+        !self.heard && told_all && !self.reply_due
+    }
+
+    /// Whether the peer was told something and has not said anything yet.
+    #[must_use]
+    pub fn is_unanswered(&self) -> bool {
+        !self.heard && self.told.is_some()
     }
 
     /// Whether the peer has announced its heads.
@@ -237,7 +276,7 @@ impl PeerSync {
             return plan;
         }
         let told_all = self.told.as_ref().is_some_and(|told| told.length == view.durable);
-        let nothing_asked = self.unknown_heads.is_empty() && self.wants.is_empty();
+        let nothing_asked = (self.unknown_heads.is_empty() || self.offers_only) && self.wants.is_empty();
         if told_all && nothing_asked && !self.reply_due && self.frontier.prefix >= view.durable {
             return Plan::Nothing;
         }
@@ -325,7 +364,8 @@ impl PeerSync {
                 None => self.counts_on_unknown |= graph.find(hash).is_none(),
             }
         }
-        self.counts_on_unknown &= !self.reset_told;
+        // What the peer has beyond is its own business where nothing is wanted.
+        self.counts_on_unknown &= !self.reset_told && !self.offers_only;
     }
 
     /// The peer's heads tell which of the messages to it have arrived.
@@ -352,11 +392,14 @@ impl PeerSync {
     }
 
     fn plan_without_changes(&self, view: View<'_>, told_all: bool) -> Plan {
-        if told_all && !self.reply_due {
+        let nothing_wanted = self.offers_only && self.heard && self.told.is_some();
+        if nothing_wanted || told_all && !self.reply_due {
             return Plan::Nothing;
         }
         let shared_from = self.heard.then_some(view.durable);
-        Plan::Send(Draft { nodes: Vec::new(), need: Vec::new(), have: vec![have_all(view.heads)], shared_from })
+        let have = vec![have_all(view.heads)];
+        let shared_from = shared_from.filter(|_| !self.offers_only);
+        Plan::Send(Draft { nodes: Vec::new(), need: Vec::new(), have, shared_from, read_only: self.offers_only })
     }
 
     fn plan_with_graph(&self, view: View<'_>, graph: &Graph, orphans: Option<&Orphans>, limits: &Limits) -> Plan {
@@ -383,10 +426,10 @@ impl PeerSync {
         let frontier = self.frontier_with_bloom(graph, limits);
         let mut nodes = if self.read_only { Vec::new() } else { graph.missing_from(&frontier) };
         self.add_wanted(graph, &mut nodes);
-        let need = self.need(graph, orphans);
+        let need = if self.offers_only { Vec::new() } else { self.need(graph, orphans) };
         let shared = frontier.heads.is_empty() && self.unknown_heads.is_empty() && self.wants.is_empty();
-        let shared_from = (shared && !self.exact).then_some(frontier.prefix);
-        Draft { nodes, need, have: vec![self.have_for(view, graph)], shared_from }
+        let shared_from = (shared && !self.exact && !self.offers_only).then_some(frontier.prefix);
+        Draft { nodes, need, have: vec![self.have_for(view, graph)], shared_from, read_only: self.offers_only }
     }
 
     fn frontier_with_bloom(&self, graph: &Graph, limits: &Limits) -> Frontier {
@@ -457,7 +500,7 @@ fn is_reset(statement: &Statement) -> bool {
 #[must_use]
 pub fn encode_reset(heads: &[ChangeHash]) -> Bytes {
     let blank = Have { last_sync: Vec::new(), bloom: Bytes::new() };
-    let draft = Draft { nodes: Vec::new(), need: Vec::new(), have: vec![blank], shared_from: None };
+    let draft = Draft { nodes: Vec::new(), need: Vec::new(), have: vec![blank], shared_from: None, read_only: false };
     encode_message(heads, &draft, Vec::new(), Version::V1)
 }
 
@@ -470,7 +513,7 @@ pub fn encode_message(heads: &[ChangeHash], draft: &Draft, elements: Vec<Bytes>,
         need: draft.need.clone(),
         have: draft.have.clone(),
         changes: elements,
-        flags: Some(Flags { reset: false, read_only: false, supports_reset: true }),
+        flags: Some(Flags { reset: false, read_only: draft.read_only, supports_reset: true }),
     };
     let mut out = Vec::new();
     message.encode(&mut out);

@@ -64,6 +64,7 @@ impl Client {
                 }
                 Output::Send { message, .. } => self.sent.push(message),
                 Output::Notify(event) => self.told.push(event),
+                Output::Mesh(event) => unreachable!("nobody is in a mesh here: {event:?}"),
                 Output::SetLife { .. } | Output::SetLocalOnly { .. } | Output::Replace { .. } => {
                     unreachable!("nobody deletes, withholds or rewrites here")
                 }

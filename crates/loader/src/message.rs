@@ -19,7 +19,23 @@ const REASON_BYTES_MAX: u64 = 4 * 1024;
 #[derive(Debug)]
 pub(crate) enum Request {
     Changes { document: Bytes, wanted: Vec<ChangeHash> },
-    Merge { snapshot: Option<Bytes>, changes: Vec<Bytes>, count: u32 },
+    Merge(Stored),
+    View { stored: Stored, question: Bytes },
+}
+
+/// A document as it is stored.
+#[derive(Debug)]
+pub(crate) struct Stored {
+    snapshot: Option<Bytes>,
+    changes: Vec<Bytes>,
+    count: u32,
+}
+
+impl Stored {
+    pub(crate) fn old(&self) -> Old<'_> {
+        let changes = self.changes.iter().map(|bytes| &bytes[..]).collect();
+        Old { snapshot: self.snapshot.as_deref(), changes, count: self.count }
+    }
 }
 
 impl Request {
@@ -32,11 +48,8 @@ impl Request {
         let mut reader = Reader { input, bytes_left: u64::MAX };
         match kind[0] {
             0 => Ok(Some(Self::Changes { document: reader.bytes()?, wanted: reader.hashes()? })),
-            1 => {
-                let snapshot = if reader.number()? == 1 { Some(reader.bytes()?) } else { None };
-                let count = u32::try_from(reader.number()?).map_err(invalid)?;
-                Ok(Some(Self::Merge { snapshot, changes: reader.list()?, count }))
-            }
+            1 => Ok(Some(Self::Merge(reader.stored()?))),
+            2 => Ok(Some(Self::View { stored: reader.stored()?, question: reader.bytes()? })),
             kind => Err(invalid(format!("a request of kind {kind}"))),
         }
     }
@@ -52,6 +65,17 @@ pub(crate) fn write_changes(document: &[u8], wanted: &[ChangeHash], output: &mut
 /// Asks for a document in one chunk.
 pub(crate) fn write_merge(old: &Old<'_>, output: &mut impl Write) -> io::Result<()> {
     output.write_all(&[1])?;
+    write_stored(old, output)
+}
+
+/// Asks a question about a document.
+pub(crate) fn write_view(stored: &Old<'_>, question: &[u8], output: &mut impl Write) -> io::Result<()> {
+    output.write_all(&[2])?;
+    write_stored(stored, output)?;
+    write_bytes(question, output)
+}
+
+fn write_stored(old: &Old<'_>, output: &mut impl Write) -> io::Result<()> {
     match old.snapshot {
         Some(snapshot) => {
             write_number(1, output)?;
@@ -162,6 +186,12 @@ impl<R: Read> Reader<'_, R> {
         if bytes.len() as u64 == length { Ok(Bytes::from(bytes)) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
     }
 
+    fn stored(&mut self) -> io::Result<Stored> {
+        let snapshot = if self.number()? == 1 { Some(self.bytes()?) } else { None };
+        let count = u32::try_from(self.number()?).map_err(invalid)?;
+        Ok(Stored { snapshot, changes: self.list()?, count })
+    }
+
     fn list(&mut self) -> io::Result<Vec<Bytes>> {
         (0..self.number()?).map(|_| self.bytes()).collect()
     }
@@ -212,20 +242,23 @@ mod tests {
         let mut pipe = Vec::new();
         write_changes(b"document", &hashes, &mut pipe).expect("whole");
         write_merge(&old, &mut pipe).expect("whole");
-        write_merge(&Old { snapshot: None, changes: Vec::new(), count: 0 }, &mut pipe).expect("whole");
+        write_view(&Old { snapshot: None, changes: vec![b"x"], count: 1 }, b"what", &mut pipe).expect("whole");
         let mut input = &pipe[..];
         let first = Request::read(&mut input).expect("whole").expect("whole");
         assert!(
             matches!(first, Request::Changes { document, wanted } if document == b"document"[..] && wanted == hashes)
         );
-        let Some(Request::Merge { snapshot: Some(snapshot), changes, count: 7 }) =
-            Request::read(&mut input).expect("whole")
-        else {
+        let Some(Request::Merge(stored)) = Request::read(&mut input).expect("whole") else {
             panic!("a request to merge")
         };
-        assert_eq!((&snapshot[..], &changes[..]), (&b"snapshot"[..], &[Bytes::from("one"), Bytes::new()][..]));
-        let last = Request::read(&mut input).expect("whole");
-        assert!(matches!(last, Some(Request::Merge { snapshot: None, count: 0, .. })));
+        let read = stored.old();
+        assert_eq!((read.snapshot, &read.changes, read.count), (old.snapshot, &old.changes, old.count));
+        let Some(Request::View { stored, question }) = Request::read(&mut input).expect("whole") else {
+            panic!("a question")
+        };
+        let read = stored.old();
+        assert_eq!((read.snapshot, read.changes, read.count), (None, vec![&b"x"[..]], 1));
+        assert_eq!(question, b"what"[..]);
         assert!(Request::read(&mut input).expect("whole").is_none(), "the end of the input is the end of the requests");
     }
 

@@ -10,6 +10,8 @@ use std::path::PathBuf;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use syncline_content as content;
+use syncline_content::{ContentError, Question, Viewer};
 use syncline_core::ChangeHash;
 use syncline_core::loader::{LoadError, Loader, Merged, Old};
 
@@ -87,6 +89,14 @@ impl Loader for Processes {
 
     fn merge(&self, old: &Old<'_>) -> Result<Merged, LoadError> {
         self.ask(|pipe| message::write_merge(old, pipe))
+    }
+}
+
+impl Viewer for Processes {
+    fn view(&self, document: &Old<'_>, question: &Question) -> Result<content::Answer, ContentError> {
+        let question = serde_json::to_vec(question).map_err(|error| ContentError::Question(error.to_string()))?;
+        let pieces: Vec<Bytes> = self.ask(|pipe| message::write_view(document, &question, pipe))?;
+        content::Answer::decode(&pieces)
     }
 }
 

@@ -8,7 +8,8 @@ use std::io::{self, BufReader, BufWriter, Write};
 use std::os::fd::AsFd;
 
 use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage, setrlimit};
-use syncline_core::loader::{InProcess, Loader, Old};
+use syncline_content::{Answer, ContentError, Question};
+use syncline_core::loader::{InProcess, Loader};
 
 use crate::message::{self, Next, Request};
 use crate::process::ProcessLimits;
@@ -36,9 +37,18 @@ pub fn serve(limits: ProcessLimits) -> io::Result<()> {
                 message::write_answer(&answer, next, &mut output)?;
                 next
             }
-            Request::Merge { snapshot, changes, count } => {
-                let changes = changes.iter().map(|bytes| &bytes[..]).collect();
-                let answer = InProcess.merge(&Old { snapshot: snapshot.as_deref(), changes, count });
+            Request::Merge(stored) => {
+                let answer = InProcess.merge(&stored.old());
+                let next = next();
+                message::write_answer(&answer, next, &mut output)?;
+                next
+            }
+            Request::View { stored, question } => {
+                let question: Question = serde_json::from_slice(&question)?;
+                let answer = match question.answer(&stored.old()) {
+                    Err(ContentError::Load(error)) => Err(error),
+                    answer => Ok(Answer::encode(&answer)),
+                };
                 let next = next();
                 message::write_answer(&answer, next, &mut output)?;
                 next

@@ -83,7 +83,10 @@ fn carry_out(replica: &Arc<Inner>, output: Output) {
                 outbox.push(Queued::Message(Outgoing::Native(NativeMessage::Collection(message))));
             }
         }
-        Output::Notify(event) => replica.tell(News::Collection(event)),
+        Output::Notify(event) => match replica.mesh() {
+            Some(mesh) if mesh.compares(&event) => mesh.compared(replica, event),
+            _ => replica.tell(News::Collection(event)),
+        },
         Output::Refused { session, kind, words } => {
             replica.metrics.refuse(kind);
             tracing::warn!(session = session.0, kind, "refused: {words}");

@@ -9,6 +9,7 @@
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -18,10 +19,11 @@ use futures_util::Sink;
 use syncline_core::access::Access;
 use syncline_core::blob::exchange;
 use syncline_core::clock::Stamp;
-use syncline_core::hub::{Input, Outgoing, PeerInfo};
+use syncline_core::hub::{Input, Outgoing, PeerInfo, PeerMessage};
 use syncline_core::id::SessionId;
 use syncline_core::limits::Limits;
-use syncline_core::session::{Offence, Session, Step, is_heavy};
+use syncline_core::native::NativeMessage;
+use syncline_core::session::{Offence, Pause, Session, Step, is_heavy};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tokio_tungstenite::WebSocketStream;
@@ -29,10 +31,12 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig
 use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 
 use crate::dial::{Credentials, ServerUrl};
+use crate::mesh::{self, Gate};
 use crate::outbox::{Outbox, Queued, Waiting};
 use crate::replica::{Inner, News};
 use crate::shard::Allowance;
 use crate::stream::Counted;
+use crate::subjects::Place;
 use crate::tenure::Tenure;
 
 /// Bytes read from a socket at once. Allocated per connection, so it is what an idle connection costs.
@@ -87,6 +91,32 @@ where
     connection.run().await
 }
 
+/// Serves somebody who has dialled to be a member of the mesh, over a websocket.
+pub(crate) async fn accept_member<S>(replica: Arc<Inner>, socket: WebSocketStream<Counted<S>>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    // Who is let in is the gate's to say, by the mesh's key.
+    let session = Session::accept(replica.local.clone(), replica.limits.clone()).for_entrant(Some(Access::full()));
+    let session = session.with_loader(replica.store.loader());
+    let mut connection = Connection::open(replica, socket, session);
+    connection.gate = Gate::members(None);
+    connection.run().await;
+}
+
+/// Speaks with another member of the mesh that was dialled.
+pub(crate) async fn dialled_member<S>(replica: Arc<Inner>, socket: WebSocketStream<Counted<S>>, gate: Gate)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (session, join) = Session::dial(replica.local.clone(), replica.limits.clone());
+    let session = session.with_loader(replica.store.loader());
+    let mut connection = Connection::open(replica, socket, session);
+    connection.gate = gate;
+    connection.outbox.push(Queued::Frame(join));
+    connection.run().await;
+}
+
 struct Connection<S> {
     replica: Arc<Inner>,
     socket: WebSocketStream<Counted<S>>,
@@ -95,9 +125,15 @@ struct Connection<S> {
     id: SessionId,
     /// The address, if it was dialled.
     server: Option<ServerUrl>,
+    /// Who is let in.
+    gate: Gate,
     outbox: Arc<Outbox>,
     allowance: Arc<Allowance>,
     tenure: Tenure,
+    /// Not to be read from before this.
+    paused_until: Option<Instant>,
+    /// Counts among its subject's connections.
+    place: Option<Place>,
     tick: Interval,
     peer: Option<PeerInfo>,
     opened: Instant,
@@ -139,7 +175,11 @@ enum Turn {
 /// However the connection ends: its task is dropped in the middle when its dialling is given up.
 impl<S> Drop for Connection<S> {
     fn drop(&mut self) {
-        self.replica.close_session(self.id, self.peer.as_ref());
+        let joined = self.peer.as_ref().filter(|_| matches!(self.gate, Gate::Open));
+        if let Some(mesh) = self.replica.mesh() {
+            mesh.disconnected(&self.replica, self.id, &self.gate);
+        }
+        self.replica.close_session(self.id, joined);
     }
 }
 
@@ -159,9 +199,12 @@ where
             session: Some(session),
             id,
             server: None,
+            gate: Gate::Open,
             outbox,
             allowance: Arc::default(),
             tenure: Tenure::new(None),
+            paused_until: None,
+            place: None,
             tick,
             peer: None,
             opened: now,
@@ -301,6 +344,7 @@ where
     /// A peer that does not read, or whose messages wait to be handled, is not read from.
     fn may_read(&self, cx: &Context<'_>) -> bool {
         !*self.replica.quiet.borrow()
+            && self.paused_until.is_none_or(|until| until <= Instant::now())
             && !self.outbox.is_full()
             && self.allowance.has_room(self.replica.limits.receive_bytes_max, cx.waker())
     }
@@ -311,6 +355,7 @@ where
             Message::Binary(_) | Message::Text(_) if self.outbox.is_closing() => Ok(()),
             Message::Binary(frame) => {
                 self.replica.metrics.frames_in.inc();
+                self.pace(frame.len());
                 let steps = self.receive(&frame).await?;
                 let steps = self.authenticate(steps).await;
                 self.carry_out(steps, frame.len())
@@ -344,6 +389,21 @@ where
         Ok(steps)
     }
 
+    /// A peer that sends faster than it may is read from later.
+    fn pace(&mut self, bytes: usize) {
+        let now = self.replica.now();
+        let Some(session) = &mut self.session else { return };
+        let Some(Pause { wait, tell }) = session.pace(now, bytes) else { return };
+        self.paused_until = Some(Instant::now() + wait);
+        self.tick.reset_after(wait.min(TICK));
+        self.replica.metrics.paused_seconds.inc_by(wait.as_secs_f64());
+        if let Some(offence) = tell {
+            let steps = session.refuse(offence);
+            // Neither step ends a connection.
+            let _ = self.carry_out(steps, 0);
+        }
+    }
+
     /// Has a token looked at that came with a frame. Its connection waits for that, others do not.
     async fn authenticate(&mut self, mut steps: Vec<Step>) -> Vec<Step> {
         let Some(at) = steps.iter().position(|step| matches!(step, Step::Authenticate(_))) else { return steps };
@@ -363,14 +423,19 @@ where
                 Step::Joined(peer) => {
                     self.socket.get_mut().read_max = u64::MAX;
                     self.joined = Some(Instant::now());
-                    self.replica.join(self.id, &peer, self.server.as_ref());
+                    match self.replica.subjects.enter(&peer, self.replica.limits.subject_connections_max) {
+                        Ok(place) => self.place = Some(place),
+                        Err(denial) => {
+                            let now = self.replica.now();
+                            let steps = self.session.as_mut().map(|session| session.end_access(now, denial, None));
+                            return self.carry_out(steps.unwrap_or_default(), 0);
+                        }
+                    }
+                    self.join(&peer)?;
                     self.peer = Some(peer);
                     self.tick.reset_after(self.until_due());
                 }
-                Step::Forward(message) => {
-                    let allowance = self.allowance.occupy(bytes);
-                    self.replica.forward(self.id, message, allowance);
-                }
+                Step::Forward(message) => self.forward(message, bytes),
                 Step::AccessChanged(access) => {
                     self.replica.change_access(self.id, &access);
                 }
@@ -389,6 +454,37 @@ where
             }
         }
         Ok(())
+    }
+
+    /// Everybody is let in at an open gate; at another, members, once they have proved it.
+    fn join(&self, peer: &PeerInfo) -> Result<(), String> {
+        let mesh = self.replica.mesh();
+        if matches!(self.gate, Gate::Open) {
+            self.replica.join(self.id, peer, self.server.as_ref());
+        } else if mesh.is_none() || !mesh::is_known_to(peer) {
+            self.outbox.close("only members of a mesh are served here");
+            return Ok(());
+        }
+        if let Some(mesh) = mesh {
+            mesh.joined(&self.replica, self.id, peer, &self.gate);
+        }
+        Ok(())
+    }
+
+    fn forward(&self, message: PeerMessage, bytes: usize) {
+        let mesh = self.replica.mesh();
+        if let PeerMessage::Native(NativeMessage::Mesh(bytes)) = message {
+            // Without a mesh, nobody here understands it.
+            return mesh.into_iter().for_each(|mesh| mesh.received(&self.replica, self.id, bytes.clone()));
+        }
+        if let Gate::Members { admitted, .. } = &self.gate {
+            let Some(mesh) = mesh.filter(|_| admitted.load(Ordering::Acquire)) else { return };
+            if let Err(document) = mesh.takes_part_in(&message) {
+                return self.outbox.push(Queued::Message(Outgoing::DocUnavailable { document }));
+            }
+        }
+        let allowance = self.allowance.occupy(bytes);
+        self.replica.forward(self.id, message, allowance);
     }
 
     /// The clock follows the peer's, as far as it may.
@@ -477,7 +573,9 @@ where
         let peer = self.session.as_ref().and_then(Session::peer);
         let left = peer.and_then(|peer| peer.access.left(now.wall_ms)).unwrap_or(TICK);
         let renewal = self.tenure.due().map_or(TICK, |at| at.saturating_duration_since(Instant::now()));
-        left.min(renewal).clamp(Duration::from_millis(10), TICK)
+        let pause = self.paused_until.map_or(TICK, |at| at.saturating_duration_since(Instant::now()));
+        let pause = if pause.is_zero() { TICK } else { pause };
+        left.min(renewal).min(pause).clamp(Duration::from_millis(10), TICK)
     }
 
     /// Moves the stream's counters to the metrics, and notes when they last changed.

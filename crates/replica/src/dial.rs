@@ -13,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use tokio_rustls::client::TlsStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::handshake::client::Request;
 use tokio_tungstenite::tungstenite::http::HeaderValue;
@@ -21,6 +22,7 @@ use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 use tracing::Instrument;
 
 use crate::connection::{self, websocket_config};
+use crate::mesh::Gate;
 use crate::replica::{Inner, News};
 use crate::stream::Counted;
 use crate::tls::{self, Trust};
@@ -187,6 +189,35 @@ async fn dial_once(
     server: &ServerUrl,
     options: &DialOptions,
 ) -> Result<Option<Duration>, String> {
+    let opened = open(replica, server, options).await?;
+    let server = (server.clone(), options.credentials.clone());
+    match opened {
+        Opened::Plain(socket) => Ok(connection::dialled(Arc::clone(replica), *socket, server).await),
+        Opened::Encrypted(socket) => Ok(connection::dialled(Arc::clone(replica), *socket, server).await),
+    }
+}
+
+/// The same with another member of a mesh.
+pub(crate) async fn dial_member(
+    replica: &Arc<Inner>,
+    address: &ServerUrl,
+    options: &DialOptions,
+    gate: Gate,
+) -> Result<(), String> {
+    match open(replica, address, options).await? {
+        Opened::Plain(socket) => connection::dialled_member(Arc::clone(replica), *socket, gate).await,
+        Opened::Encrypted(socket) => connection::dialled_member(Arc::clone(replica), *socket, gate).await,
+    }
+    Ok(())
+}
+
+/// A websocket to somebody that was dialled.
+enum Opened {
+    Plain(Box<WebSocketStream<Counted<TcpStream>>>),
+    Encrypted(Box<WebSocketStream<Counted<TlsStream<TcpStream>>>>),
+}
+
+async fn open(replica: &Arc<Inner>, server: &ServerUrl, options: &DialOptions) -> Result<Opened, String> {
     let late = |_| format!("no answer within {CONNECT_TIMEOUT:?}");
     let connect = async {
         let mut request = server.text.as_str().into_client_request().map_err(|error| error.to_string())?;
@@ -202,16 +233,14 @@ async fn dial_once(
     let left = CONNECT_TIMEOUT.saturating_sub(began.elapsed());
     if !server.encrypted {
         let socket = tokio::time::timeout(left, upgrade(replica, request, stream)).await.map_err(late)??;
-        let server = (server.clone(), options.credentials.clone());
-        return Ok(connection::dialled(Arc::clone(replica), socket, server).await);
+        return Ok(Opened::Plain(Box::new(socket)));
     }
     let connect = async {
         let stream = tls::encrypt(&options.trust, server.host(), stream).await?;
         upgrade(replica, request, stream).await
     };
     let socket = tokio::time::timeout(left, connect).await.map_err(late)??;
-    let server = (server.clone(), options.credentials.clone());
-    Ok(connection::dialled(Arc::clone(replica), socket, server).await)
+    Ok(Opened::Encrypted(Box::new(socket)))
 }
 
 /// Makes a websocket of a stream to a server.

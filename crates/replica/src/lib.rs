@@ -2,8 +2,9 @@
 //!
 //! Reading order: [`replica`] is the interface, `shard` runs one hub, `connection` one socket, `blobs` the exchange of
 //! blobs, `collection` the comparison of all documents with a peer's, `upload` blobs that are put in here, `outbox` the
-//! queue between them and a socket, [`dial`] keeps a connection to a server alive, [`tls`] encrypts it, [`authority`] is
-//! asked who may do what, `tenure` for how long, [`metrics`] counts.
+//! queue between them and a socket, [`dial`] keeps a connection to a server alive, [`feed`] follows what changes, [`tls`]
+//! encrypts it, [`authority`] is asked who may do what, `tenure` for how long, [`mesh`] takes part in a mesh, [`metrics`]
+//! counts, [`insight`] tells people what goes on.
 //!
 //! Nothing here decides about the protocol: bytes go into a session, its messages into a hub, the hub's outputs are
 //! carried out in order.
@@ -13,11 +14,15 @@ mod blobs;
 mod collection;
 mod connection;
 pub mod dial;
+pub mod feed;
+pub mod insight;
+pub mod mesh;
 pub mod metrics;
 mod outbox;
 pub mod replica;
 mod shard;
 mod stream;
+mod subjects;
 mod tenure;
 pub mod tls;
 mod upload;
@@ -25,6 +30,9 @@ mod upload;
 pub use authority::Authority;
 pub use connection::websocket_config;
 pub use dial::{Credentials, DialError, DialOptions, Dialling, ServerUrl};
+pub use feed::{Feeds, Follower};
+pub use insight::Connected;
+pub use mesh::{Mesh, MeshError, MeshOptions, MeshStatus};
 pub use replica::{News, Options, Replica};
 pub use tls::{NoCertificate, Trust};
 pub use upload::{Upload, UploadError};

@@ -3,6 +3,8 @@
 //! Owns: the counters and their names. Must not: be process-global: several replicas run in one test.
 //! Next: the server crate's `/metrics`.
 
+use std::sync::atomic::AtomicU64;
+
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -35,6 +37,8 @@ pub struct Metrics {
     pub commit_seconds: Histogram,
     /// What peers sent that was not taken, by reason.
     pub refused: Family<Reason, Counter>,
+    /// The sum of that.
+    refusals: Counter,
     /// Documents that could not be compacted and stay raw, by reason. One that grows may be counted again.
     pub quarantined: Family<Reason, Counter>,
     /// Bytes of blobs received over websockets.
@@ -43,6 +47,10 @@ pub struct Metrics {
     pub blob_bytes_out: Counter,
     /// Blobs that were found damaged.
     pub blobs_damaged: Counter,
+    /// Seconds for which connections were not read from because they sent faster than they may.
+    pub paused_seconds: Counter<f64, AtomicU64>,
+    /// Whether there is room for what peers bring.
+    pub has_room: Gauge,
     /// Documents in memory, by shard.
     pub documents: Family<Shard, Gauge>,
     /// Bytes of change graphs in memory, by shard.
@@ -77,10 +85,13 @@ impl Default for Metrics {
             commit_failures: Counter::default(),
             commit_seconds: Histogram::new(exponential_buckets(0.000_25, 2.0, 14)),
             refused: Family::default(),
+            refusals: Counter::default(),
             quarantined: Family::default(),
             blob_bytes_in: Counter::default(),
             blob_bytes_out: Counter::default(),
             blobs_damaged: Counter::default(),
+            paused_seconds: Counter::default(),
+            has_room: Gauge::default(),
             documents: Family::default(),
             graph_bytes: Family::default(),
         }
@@ -106,6 +117,9 @@ impl Metrics {
         registry.register("blob_received_bytes", "Bytes of blobs received", self.blob_bytes_in.clone());
         registry.register("blob_sent_bytes", "Bytes of blobs sent", self.blob_bytes_out.clone());
         registry.register("blobs_damaged", "Blobs found damaged on the disk", self.blobs_damaged.clone());
+        let paused = self.paused_seconds.clone();
+        registry.register("paused_seconds", "Time for which connections that sent too fast were not read from", paused);
+        registry.register("has_room", "Whether there is room for what peers bring", self.has_room.clone());
         registry.register("documents_in_memory", "Documents in memory", self.documents.clone());
         registry.register("graph_bytes", "Bytes of change graphs in memory", self.graph_bytes.clone());
     }
@@ -118,5 +132,12 @@ impl Metrics {
     /// Counts one refusal.
     pub fn refuse(&self, reason: &'static str) {
         self.refused.get_or_create(&Reason { reason }).inc();
+        self.refusals.inc();
+    }
+
+    /// How often something was refused, for whatever reason.
+    #[must_use]
+    pub fn refused_in_all(&self) -> u64 {
+        self.refusals.get()
     }
 }

@@ -5,21 +5,22 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use syncline_core::ChangeHash;
 use syncline_core::access::{Access, Permissions};
-use syncline_core::blob::{self, exchange, exchange::Exchange};
+use syncline_core::blob::{self, BlobHash, BlobMessage, BlobRefusal, exchange, exchange::Exchange};
 use syncline_core::change::Change;
 use syncline_core::collection::{self, Collection};
-use syncline_core::hub::{Event, Hub, Input, Now, OpenedDocuments, PeerInfo, PeerMessage, Receipt, Role};
+use syncline_core::hub::{Event, Hub, Input, Now, OpenedDocuments, Outgoing, PeerInfo, PeerMessage, Receipt, Role};
 use syncline_core::id::{DocumentId, PeerId, SessionId};
 use syncline_core::limits::Limits;
 use syncline_core::native::{self, NativeMessage};
 use syncline_core::session::{LocalPeer, Offence, Roster};
+use syncline_gossip::{Member, overlay};
 use syncline_store::Store;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -30,9 +31,12 @@ use crate::blobs::{self, BlobHandle};
 use crate::collection::CollectionHandle;
 use crate::connection;
 use crate::dial::{DialOptions, Dialling, ServerUrl};
+use crate::insight::Directory;
+use crate::mesh::MeshState;
 use crate::metrics::Metrics;
-use crate::outbox::Outbox;
+use crate::outbox::{Outbox, Queued};
 use crate::shard::{self, Occupied, ShardHandle};
+use crate::subjects::Subjects;
 
 /// Heavy frames decoded at one time, in the whole replica.
 const HEAVY_DECODES_MAX: usize = 2;
@@ -96,6 +100,29 @@ pub enum News {
     },
     /// About a blob.
     Blob(exchange::Event),
+    /// A member of the mesh is a neighbour from here on.
+    NeighbourJoined {
+        /// The connection.
+        session: SessionId,
+        /// Its name in the mesh.
+        member: Member,
+        /// Who.
+        peer: PeerInfo,
+    },
+    /// It is none any more.
+    NeighbourLeft {
+        /// The connection.
+        session: SessionId,
+        /// Its name in the mesh.
+        member: Member,
+    },
+    /// Something was not taken from a peer that is, or wants to be, a neighbour.
+    MeshRefused {
+        /// The connection.
+        session: SessionId,
+        /// What.
+        offence: overlay::Offence,
+    },
     /// About a round in which documents were compared with a peer's.
     Collection(collection::Event),
     /// A server could not be reached; it is tried again.
@@ -122,7 +149,11 @@ pub(crate) struct Inner {
     pub(crate) started: Instant,
     pub(crate) heavy: Semaphore,
     pub(crate) blobs: BlobHandle,
+    /// The mesh in which it takes part.
+    mesh: RwLock<Option<Arc<MeshState>>>,
     pub(crate) authority: Arc<dyn Authority>,
+    pub(crate) subjects: Subjects,
+    has_room: AtomicBool,
     pub(crate) collection: CollectionHandle,
     /// Turns true when shards are to end.
     pub(crate) stop: watch::Sender<bool>,
@@ -134,6 +165,7 @@ pub(crate) struct Inner {
     shards: OnceLock<Vec<ShardHandle>>,
     routing: RandomState,
     roster: Mutex<Roster>,
+    pub(crate) directory: Directory,
     outboxes: RwLock<HashMap<SessionId, Arc<Outbox>>>,
     next_session: AtomicU64,
     next_ticket: AtomicU64,
@@ -160,7 +192,10 @@ impl Replica {
             started: Instant::now(),
             heavy: Semaphore::new(HEAVY_DECODES_MAX),
             blobs,
+            mesh: RwLock::new(None),
             authority: options.authority,
+            subjects: Subjects::default(),
+            has_room: AtomicBool::new(true),
             collection,
             stop: watch::Sender::new(false),
             quiet: watch::Sender::new(false),
@@ -169,6 +204,7 @@ impl Replica {
             shards: OnceLock::new(),
             routing: RandomState::new(),
             roster: Mutex::new(Roster::default()),
+            directory: Directory::default(),
             outboxes: RwLock::new(HashMap::new()),
             next_session: AtomicU64::new(1),
             next_ticket: AtomicU64::new(1),
@@ -176,6 +212,7 @@ impl Replica {
             spoken: AtomicU64::new(0),
             news,
         });
+        inner.metrics.has_room.set(1);
         let seed: [u8; 32] = rand::random();
         let starts = (0..options.shards.max(1)).map(|n| shard::start(n, Hub::new(inner.limits.clone(), seed)));
         let (handles, tasks): (Vec<_>, Vec<_>) = starts.unzip();
@@ -216,6 +253,20 @@ impl Replica {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         connection::accept(Arc::clone(&self.inner), stream, entrant).await;
+    }
+
+    /// Says whether there is room for what peers bring. Without it nothing of that is taken, and everything can be read.
+    pub fn set_room(&self, has_room: bool) {
+        self.inner.metrics.has_room.set(has_room.into());
+        if self.inner.has_room.swap(has_room, Ordering::Relaxed) != has_room {
+            self.inner.shards().iter().for_each(|shard| shard.send(Input::Room { has_room }));
+        }
+    }
+
+    /// Whether there is room for what peers, or anybody, brings.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.inner.has_room.load(Ordering::Relaxed)
     }
 
     /// Has every connection look anew at whether its peer still may do what it does: a key was withdrawn, for example.
@@ -290,11 +341,22 @@ impl Replica {
         self.inner.route(Input::Initiate { session, document: document.clone() }, document);
     }
 
+    /// Gives a server what it lacks of a document, and takes nothing of it that it has beyond.
+    pub fn offer(&self, session: SessionId, document: &DocumentId) {
+        self.inner.route(Input::Offer { session, document: document.clone() }, document);
+    }
+
     /// Says something that is not stored to everyone at a document: CBOR of the application's value.
     pub fn broadcast(&self, document: &DocumentId, data: Bytes) {
         let count = self.inner.spoken.fetch_add(1, Ordering::Relaxed) + 1;
         let (sender, session) = (self.inner.local.peer.clone(), Arc::clone(&self.inner.process));
         self.inner.route(Input::Broadcast { document: document.clone(), sender, count, session, data }, document);
+    }
+
+    /// Whether it takes part in a mesh.
+    #[must_use]
+    pub fn is_in_mesh(&self) -> bool {
+        self.inner.mesh().is_some()
     }
 
     /// The store underneath. Its calls block.
@@ -337,6 +399,9 @@ impl Replica {
     /// store. Waits for slow peers as long as the options say.
     pub async fn stop(&self) {
         let inner = &self.inner;
+        if let Some(mesh) = inner.mesh() {
+            mesh.handle(inner, overlay::Input::Online(false));
+        }
         inner.quiet.send_replace(true);
         for shard in inner.shards() {
             shard.settle().await;
@@ -385,8 +450,13 @@ impl Inner {
             PeerMessage::Sync(message) => message.document.clone(),
             PeerMessage::Native(NativeMessage::Blob(message)) => {
                 let message = message.clone();
+                if let (BlobMessage::Offer { hash, .. }, false) = (&message, self.has_room.load(Ordering::Relaxed)) {
+                    return self.refuse_blob(session, *hash);
+                }
                 return self.blobs.send(exchange::Input::Received { session, message, receipt });
             }
+            // The connection hands these to the mesh.
+            PeerMessage::Native(NativeMessage::Mesh(_)) => return,
             PeerMessage::Native(NativeMessage::Collection(message)) => {
                 let message = message.clone();
                 return self.collection.send(collection::Input::Received { session, message, receipt });
@@ -411,6 +481,15 @@ impl Inner {
         self.route(Input::Received { session, message, receipt }, &document);
     }
 
+    fn refuse_blob(&self, session: SessionId, hash: BlobHash) {
+        self.metrics.refuse("no_room");
+        if let Some(outbox) = self.outbox(session) {
+            let words = "there is no room on the server".to_owned();
+            let refused = BlobMessage::Refused { hash, reason: BlobRefusal::NoRoom, words };
+            outbox.push(Queued::Message(Outgoing::Native(NativeMessage::Blob(refused))));
+        }
+    }
+
     /// Opens a connection's queue under a new number.
     pub(crate) fn open_session(&self) -> (SessionId, Arc<Outbox>) {
         let session = SessionId(self.next_session.fetch_add(1, Ordering::Relaxed));
@@ -426,14 +505,21 @@ impl Inner {
         // The peers that we dial are told apart by connection; only those that dial us can come twice.
         let replaced = match peer.role {
             Role::Downstream => self.roster().join(&peer.peer, session),
-            Role::Upstream => None,
+            Role::Upstream | Role::Neighbour => None,
         };
         if let Some(replaced) = replaced {
             if let Some(outbox) = self.outbox(replaced) {
                 outbox.close("the same peer has connected again");
             }
-            self.disconnect(replaced);
+            self.leave_hubs(replaced);
         }
+        self.enter_hubs(session, peer);
+        self.directory.enter(session, peer, server);
+        self.tell(News::Joined { session, peer: peer.clone(), server: server.cloned() });
+    }
+
+    /// Documents and blobs are spoken of with a peer from here on.
+    pub(crate) fn enter_hubs(&self, session: SessionId, peer: &PeerInfo) {
         let opened = OpenedDocuments::default();
         for shard in self.shards() {
             shard.send(Input::Connected { session, peer: peer.clone(), opened: opened.clone() });
@@ -448,7 +534,21 @@ impl Inner {
                 self.allow_rounds(session, &peer.access);
             }
         }
-        self.tell(News::Joined { session, peer: peer.clone(), server: server.cloned() });
+    }
+
+    /// The mesh in which this replica takes part.
+    pub(crate) fn mesh(&self) -> Option<Arc<MeshState>> {
+        self.mesh.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes part in a mesh, or in none; false if it is in one.
+    pub(crate) fn set_mesh(&self, mesh: Option<Arc<MeshState>>) -> bool {
+        let mut place = self.mesh.write().unwrap_or_else(PoisonError::into_inner);
+        let free = place.is_none() || mesh.is_none();
+        if free {
+            *place = mesh;
+        }
+        free
     }
 
     /// A peer may do something else than before.
@@ -473,12 +573,13 @@ impl Inner {
         self.metrics.connections.dec();
         if let Some(peer) = peer {
             self.roster().leave(&peer.peer, session);
-            self.disconnect(session);
+            self.directory.leave(session);
+            self.leave_hubs(session);
             self.tell(News::Left { session });
         }
     }
 
-    fn disconnect(&self, session: SessionId) {
+    pub(crate) fn leave_hubs(&self, session: SessionId) {
         for shard in self.shards() {
             shard.send(Input::Disconnected { session });
         }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use syncline_core::ChangeHash;
 use syncline_core::collection;
 use syncline_core::graph::Graph;
-use syncline_core::hub::{Hub, Input, Load, Loaded, Output, StoreFailure};
+use syncline_core::hub::{Hub, Input, Insight, Load, Loaded, Output, StoreFailure};
 use syncline_core::id::DocumentId;
 use syncline_core::life::{Life, LifeUpdate};
 use syncline_core::storage::Commit;
@@ -41,6 +41,8 @@ enum FromStore {
     Input(Input),
     /// Commits are done, whether they succeeded or not.
     Committed(usize),
+    /// Somebody asks how far everybody is with a document.
+    Look(DocumentId, oneshot::Sender<Option<Insight>>),
     /// Answered once everything before it has been handled and is durable.
     Barrier(oneshot::Sender<()>),
 }
@@ -99,6 +101,13 @@ impl ShardHandle {
         let _ = self.store.send(FromStore::Input(input));
     }
 
+    /// What the hub knows of a document in memory.
+    pub(crate) async fn look(&self, document: DocumentId) -> Option<Insight> {
+        let (answer, answered) = oneshot::channel();
+        self.store.send(FromStore::Look(document, answer)).ok()?;
+        answered.await.ok().flatten()
+    }
+
     /// Waits until everything handed over before is handled and durable.
     pub(crate) async fn settle(&self) {
         let (done, settled) = oneshot::channel();
@@ -154,6 +163,7 @@ impl ShardTask {
                 match from {
                     FromStore::Input(input) => self.handle(&replica, input, &mut turn),
                     FromStore::Committed(count) => self.commits -= count,
+                    FromStore::Look(document, answer) => drop(answer.send(self.hub.insight(&document))),
                     FromStore::Barrier(done) => self.barriers.push(done),
                 }
             }
@@ -204,6 +214,11 @@ impl ShardTask {
                     replica.collection.send(collection::Input::Changed { document, state });
                 }
                 Output::Notify(event) => replica.tell(News::Document(event)),
+                Output::Mesh(event) => {
+                    if let Some(mesh) = replica.mesh() {
+                        mesh.hear(replica, event);
+                    }
+                }
                 Output::Refused { session, document, remark } => {
                     replica.metrics.refuse(remark.kind());
                     let document = document.map(tracing::field::display);

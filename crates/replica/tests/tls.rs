@@ -73,8 +73,14 @@ async fn dialled(address: &str, trust: Trust) -> Result<(), String> {
     match wait.await.expect("news within the bound").expect("a running replica") {
         News::Joined { .. } => Ok(()),
         News::Unreachable { reason, .. } => Err(reason),
-        other
-        @ (News::Document(_) | News::Blob(_) | News::Collection(_) | News::Left { .. } | News::Refused { .. }) => {
+        other @ (News::Document(_)
+        | News::Blob(_)
+        | News::Collection(_)
+        | News::Left { .. }
+        | News::Refused { .. }
+        | News::NeighbourJoined { .. }
+        | News::NeighbourLeft { .. }
+        | News::MeshRefused { .. }) => {
             panic!("neither: {other:?}")
         }
     }

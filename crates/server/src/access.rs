@@ -6,7 +6,6 @@
 
 mod callback;
 pub(crate) mod caller;
-mod fetch;
 mod gate;
 mod keyring;
 mod keys;

@@ -180,6 +180,10 @@ fn content(
 }
 
 async fn put(shared: &Arc<Shared>, hash: BlobHash, request: Request) -> Response {
+    if !shared.replica.has_room() {
+        shared.replica.metrics().refuse("no_room");
+        return refusal(StatusCode::INSUFFICIENT_STORAGE, "there is no room on the server");
+    }
     let Ok(_permit) = shared.uploads.try_acquire() else {
         shared.replica.metrics().refuse("blob_busy");
         let later = [(header::RETRY_AFTER, "1")];

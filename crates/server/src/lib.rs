@@ -1,12 +1,25 @@
-//! The Syncline sync server as a library: one port for websockets, health, metrics, blobs and a status page.
+//! The Syncline sync server as a library: one port for websockets, health, metrics, blobs and pages.
 //!
 //! Reading order: [`server`] listens and stops, `routes` answers HTTP and upgrades websockets,
-//! `blobs` reads and takes blobs, [`access`] says who may, `page` draws the page.
+//! `blobs` reads and takes blobs, [`access`] says who may, `door` counts connections, `tls` encrypts them, `room` looks at
+//! the disk, `pages` are for those who run the server, `api` is for programs that do not sync, [`care`] moves documents in
+//! and out of a store that no server uses.
 
 pub mod access;
+mod api;
 mod blobs;
-mod page;
+pub mod care;
+mod door;
+mod fetch;
+mod files;
+mod pages;
+mod room;
 mod routes;
 pub mod server;
+mod tls;
+pub mod webhooks;
 
+pub use door::{Doors, Network};
+pub use room::Room;
 pub use server::{Config, Server, ServerError};
+pub use tls::{TlsError, TlsFiles};

@@ -15,21 +15,27 @@ use hyper::upgrade::{Parts, Upgraded};
 use hyper_util::rt::TokioIo;
 use syncline_core::access::{Access, Denial, Permissions};
 use syncline_replica::Replica;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use crate::access::caller::{self, Caller, Refusal};
-use crate::server::Shared;
-use crate::{blobs, page};
+use crate::server::{Arrival, Shared};
+use crate::{api, blobs, pages};
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 pub(crate) fn router(shared: Arc<Shared>) -> Router {
+    let body_bytes_max = shared.replica.limits().message_bytes_max;
     Router::new()
         .route("/", get(root))
         .route("/health", get(|| async { "ok\n" }))
+        .route("/ready", get(ready))
         .route("/metrics", get(metrics))
         .route("/blobs/{address}", any(blobs::answer))
+        .nest("/api", api::router(body_bytes_max))
+        .merge(pages::router())
         .fallback(|| async { (StatusCode::NOT_FOUND, "nothing here; the websocket and the status page are at /\n") })
         .with_state(shared)
 }
@@ -43,10 +49,17 @@ async fn root(State(shared): State<Arc<Shared>>, request: Request) -> Response {
             Err(refusal) => refusal.into_response(),
         };
     }
-    let caller = Caller::from_request_parts(&mut parts, &shared).await;
-    match caller.and_then(|caller| caller.needs_everywhere(&shared, Permissions::ADMIN)) {
-        Ok(()) => axum::response::Html(page::status(&shared).into_string()).into_response(),
+    match Caller::from_request_parts(&mut parts, &shared).await {
+        Ok(caller) => pages::overview(&shared, &caller),
         Err(refusal) => refusal.into_response(),
+    }
+}
+
+/// Whether the store takes writes, for load balancers.
+async fn ready(State(shared): State<Arc<Shared>>) -> (StatusCode, &'static str) {
+    match shared.replica.store().is_writable() {
+        true => (StatusCode::OK, "ready\n"),
+        false => (StatusCode::SERVICE_UNAVAILABLE, "the store takes no writes: look at the log\n"),
     }
 }
 
@@ -94,6 +107,16 @@ fn upgrade(shared: &Arc<Shared>, mut request: Request, entrant: Option<Access>) 
     let Some(key) = headers.get(header::SEC_WEBSOCKET_KEY).cloned() else {
         return (StatusCode::BAD_REQUEST, "the header Sec-WebSocket-Key is missing\n").into_response();
     };
+    let arrival = request.extensions().get::<Arrival>().cloned();
+    let forwarded = arrival.as_ref().map(|arrival| shared.doorkeeper.enter_for(arrival.peer.ip(), headers));
+    let counted = match forwarded.transpose() {
+        Ok(place) => (arrival.map(|arrival| arrival.place), place.flatten()),
+        Err(full) => {
+            shared.replica.metrics().refuse(full.kind());
+            let later = [(header::RETRY_AFTER, "10")];
+            return (StatusCode::SERVICE_UNAVAILABLE, later, format!("{full}\n")).into_response();
+        }
+    };
     let chosen = caller::subprotocols(headers).find(|name| *name == caller::SUBPROTOCOL).is_some();
     let replica = shared.replica.clone();
     let upgrading = hyper::upgrade::on(&mut request);
@@ -102,6 +125,7 @@ fn upgrade(shared: &Arc<Shared>, mut request: Request, entrant: Option<Access>) 
             Ok(upgraded) => serve_upgraded(&replica, upgraded, entrant).await,
             Err(error) => tracing::debug!("an upgrade to a websocket failed: {error}"),
         }
+        drop(counted);
     });
     let accept = derive_accept_key(key.as_bytes());
     let mut response = Response::builder().status(StatusCode::SWITCHING_PROTOCOLS);
@@ -118,23 +142,36 @@ fn upgrade(shared: &Arc<Shared>, mut request: Request, entrant: Option<Access>) 
 
 /// Frees the HTTP layer's buffers: an idle websocket keeps nothing but its socket.
 async fn serve_upgraded(replica: &Replica, upgraded: Upgraded, entrant: Option<Access>) {
-    match upgraded.downcast::<TokioIo<TcpStream>>() {
-        Ok(Parts { io, read_buf, .. }) => {
-            // An empty view of the buffer would keep all of it.
-            let early = (!read_buf.is_empty()).then(|| read_buf.to_vec());
-            drop(read_buf);
-            match early {
-                None => replica.serve_entrant(io.into_inner(), entrant).await,
-                Some(early) => Box::pin(serve_after(replica, early, io.into_inner(), entrant)).await,
-            }
-        }
+    let upgraded = match upgraded.downcast::<TokioIo<TcpStream>>() {
+        Ok(parts) => return serve_parts(replica, parts, entrant).await,
+        Err(upgraded) => upgraded,
+    };
+    match upgraded.downcast::<TokioIo<TlsStream<TcpStream>>>() {
+        Ok(parts) => Box::pin(serve_parts(replica, parts, entrant)).await,
         Err(upgraded) => Box::pin(replica.serve_entrant(TokioIo::new(upgraded), entrant)).await,
     }
 }
 
+async fn serve_parts<S>(replica: &Replica, parts: Parts<TokioIo<S>>, entrant: Option<Access>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let Parts { io, read_buf, .. } = parts;
+    // An empty view of the buffer would keep all of it.
+    let early = (!read_buf.is_empty()).then(|| read_buf.to_vec());
+    drop(read_buf);
+    match early {
+        None => replica.serve_entrant(io.into_inner(), entrant).await,
+        Some(early) => Box::pin(serve_after(replica, early, io.into_inner(), entrant)).await,
+    }
+}
+
 /// For a peer that did not wait for the upgrade before it sent frames.
-async fn serve_after(replica: &Replica, early: Vec<u8>, stream: TcpStream, entrant: Option<Access>) {
-    let (read, write) = stream.into_split();
+async fn serve_after<S>(replica: &Replica, early: Vec<u8>, stream: S, entrant: Option<Access>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (read, write) = tokio::io::split(stream);
     let read = tokio::io::AsyncReadExt::chain(std::io::Cursor::new(early), read);
     replica.serve_entrant(tokio::io::join(read, write), entrant).await;
 }

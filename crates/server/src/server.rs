@@ -9,26 +9,45 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::Request;
 use axum::serve::Listener;
+use hyper::body::Incoming;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+use syncline_content::Viewer;
 use syncline_core::limits::Limits;
-use syncline_core::loader::Loader;
-use syncline_replica::{Options, Replica};
+use syncline_core::loader::{InProcess, Loader};
+use syncline_replica::{News, Options, Replica};
 use syncline_store::{Store, StoreError};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
 
 use crate::access::{Gate, KeyError, Rules};
+use crate::api::Api;
+use crate::door::{Doorkeeper, Doors, Full, Place};
+use crate::pages::{Pages, Series};
+use crate::room::{Room, RoomMetrics};
+use crate::tls::{Certificate, TlsError, TlsFiles};
+use crate::webhooks::{self, WebhookConfig};
 use crate::{blobs, routes};
 
 /// What the kernel is asked to hold for a peer that has not taken it; Linux takes it twice. Left to itself it takes some
 /// megabytes, in which a peer that never reads is noticed late.
 const SEND_BUFFER_BYTES: u32 = 128 * 1024;
+
+/// Connections that are told at one time that there is no room for them.
+const REFUSING_MAX: usize = 64;
+
+/// Between two looks at whether the certificate has changed.
+const CERTIFICATE_LOOK: Duration = Duration::from_secs(2);
 
 /// Connections that wait to be accepted.
 const BACKLOG: u32 = 1024;
@@ -46,18 +65,52 @@ pub struct Config {
     pub limits: Limits,
     /// Who builds documents that peers have sent.
     pub loader: Arc<dyn Loader>,
+    /// Who loads documents for those who ask over HTTP.
+    pub viewer: Arc<dyn Viewer>,
     /// How long deleted documents can be restored before their content is removed.
     pub deleted_keep: Duration,
+    /// Who is told what changes.
+    pub webhooks: Vec<WebhookConfig>,
+    /// How many may connect.
+    pub doors: Doors,
+    /// How much room there has to be on the disk.
+    pub room: Room,
+    /// The certificate with which connections are encrypted; without one they are not.
+    pub tls: Option<TlsFiles>,
+    /// Longest that a stop waits for peers that take what they are sent slowly.
+    pub stop_timeout: Duration,
+}
+
+impl Config {
+    /// A server with this data on this address, and everything else as it is by default: what it shows is loaded in this
+    /// process.
+    #[must_use]
+    pub fn new(listen: SocketAddr, data: PathBuf, loader: Arc<dyn Loader>) -> Self {
+        Self {
+            listen,
+            data,
+            rules: Rules::default(),
+            limits: Limits::default(),
+            loader,
+            viewer: Arc::new(InProcess),
+            deleted_keep: Duration::from_secs(30 * 24 * 3600),
+            webhooks: Vec::new(),
+            doors: Doors::default(),
+            room: Room::default(),
+            tls: None,
+            stop_timeout: Duration::from_secs(5),
+        }
+    }
 }
 
 /// A server that accepts connections until [`Server::stop`].
 #[derive(Debug)]
 pub struct Server {
     address: SocketAddr,
-    replica: Replica,
-    gate: Arc<Gate>,
+    shared: Arc<Shared>,
     accepting: JoinHandle<()>,
-    keeping: JoinHandle<()>,
+    keeping: Vec<JoinHandle<()>>,
+    certificate: Option<Arc<Certificate>>,
 }
 
 /// Why a server does not start.
@@ -80,6 +133,9 @@ pub enum ServerError {
     /// A key for tokens cannot be used. **State:** nothing was changed. **Do:** as the message says.
     #[error(transparent)]
     Key(#[from] KeyError),
+    /// The certificate cannot be used. **State:** nothing was changed. **Do:** as the message says.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The address cannot be listened on. **State:** the store was opened and closed again.
     /// **Do:** choose another address, or end what listens there.
     #[error("cannot listen on {address}: {source}")]
@@ -99,10 +155,25 @@ pub(crate) struct Shared {
     pub(crate) address: SocketAddr,
     pub(crate) data: PathBuf,
     pub(crate) gate: Arc<Gate>,
+    pub(crate) doorkeeper: Arc<Doorkeeper>,
+    pub(crate) encrypted: bool,
+    /// Connections that are being told that there is no room for them.
+    pub(crate) refusing: Arc<Semaphore>,
     /// Blobs that are being put at this time.
     pub(crate) uploads: Semaphore,
     /// Bytes of all blobs, as of the last look.
     pub(crate) blobs_stored: Gauge,
+    pub(crate) api: Api,
+    pub(crate) pages: Pages,
+    /// How long deleted documents can be restored.
+    pub(crate) deleted_keep: Duration,
+}
+
+impl Shared {
+    /// How often something was refused since the start.
+    pub(crate) fn refused(&self) -> u64 {
+        self.replica.metrics().refused_in_all()
+    }
 }
 
 impl Server {
@@ -127,31 +198,67 @@ impl Server {
         L: Listener<Addr = SocketAddr>,
     {
         protected(&config)?;
-        let Config { listen: address, data, rules, limits, loader, deleted_keep } = config;
+        let Config {
+            listen: address,
+            data,
+            rules,
+            limits,
+            loader,
+            viewer,
+            deleted_keep,
+            webhooks,
+            doors,
+            room,
+            tls,
+            stop_timeout,
+        } = config;
+        let certificate = tls.map(Certificate::read).transpose()?.map(Arc::new);
+        let acceptor = certificate.clone().map(Certificate::acceptor).transpose()?;
         let gate = Arc::new(Gate::new(rules)?);
         let blob_bytes_max = Some(limits.blobs_bytes_max);
         let options =
             syncline_store::Options { loader, deleted_keep, blob_bytes_max, ..syncline_store::Options::default() };
         let store = open_store(data.clone(), options).await?;
-        let (replica, _) = Replica::start(store, Options { limits, authority: gate.clone(), ..Options::default() });
+        let options = Options { limits, authority: gate.clone(), stop_timeout, ..Options::default() };
+        let (replica, news) = Replica::start(store, options);
         let mut registry = Registry::with_prefix("syncline");
         replica.metrics().register(&mut registry);
         let blobs_stored = Gauge::default();
         registry.register("blob_stored_bytes", "Bytes of all blobs", blobs_stored.clone());
+        let seen = RoomMetrics::default();
+        seen.register(&mut registry);
+        let view_failures = Counter::default();
+        registry.register("view_failures", "Documents that could not be loaded to be shown", view_failures.clone());
         let uploads = Semaphore::new(blobs::UPLOADS_MAX);
-        let replica_here = replica.clone();
+        let api = Api::new(viewer, view_failures);
+        let feeds = Arc::clone(&api.feeds);
+        replica.store().on_committed(move |committed| feeds.note(committed));
         let shared = Arc::new(Shared {
-            replica: replica_here,
+            replica,
             registry,
             address,
             data,
-            gate: gate.clone(),
+            gate,
+            deleted_keep,
+            doorkeeper: Arc::new(Doorkeeper::new(doors)),
+            encrypted: acceptor.is_some(),
+            refusing: Arc::new(Semaphore::new(REFUSING_MAX)),
             uploads,
             blobs_stored,
+            api,
+            pages: Pages::default(),
         });
-        let keeping = tokio::spawn(Arc::clone(&gate).keep_current(replica.clone()));
-        let accepting = tokio::spawn(accept(listener, shared));
-        Ok(Self { address, replica, gate, accepting, keeping })
+        watch(&shared, news);
+        for webhook in webhooks {
+            tokio::spawn(webhooks::run(Arc::clone(&shared), webhook));
+        }
+        let keeping = vec![
+            tokio::spawn(Arc::clone(&shared.gate).keep_current(shared.replica.clone())),
+            tokio::spawn(room.watch(shared.data.clone(), shared.replica.clone(), seen)),
+            tokio::spawn(keep_certificate(certificate.clone())),
+        ];
+        let accepting = tokio::spawn(accept(listener, Arc::clone(&shared), acceptor));
+        Ok(Self { address, shared, accepting, keeping, certificate })
     }
 
     /// Where it listens.
@@ -163,21 +270,51 @@ impl Server {
     /// The replica behind it.
     #[must_use]
     pub fn replica(&self) -> &Replica {
-        &self.replica
+        &self.shared.replica
     }
 
-    /// Reads keys again, whether they have changed or not.
+    /// Whether connections are encrypted.
+    #[must_use]
+    pub fn is_encrypted(&self) -> bool {
+        self.certificate.is_some()
+    }
+
+    /// Reads keys and certificate again, whether they have changed or not.
     pub fn reload(&self) {
-        self.gate.reload();
-        self.replica.reconsider_access();
+        self.shared.gate.reload();
+        self.certificate.iter().for_each(|certificate| certificate.read_again(true));
+        self.shared.replica.reconsider_access();
     }
 
     /// Accepts nothing more, makes durable what has come, acknowledges it, closes the connections and the store.
     pub async fn stop(self) {
         self.accepting.abort();
-        self.keeping.abort();
-        self.replica.stop().await;
+        self.keeping.iter().for_each(JoinHandle::abort);
+        self.shared.api.end();
+        self.shared.replica.stop().await;
     }
+}
+
+/// Hears what the replica has to tell, and counts, as long as the server runs.
+fn watch(shared: &Arc<Shared>, news: UnboundedReceiver<News>) {
+    let hearing = Arc::clone(shared);
+    tokio::spawn(async move {
+        let note = |news: &News| {
+            if let News::Refused { session, offence } = news {
+                hearing.pages.refusals.note(&hearing.replica, *session, offence);
+            }
+        };
+        hearing.api.tickets.hear(news, note).await;
+    });
+    let counting = Arc::downgrade(shared);
+    tokio::spawn(async move {
+        let mut ticks = tokio::time::interval(Series::EVERY);
+        loop {
+            ticks.tick().await;
+            let Some(shared) = counting.upgrade() else { return };
+            shared.pages.series.sample(&shared);
+        }
+    });
 }
 
 /// An address beyond this machine is for those who have said who may do what.
@@ -198,7 +335,7 @@ fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-async fn open_store(data: PathBuf, options: syncline_store::Options) -> Result<Store, StoreError> {
+pub(crate) async fn open_store(data: PathBuf, options: syncline_store::Options) -> Result<Store, StoreError> {
     let open = move || Store::open(&data, options);
     match tokio::task::spawn_blocking(open).await {
         Ok(opened) => opened,
@@ -235,23 +372,91 @@ impl Listener for Tcp {
     }
 }
 
-async fn accept<L>(mut listener: L, shared: Arc<Shared>)
+/// Looks whether the certificate has changed, for ever.
+async fn keep_certificate(certificate: Option<Arc<Certificate>>) {
+    let Some(certificate) = certificate else { return };
+    loop {
+        tokio::time::sleep(CERTIFICATE_LOOK).await;
+        let certificate = Arc::clone(&certificate);
+        let _ = tokio::task::spawn_blocking(move || certificate.read_again(false)).await;
+    }
+}
+
+/// Where a request came from; with what counts its connection, while that lasts.
+#[derive(Debug, Clone)]
+pub(crate) struct Arrival {
+    pub(crate) peer: SocketAddr,
+    pub(crate) place: Arc<Place>,
+}
+
+async fn accept<L>(mut listener: L, shared: Arc<Shared>, tls: Option<TlsAcceptor>)
 where
     L: Listener<Addr = SocketAddr>,
 {
     let header_timeout = shared.replica.limits().join_timeout;
-    let router = routes::router(shared);
+    let router = routes::router(Arc::clone(&shared));
     loop {
         let (stream, peer) = listener.accept().await;
-        tokio::spawn(serve(stream, peer, router.clone(), header_timeout));
+        let place = match shared.doorkeeper.enter(peer.ip()) {
+            Ok(place) => Arc::new(place),
+            Err(full) => {
+                refuse(&shared, stream, peer, full, tls.is_some());
+                continue;
+            }
+        };
+        let (arrival, router) = (Arrival { peer, place }, router.clone());
+        match tls.clone() {
+            None => drop(tokio::spawn(serve(stream, arrival, router, header_timeout))),
+            Some(tls) => drop(tokio::spawn(async move {
+                match tokio::time::timeout(header_timeout, tls.accept(stream)).await {
+                    Ok(Ok(stream)) => serve(stream, arrival, router, header_timeout).await,
+                    Ok(Err(error)) => tracing::debug!(%peer, "no encrypted connection: {error}"),
+                    Err(_) => tracing::debug!(%peer, "no encrypted connection within {header_timeout:?}"),
+                }
+            })),
+        }
     }
 }
 
-async fn serve<S>(stream: S, peer: SocketAddr, router: Router, header_timeout: Duration)
+/// Says why there is no connection, in as few steps as can be: whoever opens thousands gets no work out of it.
+fn refuse<S>(shared: &Shared, mut stream: S, peer: SocketAddr, full: Full, encrypted: bool)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let service = TowerToHyperService::new(router);
+    shared.replica.metrics().refuse(full.kind());
+    tracing::debug!(%peer, kind = full.kind(), "refused: a connection: {full}");
+    // Beyond some at one time they are dropped without a word: the words would cost descriptors.
+    let Ok(permit) = Arc::clone(&shared.refusing).try_acquire_owned() else { return };
+    if encrypted {
+        return;
+    }
+    let words = format!("{full}\n");
+    let head = "HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain\r\nRetry-After: 10\r\nConnection: close";
+    let answer = format!("{head}\r\nContent-Length: {}\r\n\r\n{words}", words.len());
+    tokio::spawn(async move {
+        let said = async {
+            stream.write_all(answer.as_bytes()).await?;
+            stream.shutdown().await?;
+            // What it has sent is read, or the answer could be lost with the connection.
+            let mut asked = [0; 1024];
+            stream.read(&mut asked).await
+        };
+        // Whoever does not take it within a second does without.
+        let _ = tokio::time::timeout(Duration::from_secs(1), said).await;
+        drop(permit);
+    });
+}
+
+async fn serve<S>(stream: S, arrival: Arrival, router: Router, header_timeout: Duration)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let peer = arrival.peer;
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(arrival.clone());
+        router.call(request)
+    });
     let served = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(header_timeout)

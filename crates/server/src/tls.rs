@@ -1,7 +1,7 @@
 //! Encrypted connections: the server's certificate, taken anew when its files change.
 //!
 //! Owns: which certificate is shown. Must not: go on with a key that is not the certificate's.
-//! Next: `server.rs`; docs/operations.md, "TLS".
+//! Next: `server.rs`; docs/server.md, "TLS".
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};

@@ -41,6 +41,13 @@ pub enum StoreError {
         /// What was found instead.
         reason: &'static str,
     },
+    /// A copy of the store was not clean; the log lists what is wrong. **State:** the copy was removed, the store is as it was.
+    /// **Do:** run the check on the store.
+    #[error("the copy has {faults} faults, which the log lists: run the check on what was copied")]
+    FaultyCopy {
+        /// How many.
+        faults: u64,
+    },
     /// SQLite found the file's structure damaged. **State:** commits are refused from here on; nothing is repaired.
     /// **Do:** run the check, then restore a backup or let another replica fill a new store.
     #[error("the database is damaged: {source}")]

@@ -11,10 +11,11 @@
 //! which documents are deleted, `blob` the attachments, `recover` what a start makes of the log, `authored` what sets of documents are made from, `read` the readers, `checkpoint` and
 //! `compact` the threads in the background, `store/selection.rs` what is wanted of documents beside their changes,
 //! `store/driven.rs` a store without threads, [`check()`] the verification of a
-//! whole file.
+//! whole file, [`backup`](mod@backup) copies of one, [`stats()`] what one holds.
 //! docs/store.md says what is durable when.
 
 mod authored;
+pub mod backup;
 mod blob;
 pub mod check;
 mod checkpoint;
@@ -31,11 +32,13 @@ mod record;
 mod recover;
 mod reindex;
 mod schema;
+mod stats;
 pub mod store;
 mod writer;
 
 pub use check::{CheckReport, check, check_on};
 pub use error::StoreError;
 pub use life::LifeEntry;
+pub use stats::{Stats, stats};
 pub use store::selection::{Offer, Policy};
 pub use store::{Driven, Options, Store};

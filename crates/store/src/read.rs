@@ -9,6 +9,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, Transaction};
 use syncline_core::ChangeHash;
+use syncline_core::clock::Stamp;
 use syncline_core::id::DocumentId;
 use syncline_core::loader::Loader;
 use syncline_core::storage::{Payload, StoredChange, StoredGraph, Summary};
@@ -173,6 +174,32 @@ pub(crate) fn payload(
     append_unfolded(id, row.as_ref(), unfolded, &mut tail)?;
     let changes = covered + tail.len() as u32;
     Ok(Some(Payload { snapshot, tail, changes }))
+}
+
+/// When each change of a document was committed, in journal order.
+pub(crate) fn stamps(
+    read: &Connection,
+    id: &DocumentId,
+    unfolded: Option<&Unfolded>,
+) -> Result<Vec<Stamp>, StoreError> {
+    const SQL: &str = "SELECT stamps FROM node_index WHERE place BETWEEN ?1 AND ?2 ORDER BY place";
+    let damaged = || StoreError::Damaged { document: id.clone(), what: "the stamps under the snapshot" };
+    let row = DocumentRow::find(read, id.as_bytes())?;
+    let mut stamps = Vec::new();
+    let mut tail = Vec::new();
+    if let Some(row) = &row {
+        let mut statement = read.prepare_cached(SQL)?;
+        let pieces = statement.query_map((row.key.place(0), row.key.last_place()), |row| row.get::<_, Vec<u8>>(0))?;
+        for piece in pieces {
+            stamps.extend(record::decode_stamps(&piece?).ok_or_else(damaged)?);
+        }
+        tail = stored_tail(read, id, row.key)?;
+    } else if let Some((cover, _)) = unfolded.and_then(Unfolded::cover) {
+        stamps.extend(record::decode_stamps(&cover.stamps).ok_or_else(damaged)?);
+    }
+    append_unfolded(id, row.as_ref(), unfolded, &mut tail)?;
+    stamps.extend(tail.iter().map(|change| change.stamp));
+    Ok(stamps)
 }
 
 /// The raw bytes of these changes, in the order asked for.

@@ -348,8 +348,13 @@ pub(crate) struct Checked {
 
 /// Opens a store's file for the check: refuses what is not ours, writes nothing.
 pub(crate) fn open_for_check(directory: &Path, ground: Arc<dyn Ground>) -> Result<Checked, StoreError> {
+    open_file_for_check(&database_in(directory), ground)
+}
+
+/// As [`open_for_check`], of a file of any name.
+pub(crate) fn open_file_for_check(file: &Path, ground: Arc<dyn Ground>) -> Result<Checked, StoreError> {
     check_sqlite_version()?;
-    let database = Database { path: database_in(directory), ground };
+    let database = Database { path: file.to_owned(), ground };
     let path = &database.path;
     if !database.ground.exists(path) {
         return Err(io_error(path, ErrorKind::NotFound.into()));
@@ -404,7 +409,7 @@ pub(crate) fn write_highest_stamp(connection: &Connection, stamp: Stamp) -> rusq
     statement.execute([stamp.as_u64().to_be_bytes()]).map(|_| ())
 }
 
-fn database_in(directory: &Path) -> PathBuf {
+pub(crate) fn database_in(directory: &Path) -> PathBuf {
     directory.join("syncline.db")
 }
 

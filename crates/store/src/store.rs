@@ -299,6 +299,15 @@ impl Store {
         self.inner.readers.read(|read| read::payload(read, id, unfolded.as_ref()))
     }
 
+    /// When each change of a document was committed here, in the order of [`Store::graph`].
+    ///
+    /// # Errors
+    /// As [`Store::payload`].
+    pub fn stamps(&self, id: &DocumentId) -> Result<Vec<Stamp>, StoreError> {
+        let unfolded = self.unfolded(id)?;
+        self.inner.readers.read(|read| read::stamps(read, id, unfolded.as_ref()))
+    }
+
     /// The raw chunks of these changes, in the order asked for. Those under the snapshot cost decoding it.
     ///
     /// # Errors
@@ -357,6 +366,12 @@ impl Store {
     #[must_use]
     pub fn count(&self) -> u64 {
         self.inner.shared.documents.load(Ordering::Relaxed)
+    }
+
+    /// Whether commits may succeed: not after a failed sync or a damaged file, until the store is opened again.
+    #[must_use]
+    pub fn is_writable(&self) -> bool {
+        !self.inner.shared.stopped.load(Ordering::Relaxed)
     }
 
     /// Calls back after each compaction, from the compaction thread, with the number of changes that the document's

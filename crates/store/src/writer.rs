@@ -7,7 +7,7 @@
 mod blobs;
 
 use std::collections::{BTreeSet, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -61,6 +61,8 @@ pub(crate) struct Shared {
     pub committed: Mutex<Option<Committed>>,
     /// Bytes of all blobs.
     pub blob_bytes: AtomicU64,
+    /// Nothing is written any more.
+    pub stopped: AtomicBool,
     pub ground: Arc<dyn Ground>,
     queue: Mutex<Queue>,
     wake: Condvar,
@@ -110,6 +112,7 @@ impl Shared {
             purged: Mutex::default(),
             committed: Mutex::default(),
             blob_bytes: AtomicU64::new(0),
+            stopped: AtomicBool::new(false),
             queue: Mutex::default(),
             wake: Condvar::new(),
         }
@@ -565,6 +568,7 @@ impl Writer {
         if failure.ends_writing() {
             tracing::error!(error = %failure, "the store stops writing");
             self.failed.get_or_insert(failure.clone());
+            self.shared.stopped.store(true, Ordering::Relaxed);
             // A checkpoint syncs the log again, and that would succeed without anything of it being on the disk.
             self.checkpointer.end();
             self.round = None;

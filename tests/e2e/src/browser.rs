@@ -40,6 +40,25 @@ impl PackageSet {
     }
 }
 
+impl PackageSet {
+    /// Runs one of its scripts to the end and returns what it printed; `None`, said on standard output, where that is not
+    /// possible.
+    ///
+    /// # Panics
+    /// When it is not possible although everything is required, or the script fails.
+    #[must_use]
+    pub fn run(self, script: &str, arguments: &[&str]) -> Option<String> {
+        if let Err(reason) = install(&self.directory()) {
+            skip(&reason);
+            return None;
+        }
+        let output = Command::new("node").arg(script).args(arguments).current_dir(self.directory()).output();
+        let output = output.expect("node starts");
+        assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
+        Some(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+}
+
 /// What waits for answers, and what the driver said unasked.
 struct Mailbox {
     waiting: HashMap<u64, mpsc::Sender<Result<Value, String>>>,

@@ -12,6 +12,7 @@ mod chromium;
 mod forge;
 mod frame;
 mod honest;
+pub mod http;
 mod raw;
 mod server;
 pub mod token;

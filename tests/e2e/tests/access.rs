@@ -3,6 +3,9 @@
 //! Owns: the attacks on access of docs/access.md, each refused, counted by its reason, and told. Must not: look inside
 //! the server, or use its code to make tokens. Next: `../src/token.rs`, `hostile.rs`.
 
+#[path = "access/limits.rs"]
+mod limits;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::thread;

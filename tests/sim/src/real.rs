@@ -251,8 +251,9 @@ impl Real {
             | StoreError::NewerFormat { .. }
             | StoreError::UnknownChange { .. }
             | StoreError::Stale { .. } => self.rotten,
-            // The simulator stores no blobs.
+            // The simulator stores no blobs and makes no copies.
             StoreError::BlobsFull
+            | StoreError::FaultyCopy { .. }
             | StoreError::BlobDamaged { .. }
             | StoreError::NoSuchBlob { .. }
             | StoreError::InUse { .. }

@@ -10,7 +10,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::serve::Listener;
-use syncline_core::limits::Limits;
 use syncline_core::loader::InProcess;
 use syncline_replica::metrics::Metrics;
 use syncline_server::access::Rules;
@@ -52,9 +51,8 @@ pub(crate) async fn run(data: PathBuf, counters: Counters) -> turmoil::Result {
     let listen = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), PORT);
     let server = loop {
         let listener = Simulated(TcpListener::bind(listen).await?);
-        let (limits, deleted_keep) = (Limits::default(), Duration::from_secs(30 * 24 * 3600));
         let rules = Rules { open: true, ..Rules::default() };
-        let config = Config { listen, data: data.clone(), rules, limits, loader: Arc::new(InProcess), deleted_keep };
+        let config = Config { rules, ..Config::new(listen, data.clone(), Arc::new(InProcess)) };
         match Server::start_on(listener, config).await {
             Ok(server) => break server,
             // The threads of the store that died are real, and take real time to end.

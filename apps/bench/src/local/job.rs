@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use syncline::{Document, DocumentUrl, Repo, block_on};
 
 use super::trace::{self, Edit};
-use super::{Library, selection, watchers};
+use super::{Library, rejoin, selection, watchers};
 use crate::process;
 use crate::scenario::round;
 
@@ -38,6 +38,10 @@ pub(crate) enum Job {
     Upload { directory: PathBuf, server: SocketAddr },
     /// Opens some of what was filled and lets go of it.
     Touch { directory: PathBuf, server: SocketAddr, touched: usize },
+    /// Comes back to a server after a few documents have changed.
+    Rejoin { directory: PathBuf, server: SocketAddr, changed: usize },
+    /// The same, with documents that it makes.
+    RejoinSamod { directory: PathBuf, server: SocketAddr, documents: usize, changed: usize },
     /// Watches documents and says what it sees, until its input ends.
     Watch { library: Library, server: String, documents: Vec<String>, directory: PathBuf },
 }
@@ -65,6 +69,12 @@ pub(crate) fn do_job(job: Job) -> anyhow::Result<()> {
         Job::Upload { directory, server } => runtime()?.block_on(selection::upload(&directory, server))?,
         Job::Touch { directory, server, touched } => {
             runtime()?.block_on(selection::touch(&directory, server, touched))?
+        }
+        Job::Rejoin { directory, server, changed } => {
+            runtime()?.block_on(rejoin::syncline(&directory, server, changed))?
+        }
+        Job::RejoinSamod { directory, server, documents, changed } => {
+            runtime()?.block_on(rejoin::samod(&directory, server, (documents, changed)))?
         }
         Job::Watch { library, server, documents, directory } => {
             runtime()?.block_on(watchers::watch(library, &server, &documents, &directory))?

@@ -5,6 +5,7 @@
 
 mod job;
 mod offline;
+mod rejoin;
 mod selection;
 mod trace;
 mod watchers;
@@ -68,6 +69,19 @@ pub(crate) enum Part {
         #[arg(long, default_value_t = 1_000)]
         touched: usize,
     },
+    /// A client that shares very many documents with a server comes back after a few have changed, half of them on either
+    /// side, by this library and by samod.
+    Reconnect {
+        /// Documents that are shared.
+        #[arg(long, default_value_t = 100_000)]
+        documents: usize,
+        /// Documents that have changed.
+        #[arg(long, default_value_t = 10)]
+        changed: usize,
+        /// Documents that samod shares.
+        #[arg(long, default_value_t = 10_000)]
+        samods: usize,
+    },
     /// Watched documents that others edit through a server, by this library and by samod.
     Watchers {
         /// Documents, each with a watcher.
@@ -107,6 +121,7 @@ impl Part {
             Self::Edit { .. } => "client edit",
             Self::Open { .. } => "client open",
             Self::Select { .. } => "client select",
+            Self::Reconnect { .. } => "client reconnect",
             Self::Watchers { .. } => "client watchers",
             Self::Offline { .. } => "client offline",
         }
@@ -124,6 +139,9 @@ pub(crate) async fn run(args: &ClientArgs, target: &TargetArgs) -> anyhow::Resul
         Part::Edit { trace, edits, rate } => edit(trace, *edits, *rate)?,
         Part::Open { documents } => open(*documents)?,
         Part::Select { documents, touched } => select(&Target::open(target).await?, *documents, *touched)?,
+        Part::Reconnect { documents, changed, samods } => {
+            reconnect(&Target::open(target).await?, (*documents, *changed), *samods)?
+        }
         Part::Watchers { documents, rate, seconds } => {
             watchers::run(&Target::open(target).await?, *documents, *rate, *seconds).await?
         }
@@ -175,6 +193,17 @@ fn select(target: &Target, documents: usize, touched: usize) -> anyhow::Result<V
     let uploaded = in_own_process(&Job::Upload { directory: directory.clone(), server })?;
     let touched = in_own_process(&Job::Touch { directory, server, touched })?;
     Ok(json!({ "filled": filled, "uploaded": uploaded, "touched": touched }))
+}
+
+fn reconnect(target: &Target, (documents, changed): (usize, usize), samods: usize) -> anyhow::Result<Value> {
+    let (ours, theirs) = (Scratch::new(None), Scratch::new(None));
+    let (directory, server) = (ours.path().to_owned(), target.endpoint.socket());
+    let filled = in_own_process(&Job::Fill { documents, directory: directory.clone() })?;
+    let uploaded = in_own_process(&Job::Upload { directory: directory.clone(), server })?;
+    let syncline = in_own_process(&Job::Rejoin { directory, server, changed })?;
+    let directory = theirs.path().to_owned();
+    let samod = in_own_process(&Job::RejoinSamod { directory, server, documents: samods, changed })?;
+    Ok(json!({ "filled": filled, "uploaded": uploaded, "syncline": syncline, "samod": samod }))
 }
 
 fn name_of(library: Library) -> &'static str {

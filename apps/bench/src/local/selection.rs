@@ -14,6 +14,7 @@ use automerge::{Automerge, ROOT, ReadDoc};
 use serde_json::{Value, json};
 use syncline::{DocumentUrl, OnServer, Repo};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 
 use crate::process;
 use crate::scenario::round;
@@ -28,19 +29,40 @@ const PATIENCE: Duration = Duration::from_secs(900);
 const IDLE: Duration = Duration::from_secs(35);
 
 /// Everything that passes to and from a server.
-#[derive(Debug, Default)]
-struct Passed {
+#[derive(Debug)]
+pub(super) struct Passed {
     up: AtomicU64,
     down: AtomicU64,
+    /// Whether connections are let through.
+    open: watch::Sender<bool>,
 }
 
 impl Passed {
-    fn bytes(&self) -> (u64, u64) {
+    /// Ends the connections, and lets none through until [`Self::open`].
+    pub(super) fn close(&self) {
+        self.open.send_replace(false);
+    }
+
+    pub(super) fn open(&self) {
+        self.open.send_replace(true);
+    }
+
+    /// When the next byte passes.
+    pub(super) async fn first_byte(&self) -> anyhow::Result<Instant> {
+        let (began, before) = (Instant::now(), self.bytes());
+        while self.bytes() == before {
+            ensure!(began.elapsed() < PATIENCE, "nobody connects");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        Ok(Instant::now())
+    }
+
+    pub(super) fn bytes(&self) -> (u64, u64) {
         (self.up.load(Relaxed), self.down.load(Relaxed))
     }
 
     /// Waits until nothing has passed for a while, and returns when the last byte did.
-    async fn quiet(&self) -> anyhow::Result<Instant> {
+    pub(super) async fn quiet(&self) -> anyhow::Result<Instant> {
         let began = Instant::now();
         let (mut last, mut at) = (self.bytes(), Instant::now());
         while at.elapsed() < QUIET {
@@ -56,12 +78,16 @@ impl Passed {
 }
 
 /// A socket in front of the server that counts.
-async fn counting(server: SocketAddr) -> anyhow::Result<(String, Arc<Passed>)> {
+pub(super) async fn counting(server: SocketAddr) -> anyhow::Result<(String, Arc<Passed>)> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let (address, passed) = (format!("ws://{}", listener.local_addr()?), Arc::new(Passed::default()));
+    let (up, down, open) = (AtomicU64::new(0), AtomicU64::new(0), watch::Sender::new(true));
+    let (address, passed) = (format!("ws://{}", listener.local_addr()?), Arc::new(Passed { up, down, open }));
     let counted = Arc::clone(&passed);
     tokio::spawn(async move {
         while let Ok((client, _)) = listener.accept().await {
+            if !*counted.open.borrow() {
+                continue;
+            }
             let Ok(upstream) = TcpStream::connect(server).await else { return };
             let ((client_in, client_out), (server_in, server_out)) = (client.into_split(), upstream.into_split());
             tokio::spawn(pass(client_in, server_out, Arc::clone(&counted), true));
@@ -71,6 +97,13 @@ async fn counting(server: SocketAddr) -> anyhow::Result<(String, Arc<Passed>)> {
     Ok((address, passed))
 }
 
+async fn closed(open: &mut watch::Receiver<bool>) {
+    // Without a sender nothing closes any more.
+    if open.wait_for(|open| !*open).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
 async fn pass(
     mut from: tokio::net::tcp::OwnedReadHalf,
     mut to: tokio::net::tcp::OwnedWriteHalf,
@@ -78,9 +111,12 @@ async fn pass(
     up: bool,
 ) -> std::io::Result<()> {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let mut buffer = vec![0; 64 * 1024];
+    let (mut buffer, mut open) = (vec![0; 64 * 1024], passed.open.subscribe());
     loop {
-        let count = from.read(&mut buffer).await?;
+        let count = tokio::select! {
+            read = from.read(&mut buffer) => read?,
+            () = closed(&mut open) => 0,
+        };
         if count == 0 {
             return to.shutdown().await;
         }

@@ -12,7 +12,7 @@ use super::{Hub, Now, Outgoing, Output, PeerMessage, Receipt, Remark, SyncMessag
 use crate::ChangeHash;
 use crate::access::{Access, Permissions, Verdict};
 use crate::id::{DocumentId, SessionId};
-use crate::native::{NativeMessage, RefusalReason};
+use crate::native::NativeMessage;
 use crate::sync::PeerSync;
 
 /// Changes that are named to a Syncline peer, of one message that may not be written.
@@ -110,7 +110,7 @@ impl Hub {
         let Some(entry) = self.sessions.get_mut(&session).filter(|entry| entry.documents.contains(&key)) else {
             return;
         };
-        let native = entry.peer.native > 0;
+        let (native, has_room) = (entry.peer.native > 0, self.has_room);
         if !may.include(Permissions::READ) {
             entry.documents.remove(&key);
             entry.dirty.remove(&key);
@@ -125,17 +125,42 @@ impl Hub {
         let Some(document) = self.document(key) else { return };
         let id = document.id.clone();
         let Some(peer) = document.peer(session) else { return };
-        if !peer.barred || !may.include(Permissions::WRITE) {
+        if peer.barred.is_none_or(|needed| !has_room || !may.include(needed)) {
             return;
         }
         // What it brought in vain a stock peer sends again only on a new connection; a Syncline peer does when it hears
         // that it may do more.
-        peer.barred = false;
+        peer.barred = None;
         if native {
             peer.sync = PeerSync::default();
         } else {
             let reason = format!("document {id} may be written: connect again");
             self.outputs.push_back(Output::Close { session, reason });
+        }
+    }
+
+    /// There is room again, or none any more. Who brought something in vain meanwhile brings it again.
+    pub(super) fn room_changed(&mut self, now: Now, has_room: bool) {
+        if std::mem::replace(&mut self.has_room, has_room) || !has_room {
+            return;
+        }
+        let sessions: Vec<SessionId> = self.sessions.keys().copied().collect();
+        for session in sessions {
+            let Some(entry) = self.sessions.get(&session) else { continue };
+            let (open, access): (Vec<u32>, _) = (entry.documents.iter().copied().collect(), entry.peer.access.clone());
+            let again = NativeMessage::Access { left_ms: access.left(now.wall_ms).map(|left| left.as_millis() as u64) };
+            let speaks = entry.peer.native >= again.since();
+            let mut barred = false;
+            for key in open {
+                let Some(document) = self.document(key) else { continue };
+                barred |= document.peer(session).is_some_and(|peer| peer.barred.is_some());
+                let id = document.id.clone();
+                let may = self.sessions.get(&session).and_then(|entry| entry.may(&id)).unwrap_or_default();
+                self.permissions_changed(now, session, key, may);
+            }
+            if barred && speaks {
+                self.send(session, Outgoing::Native(again));
+            }
         }
     }
 
@@ -155,7 +180,7 @@ impl Hub {
         };
         if let PeerMessage::Sync(message) = message {
             let hashes = message.changes.iter().map(|change| change.hash).collect();
-            self.name_barred(session, document, hashes);
+            self.name_barred(session, document, hashes, &Remark::NotPermitted(wanted));
         }
         self.remark(session, Some(document), Remark::NotPermitted(wanted));
         if matches!(message, PeerMessage::Sync(_) | PeerMessage::Native(NativeMessage::Account { .. })) {
@@ -170,26 +195,27 @@ impl Hub {
         let absent = document.presence == Presence::Absent && document.persisting.is_empty();
         let needed = if absent { Permissions::CREATE } else { Permissions::WRITE };
         let brings = !message.changes.is_empty() || !message.refused.is_empty();
-        if may.include(needed) || !brings {
+        if may.include(needed) && self.has_room || !brings {
             return;
         }
+        let remark = if may.include(needed) { Remark::NoRoom } else { Remark::NotPermitted(needed) };
+        let Some(document) = self.document(key) else { return };
         let hashes: Vec<_> =
             message.changes.drain(..).map(|change| change.hash).chain(message.refused.drain(..)).collect();
         if let Some(peer) = document.peer(session) {
             hashes.iter().for_each(|hash| peer.sync.refuse(*hash));
-            peer.barred = true;
+            peer.barred = Some(needed);
         }
         // A peer would send everything again and again to a replica that has nothing and does not say so.
         message.request |= absent;
-        self.name_barred(session, &id, hashes);
-        self.remark(session, Some(&id), Remark::NotPermitted(needed));
+        self.name_barred(session, &id, hashes, &remark);
+        self.remark(session, Some(&id), remark);
     }
 
-    fn name_barred(&mut self, session: SessionId, document: &DocumentId, hashes: Vec<ChangeHash>) {
+    fn name_barred(&mut self, session: SessionId, document: &DocumentId, hashes: Vec<ChangeHash>, remark: &Remark) {
         let native = self.sessions.get(&session).is_some_and(|entry| entry.peer.native > 0);
         for hash in hashes.into_iter().take(NAMED_MAX).filter(|_| native) {
-            let (document, reason) = (document.clone(), RefusalReason::NotPermitted);
-            let words = Remark::NotPermitted(Permissions::WRITE).to_string();
+            let (document, reason, words) = (document.clone(), remark.reason(), remark.to_string());
             self.send(session, Outgoing::Native(NativeMessage::Refused { document, hash, reason, words }));
         }
     }

@@ -11,6 +11,7 @@ use bytes::Bytes;
 
 use super::Receipt;
 use super::input::{Load, SyncMessage};
+use super::mesh::{Noticed, WaitingNotice};
 use super::retry::Retry;
 use crate::ChangeHash;
 use crate::access::Permissions;
@@ -62,6 +63,8 @@ pub(super) struct Document {
     /// Statements that wait for the changes that came with them.
     pub(super) awaiting: VecDeque<Awaiting>,
     pub(super) orphans: Option<Box<Orphans>>,
+    /// Notices whose changes are on their way to the disk.
+    pub(super) noticed: Vec<WaitingNotice>,
     /// Messages already encoded for the present heads: from which node, for V2 or not.
     pub(super) encoded: Vec<(u32, Bytes)>,
     pub(super) watched: bool,
@@ -88,7 +91,8 @@ pub(super) enum Item {
     Message { session: SessionId, message: Box<SyncMessage>, may: Permissions, receipt: Receipt },
     Local { changes: Vec<Change>, ticket: u64 },
     Watch,
-    Initiate { session: SessionId },
+    Noticed(Noticed),
+    Initiate { session: SessionId, only_offers: bool },
     SetLife { deleted: bool, ticket: u64 },
     SetLocalOnly { local_only: bool, ticket: u64 },
     Replace { heads: Vec<ChangeHash>, changes: Vec<Change>, ticket: u64 },
@@ -106,8 +110,8 @@ pub(super) struct Peer {
     pub(super) told_life: Option<Life>,
     /// It offered something while the document was deleted.
     pub(super) offered_in_vain: bool,
-    /// It offered something that it may not write.
-    pub(super) barred: bool,
+    /// It offered something for which this was lacking, or room.
+    pub(super) barred: Option<Permissions>,
     /// The application knows that the peer had everything when there were so many durable changes.
     pub(super) in_step_at: u32,
     /// It did not take something, which is offered again.
@@ -158,7 +162,11 @@ pub(super) struct Persisting {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Origin {
     Peer(SessionId),
-    Local { ticket: u64 },
+    /// A notice that this neighbour brought.
+    Notice(SessionId),
+    Local {
+        ticket: u64,
+    },
 }
 
 #[derive(Debug)]
@@ -201,6 +209,7 @@ impl Item {
             }
             Self::Local { .. }
             | Self::Watch
+            | Self::Noticed(_)
             | Self::Initiate { .. }
             | Self::SetLife { .. }
             | Self::SetLocalOnly { .. }
@@ -212,9 +221,10 @@ impl Item {
     fn only_asks_for(&self, session: SessionId) -> bool {
         match self {
             Self::Message { session: from, message, .. } => *from == session && !message.statement.with_changes,
-            Self::Initiate { session: with } | Self::Account { session: with, .. } => *with == session,
+            Self::Initiate { session: with, .. } | Self::Account { session: with, .. } => *with == session,
             Self::Local { .. }
             | Self::Watch
+            | Self::Noticed(_)
             | Self::SetLife { .. }
             | Self::SetLocalOnly { .. }
             | Self::Life { .. }
@@ -231,7 +241,7 @@ impl Peer {
             unanswered_request: false,
             told_life: None,
             offered_in_vain: false,
-            barred: false,
+            barred: None,
             in_step_at: 0,
             retry: Retry::default(),
         }
@@ -264,6 +274,7 @@ impl Document {
             replacing: None,
             awaiting: VecDeque::new(),
             orphans: None,
+            noticed: Vec::new(),
             encoded: Vec::new(),
             watched: false,
             deadline: None,
@@ -309,6 +320,7 @@ impl Document {
                         || !PeerSync::is_light(&message.statement, self.view()))
             }
             Item::Local { .. } => true,
+            Item::Noticed(noticed) => !self.knows_without_graph(noticed),
             Item::Account { .. } => !self.is_withheld(),
             Item::Watch
             | Item::Initiate { .. }
@@ -337,13 +349,13 @@ impl Document {
     }
 
     /// Begins to speak with a peer, unless the conversation runs already. A peer that did not have the document is
-    /// asked once more: it may have it by now.
-    pub(super) fn initiate(&mut self, session: SessionId) {
+    /// asked once more: it may have it by now; and one from which nothing was wanted, if something is.
+    pub(super) fn initiate(&mut self, session: SessionId, only_offers: bool) {
         let absent = self.presence == Presence::Absent && self.persisting.is_empty();
+        let begun = || if only_offers { PeerSync::offer() } else { PeerSync::initiate() };
         match self.peers.binary_search_by_key(&session, |peer| peer.session) {
-            Err(at) => {
-                self.peers.insert(at, Peer::new(session, PeerSync::initiate()));
-            }
+            Err(at) => self.peers.insert(at, Peer::new(session, begun())),
+            Ok(at) if !only_offers && self.peers[at].sync.offers_only() => self.peers[at].sync = begun(),
             Ok(at) if absent && self.peers[at].sync.said_it_has_nothing() => self.peers[at].sync = PeerSync::initiate(),
             Ok(_) => {}
         }

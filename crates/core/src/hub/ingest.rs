@@ -49,6 +49,10 @@ impl Hub {
         }
         self.bar_changes(key, session, may, &mut message);
         let SyncMessage { request, statement, changes, refused, .. } = message;
+        if !request && self.is_greeting_in_agreement(key, session, &statement) {
+            self.respond_life(key, session);
+            return self.leave(key, session);
+        }
         // The sender may be gone by now: its changes still count, its questions do not.
         let present = self.sessions.contains_key(&session);
         self.admit_all(key, Origin::Peer(session), changes);
@@ -93,7 +97,7 @@ impl Hub {
     }
 
     /// Admits what can be admitted and commits it. Returns the last refusal.
-    fn admit_all(&mut self, key: u32, origin: Origin, changes: Vec<Change>) -> Option<Remark> {
+    pub(super) fn admit_all(&mut self, key: u32, origin: Origin, changes: Vec<Change>) -> Option<Remark> {
         let limits = self.limits.clone();
         if changes.is_empty() {
             return None;
@@ -102,23 +106,27 @@ impl Hub {
         let mut graph = document.graph.take()?;
         let mut orphans = document.orphans.take().unwrap_or_default();
         let before = graph.len();
+        let mut bytes = document.payload_bytes as u64;
         let mut remarks = Vec::new();
         let mut authored = Authored::NEVER;
         let mut queue: std::collections::VecDeque<_> = changes.into_iter().map(|change| (origin, change)).collect();
         while let Some((from, change)) = queue.pop_front() {
-            match graph.admit(&change, &limits) {
-                Ok(Admission::Known) => {}
-                Ok(Admission::Ready) => {
+            let full = is_full(from, (graph.len(), bytes), &limits);
+            match (graph.admit(&change, &limits), full) {
+                (Ok(Admission::Known), _) => {}
+                (Ok(Admission::Ready), Some(full)) => remarks.push((from, change.hash, full)),
+                (Ok(Admission::Ready), None) => {
+                    bytes += change.bytes.len() as u64;
                     if graph.push(&change).is_ok() {
                         authored = authored.max(Authored::at(change.time));
                         let freed = orphans.take_dependents(&change.hash).into_iter();
                         queue.extend(freed.map(|(session, change)| (Origin::Peer(session), change)));
                     }
                 }
-                Ok(Admission::Orphan(missing)) => {
+                (Ok(Admission::Orphan(missing)), _) => {
                     remarks.extend(wait_for_dependencies(&mut orphans, from, change, &missing, &limits));
                 }
-                Err(refusal) => remarks.push((from, change.hash, Remark::Change(refusal))),
+                (Err(refusal), _) => remarks.push((from, change.hash, Remark::Change(refusal))),
             }
         }
         let commit = commit_of(&document.id, &graph, before);
@@ -146,7 +154,7 @@ impl Hub {
             let Some(document) = self.document(key) else { return };
             let id = document.id.clone();
             match origin {
-                Origin::Peer(session) => {
+                Origin::Peer(session) | Origin::Notice(session) => {
                     if let Some(peer) = document.peer(session) {
                         peer.sync.refuse(hash);
                     }
@@ -189,6 +197,7 @@ impl Hub {
         document.authored = document.authored.max(authored);
         self.tell_state(key);
         self.notify_durable(key, before, length, origin);
+        self.tell_mesh(key, before, length, origin);
         for ticket in also {
             self.outputs.push_back(Output::Notify(Event::Saved { document: id.clone(), ticket }));
         }
@@ -280,7 +289,7 @@ impl Hub {
         }
         if watched {
             let origin = match origin {
-                Origin::Peer(session) => Some(session),
+                Origin::Peer(session) | Origin::Notice(session) => Some(session),
                 Origin::Local { .. } => None,
             };
             self.outputs.push_back(Output::Notify(Event::Changed { document: id, changes, heads, origin }));
@@ -307,12 +316,15 @@ impl Hub {
             also.into_iter().for_each(|ticket| self.not_saved(id, ticket, failure));
             match origin {
                 Origin::Peer(session) => drop(senders.insert(session)),
+                // It was not told that its notice has arrived.
+                Origin::Notice(_) => {}
                 Origin::Local { ticket } => self.not_saved(id, ticket, failure),
             }
         }
         for session in senders {
             self.cut_off(session, id, failure);
         }
+        self.refuse_noticed(key);
     }
 
     pub(super) fn cut_off(&mut self, session: SessionId, id: &DocumentId, failure: &StoreFailure) {
@@ -444,6 +456,11 @@ impl Hub {
                     senders.insert(session);
                     None
                 }
+                // It goes no further; what it told is found by the next repair.
+                Item::Noticed(noticed) => {
+                    self.refuse_unread(&noticed);
+                    None
+                }
                 // What it asks is asked anew with the connection.
                 Item::Account { session, .. } => {
                     senders.insert(session);
@@ -491,6 +508,20 @@ pub(super) fn commit_of(id: &DocumentId, graph: &Graph, before: u32) -> Option<(
     (length > before).then_some((commit, length))
 }
 
+/// Whether a document has as much in it as peers may put there.
+fn is_full(from: Origin, (changes, bytes): (u32, u64), limits: &crate::limits::Limits) -> Option<Remark> {
+    let full = |limit, max: u64| Some(Remark::DocumentFull { limit, max });
+    if matches!(from, Origin::Local { .. }) {
+        None
+    } else if changes >= limits.document_changes_max {
+        full("document_changes_max", limits.document_changes_max.into())
+    } else if bytes >= limits.document_bytes_max {
+        full("document_bytes_max", limits.document_bytes_max)
+    } else {
+        None
+    }
+}
+
 fn wait_for_dependencies(
     orphans: &mut Orphans,
     from: Origin,
@@ -500,7 +531,9 @@ fn wait_for_dependencies(
 ) -> Option<(Origin, ChangeHash, Remark)> {
     let hash = change.hash;
     let remark = match from {
-        Origin::Peer(session) => orphans.insert(session, change, missing, limits).err().map(Remark::Orphan),
+        Origin::Peer(session) | Origin::Notice(session) => {
+            orphans.insert(session, change, missing, limits).err().map(Remark::Orphan)
+        }
         // What it builds on failed to be stored. The application holds it and comes again with both.
         Origin::Local { .. } => Some(Remark::LocalOrphan { hash }),
     };

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{OpenedDocuments, Receipt};
+use super::{MeshEvent, OpenedDocuments, Receipt};
 use crate::ChangeHash;
 use crate::access::{Access, Permissions};
 use crate::change::Change;
@@ -37,6 +37,8 @@ pub enum Role {
     Downstream,
     /// We do, about every document that is opened or changed here: we dialled it.
     Upstream,
+    /// Either does, about a document that may differ: both are members of a mesh.
+    Neighbour,
 }
 
 /// A peer after its handshake.
@@ -162,6 +164,11 @@ pub enum Input {
         /// The connection.
         session: SessionId,
     },
+    /// Whether there is room for what peers bring: without it nothing of that is taken, and everything can be read.
+    Room {
+        /// Whether there is.
+        has_room: bool,
+    },
     /// The application changed a document.
     Local {
         /// The document.
@@ -188,6 +195,13 @@ pub enum Input {
         /// About this document.
         document: DocumentId,
     },
+    /// Speak first about a document, so that the peer gets what it lacks of it: what it has beyond is not wanted.
+    Offer {
+        /// To this peer.
+        session: SessionId,
+        /// About this document.
+        document: DocumentId,
+    },
     /// The application says something that is not stored to everyone at a document.
     Broadcast {
         /// The document.
@@ -200,6 +214,20 @@ pub enum Input {
         session: Arc<str>,
         /// CBOR of the application's value.
         data: Bytes,
+    },
+    /// A notice of the mesh says that a document has these heads somewhere. How it stands comes in
+    /// [`Output::Mesh`](super::Output::Mesh).
+    Noticed {
+        /// Who brought it.
+        session: SessionId,
+        /// The document.
+        document: DocumentId,
+        /// Changes that came in it, dependencies first.
+        changes: Vec<Change>,
+        /// Heads after them.
+        heads: Vec<ChangeHash>,
+        /// Comes back.
+        ticket: u64,
     },
     /// A commit is durable. Commits of one document come back in the order in which they went out.
     Persisted {
@@ -455,6 +483,8 @@ pub enum Output {
     },
     /// Tell the application.
     Notify(Event),
+    /// Tell the mesh.
+    Mesh(MeshEvent),
     /// Count and log something that was not taken.
     Refused {
         /// Whose it was, if a peer's.
@@ -668,6 +698,15 @@ pub enum Remark {
     },
     /// The peer may not do that. What was to be done names the permission.
     NotPermitted(Permissions),
+    /// There is no room for what peers bring, for the time being.
+    NoRoom,
+    /// The document is as large as it may become.
+    DocumentFull {
+        /// The limit's name.
+        limit: &'static str,
+        /// Its value.
+        max: u64,
+    },
     /// The document is deleted.
     Deleted,
     /// The store could not commit or read.
@@ -694,6 +733,8 @@ impl Remark {
             Self::NotPermitted(Permissions::DELETE) => "delete_not_permitted",
             Self::NotPermitted(Permissions::CREATE) => "create_not_permitted",
             Self::NotPermitted(_) => "write_not_permitted",
+            Self::NoRoom => "no_room",
+            Self::DocumentFull { limit, .. } => limit,
             Self::Deleted => "document_deleted",
             Self::Store(_) => "store",
             Self::TooLargeToSend { .. } => "document_too_large",
@@ -709,6 +750,7 @@ impl Remark {
             Self::Change(Refusal::ImplausibleStart { .. }) => RefusalReason::Limit,
             Self::Orphan(_) => RefusalReason::NoRoomToWait,
             Self::NotPermitted(_) => RefusalReason::NotPermitted,
+            Self::NoRoom | Self::DocumentFull { .. } => RefusalReason::Limit,
             Self::Change(_)
             | Self::LocalOrphan { .. }
             | Self::TooManyDocuments { .. }
@@ -743,6 +785,12 @@ impl std::fmt::Display for Remark {
                 f.write_str("there is no such document, and this peer may not create it")
             }
             Self::NotPermitted(_) => f.write_str("it may not be changed by this peer: nothing of this is kept"),
+            Self::NoRoom => {
+                f.write_str("there is no room on the server: nothing is taken until there is, everything can be read")
+            }
+            Self::DocumentFull { limit, max } => {
+                write!(f, "the document has as much in it as it may ({limit}: {max}): nothing is added to it")
+            }
             Self::Deleted => f.write_str("the document is deleted"),
             Self::Store(failure) => f.write_str(&failure.message),
             Self::TooLargeToSend { bytes, bytes_max } => {

@@ -33,7 +33,7 @@ impl Hub {
                     peer.told_life = Some(heard);
                     // Of what it was told while it took the document for deleted it has taken nothing.
                     if heard.deleted && !own.deleted {
-                        peer.sync = if upstream { PeerSync::initiate() } else { PeerSync::default() };
+                        peer.sync = if upstream { peer.sync.anew() } else { PeerSync::default() };
                     }
                 }
                 self.respond(now, key, session);
@@ -75,7 +75,7 @@ impl Hub {
         }
         let own_ticket = match origin {
             Origin::Local { ticket } => Some(ticket),
-            Origin::Peer(_) => None,
+            Origin::Peer(_) | Origin::Notice(_) => None,
         };
         if own_ticket.is_some() || (watched && before != Some(life)) {
             self.outputs.push_back(Output::Notify(Event::LifeChanged {
@@ -98,7 +98,7 @@ impl Hub {
     pub(super) fn life_not_set(&mut self, now: Now, id: &DocumentId, ticket: u64, failure: &StoreFailure) {
         let Some((key, Deciding { origin, .. })) = self.take_deciding(id, ticket) else { return };
         match origin {
-            Origin::Peer(session) => self.cut_off(session, id, failure),
+            Origin::Peer(session) | Origin::Notice(session) => self.cut_off(session, id, failure),
             Origin::Local { ticket } => self.not_decided(id, ticket, failure),
         }
         self.respond_to_all(now, key);
@@ -135,7 +135,7 @@ impl Hub {
         for peer in &mut document.peers {
             let offered = std::mem::take(&mut peer.offered_in_vain);
             if self.upstreams.contains(&peer.session) {
-                peer.sync = PeerSync::initiate();
+                peer.sync = peer.sync.anew();
             } else if self.sessions.get(&peer.session).is_some_and(|entry| entry.peer.native > 0) {
                 peer.sync = PeerSync::default();
             } else if offered {

@@ -62,12 +62,15 @@ impl Hub {
         document.peers[at].sync.set_writable(writable);
         document.peers[at].sync.speak_natively(accounts);
         match document.peers[at].sync.plan(document.view(), document.orphans.as_deref(), limits, now.mono) {
-            Plan::Nothing => {}
+            Plan::Nothing => self.leave_if_agreed(now, key, session),
             Plan::Wait(until) => self.wake_at(key, until),
             Plan::LoadGraph => self.load_once(key, Load::Graph),
             Plan::Payload => self.fetch(key),
             Plan::StoredChanges(hashes) => self.load_once(key, Load::Changes { session, hashes }),
-            Plan::Send(draft) => self.send_draft(now, key, session, draft, &BTreeMap::new()),
+            Plan::Send(draft) => {
+                self.send_draft(now, key, session, draft, &BTreeMap::new());
+                self.leave_if_agreed(now, key, session);
+            }
             Plan::Account => self.send_account(key, session),
             Plan::Reset => {
                 document.peers[at].sync.reset_sent();
@@ -193,7 +196,8 @@ impl Hub {
                 waiting.push(peer.session);
             }
         }
-        let draft = Draft { nodes: Vec::new(), need: Vec::new(), have: Vec::new(), shared_from: None };
+        let draft =
+            Draft { nodes: Vec::new(), need: Vec::new(), have: Vec::new(), shared_from: None, read_only: false };
         let draft = Draft { have: vec![sync::have_all(&document.heads)], ..draft };
         let data = sync::encode_message(&document.heads, &draft, vec![element], Version::V2);
         for session in waiting {

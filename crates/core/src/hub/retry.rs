@@ -8,7 +8,6 @@ use std::time::Duration;
 use super::{Hub, Now};
 use crate::id::{DocumentId, SessionId};
 use crate::native::RefusalReason;
-use crate::sync::PeerSync;
 
 /// Between a refusal and the next try; twice as long after each try that is refused too.
 const RETRY: Duration = Duration::from_secs(30);
@@ -46,7 +45,7 @@ impl Hub {
             let Some(peer) = self.document(key).and_then(|document| document.peer(session)) else { continue };
             if peer.retry.at.is_some() || peer.sync.said_it_has_nothing() {
                 peer.retry = Retry::default();
-                peer.sync = PeerSync::initiate();
+                peer.sync = peer.sync.anew();
                 self.respond(now, key, session);
             }
         }
@@ -58,7 +57,7 @@ impl Hub {
         match peer.retry.at {
             Some(at) if at <= now.mono => {
                 peer.retry = Retry { at: None, tried: peer.retry.tried + 1 };
-                peer.sync = PeerSync::initiate();
+                peer.sync = peer.sync.anew();
             }
             Some(at) => self.wake_at(key, at),
             None => {}

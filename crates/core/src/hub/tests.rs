@@ -9,6 +9,7 @@ mod fanout;
 mod forgetting;
 mod life;
 mod local;
+mod mesh;
 mod native;
 mod opening;
 mod passing;
@@ -55,6 +56,7 @@ struct Stage {
     held: VecDeque<Output>,
     sent: BTreeMap<SessionId, Vec<Outgoing>>,
     told: Vec<Event>,
+    meshed: Vec<MeshEvent>,
     /// In which states documents became durable.
     states: Vec<(DocumentId, DocumentState)>,
     refused: Vec<(Option<SessionId>, Remark)>,
@@ -105,6 +107,7 @@ impl Stage {
             held: VecDeque::new(),
             sent: BTreeMap::new(),
             told: Vec::new(),
+            meshed: Vec::new(),
             states: Vec::new(),
             refused: Vec::new(),
             closed: Vec::new(),
@@ -169,6 +172,7 @@ impl Stage {
                 Output::Send { session, message } => self.sent.entry(session).or_default().push(message),
                 Output::State { document, state } => self.states.push((document, state)),
                 Output::Notify(event) => self.told.push(event),
+                Output::Mesh(event) => self.meshed.push(event),
                 Output::Refused { session, remark, .. } => self.refused.push((session, remark)),
                 Output::Close { session, .. } => self.closed.push(session),
                 Output::AwaitDrain { session } => self.awaiting_drain.push(session),

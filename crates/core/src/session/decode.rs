@@ -125,6 +125,18 @@ pub enum Offence {
     /// Somebody is not let in, not any longer, or does not get what a new token was to give. **State:** as the reason says.
     #[error(transparent)]
     Denied(#[from] Denial),
+    /// More messages than a connection may send. **State:** taken; what follows is read later. **Do:** send fewer.
+    #[error("more than {per_second_max} messages a second (messages_per_second_max): what follows is read later")]
+    MessageRate {
+        /// The limit.
+        per_second_max: u32,
+    },
+    /// More bytes than a connection may send. **State:** taken; what follows is read later. **Do:** send less.
+    #[error("more than {per_second_max} bytes a second (bytes_per_second_max): what follows is read later")]
+    ByteRate {
+        /// The limit.
+        per_second_max: u64,
+    },
     /// A blob is brought by one who may write no document, or wanted by one who may read none. **State:** dropped.
     #[error("this peer may not do that with attachments")]
     BlobNotPermitted,
@@ -147,6 +159,8 @@ impl Offence {
             Self::TextFrame => "frame_text",
             Self::Native(_) => "native_malformed",
             Self::Denied(denial) => denial.kind(),
+            Self::MessageRate { .. } => "message_rate",
+            Self::ByteRate { .. } => "byte_rate",
             Self::BlobNotPermitted => "blob_not_permitted",
             Self::FrameTooLarge { .. } => "frame_too_large",
             Self::JoinTimeout(_) => "join_timeout",

@@ -79,6 +79,7 @@ impl Session {
             NativeMessage::Life { .. }
             | NativeMessage::Refused { .. }
             | NativeMessage::Account { .. }
+            | NativeMessage::Mesh(_)
             | NativeMessage::Collection(_) => {
                 vec![Step::Forward(PeerMessage::Native(message))]
             }

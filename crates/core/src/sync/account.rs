@@ -100,9 +100,10 @@ impl PeerSync {
 
 /// Of the changes that are not among these, those on which no other of them builds. Nothing of these is below any of them.
 fn heads_below(graph: &Graph, nodes: &[u32]) -> Vec<u32> {
-    let mut is_head = vec![true; graph.durable() as usize];
-    nodes.iter().for_each(|node| is_head[*node as usize] = false);
-    for node in (0..graph.durable()).filter(|node| nodes.binary_search(node).is_err()) {
+    let mut is_below = vec![true; graph.durable() as usize];
+    nodes.iter().for_each(|node| is_below[*node as usize] = false);
+    let mut is_head = is_below.clone();
+    for node in (0..graph.durable()).filter(|node| is_below[*node as usize]) {
         graph.deps(node).iter().for_each(|dep| is_head[*dep as usize] = false);
     }
     (0..graph.durable()).filter(|node| is_head[*node as usize]).collect()

@@ -263,6 +263,7 @@ impl World {
                 }
                 Output::Decide { .. } => unreachable!("everybody may do everything here"),
                 Output::Notify(_) | Output::State { .. } => {}
+                Output::Mesh(_) => unreachable!("nobody is in a mesh here"),
             }
         }
     }
@@ -349,6 +350,7 @@ impl World {
             | Output::AwaitDrain { .. }
             | Output::Decide { .. }
             | Output::Notify(_)
+            | Output::Mesh(_)
             | Output::State { .. }
             | Output::Refused { .. }
             | Output::Close { .. } => unreachable!("only store calls are under way"),

@@ -15,9 +15,9 @@ use syncline_replica::Trust;
 use tokio::sync::Semaphore;
 use url::Url;
 
-use super::fetch::fetch;
 use super::keyring::origin;
 use super::token::{self, GrantClaim};
+use crate::fetch::{Ask, fetch};
 
 /// Questions under way at one time; further ones wait.
 const QUESTIONS_MAX: usize = 64;
@@ -115,7 +115,13 @@ impl Callback {
     async fn ask<T: for<'a> Deserialize<'a>>(&self, question: &serde_json::Value) -> Result<Option<T>, String> {
         let _place = self.asking.acquire().await.map_err(|error| error.to_string())?;
         let body = question.to_string().into_bytes();
-        let asked = fetch(&self.config.url, Some(body), &self.trust, self.config.timeout).await;
+        let asked = fetch(
+            &self.config.url,
+            Ask { body: Some(body.into()), ..Ask::default() },
+            &self.trust,
+            self.config.timeout,
+        )
+        .await;
         let answer = asked.and_then(|bytes| serde_json::from_slice(&bytes).map_err(|error| error.to_string()));
         if let Err(reason) = &answer {
             tracing::error!("{} does not decide who may do what: {reason}", origin(&self.config.url));

@@ -5,13 +5,14 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use syncline_replica::Trust;
 use url::Url;
 
-use super::fetch::fetch;
 use super::keys::{self, KeyError, VerifyingKey};
+use crate::fetch::{Ask, fetch};
+use crate::files::{Stamps, stamps};
 
 /// Between two looks at whether a file has changed.
 pub(super) const LOOK: Duration = Duration::from_secs(2);
@@ -47,7 +48,7 @@ struct Held {
 
 #[derive(Debug, Default)]
 struct Looked {
-    files: Vec<Option<(SystemTime, u64)>>,
+    files: Stamps,
     fetched_at: Option<Instant>,
 }
 
@@ -81,7 +82,7 @@ impl Keyring {
     /// # Errors
     /// [`KeyError`]; the keys are then as they were.
     pub(super) fn read_files(&self) -> Result<(), KeyError> {
-        let seen = self.stamps();
+        let seen = stamps(&self.files);
         self.lock_looked().files = seen;
         let mut keys = Vec::new();
         for file in &self.files {
@@ -93,7 +94,7 @@ impl Keyring {
 
     /// Reads the files again if one has changed. Returns whether they were.
     pub(super) fn read_changed(&self) -> bool {
-        if self.stamps() == self.lock_looked().files {
+        if stamps(&self.files) == self.lock_looked().files {
             return false;
         }
         match self.read_files() {
@@ -113,7 +114,7 @@ impl Keyring {
             return false;
         }
         self.lock_looked().fetched_at = Some(Instant::now());
-        let fetched = fetch(url, None, &self.trust, FETCH_TIMEOUT).await;
+        let fetched = fetch(url, Ask::default(), &self.trust, FETCH_TIMEOUT).await;
         let parsed =
             fetched.and_then(|bytes| keys::parse(&bytes, "the set of keys").map_err(|error| error.to_string()));
         match parsed {
@@ -127,14 +128,6 @@ impl Keyring {
         let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
         change(&mut held);
         held.all = held.from_files.iter().chain(&held.from_url).cloned().collect();
-    }
-
-    fn stamps(&self) -> Vec<Option<(SystemTime, u64)>> {
-        let stamp = |file: &PathBuf| {
-            let metadata = std::fs::metadata(file).ok()?;
-            Some((metadata.modified().ok()?, metadata.len()))
-        };
-        self.files.iter().map(stamp).collect()
     }
 
     fn lock_looked(&self) -> std::sync::MutexGuard<'_, Looked> {

@@ -96,6 +96,25 @@ impl Store {
         Ok(page.into_iter().map(offer).collect())
     }
 
+    /// These documents, in the order given, as [`Store::offers`] has them.
+    ///
+    /// # Errors
+    /// As [`Store::documents`].
+    pub fn offers_of(&self, server: Option<&StorageId>, ids: &[DocumentId]) -> Result<Vec<Offer>, StoreError> {
+        const SQL: &str = "SELECT EXISTS (SELECT 1 FROM in_step WHERE document = ?2 AND heads = ?3 \
+                           AND server IN (SELECT key FROM server WHERE ?1 IS NULL OR storage = ?1))";
+        let summaries = self.summaries(ids)?;
+        self.inner.readers.read(|read| {
+            let offer = |(id, summary): (&DocumentId, Option<syncline_core::storage::Summary>)| {
+                let present = digest(&summary.map(|summary| summary.heads).unwrap_or_default());
+                let values = (server.map(StorageId::as_str), id.as_bytes(), present);
+                let in_step = read.prepare_cached(SQL)?.query_row(values, |row| row.get(0))?;
+                Ok(Offer { document: id.clone(), policy: Policy::find(read, id)?, in_step })
+            };
+            ids.iter().zip(summaries).map(offer).collect()
+        })
+    }
+
     /// Whether some server last announced these heads, sorted, of a document.
     ///
     /// # Errors

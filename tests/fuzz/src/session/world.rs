@@ -220,6 +220,7 @@ impl World {
             | Output::AwaitDrain { .. }
             | Output::Decide { .. }
             | Output::Notify(_)
+            | Output::Mesh(_)
             | Output::State { .. }
             | Output::Refused { .. }
             | Output::Close { .. } => unreachable!("only store calls are under way"),
@@ -284,6 +285,7 @@ impl World {
             Output::SetLocalOnly { .. } | Output::Replace { .. } => unreachable!("nobody withholds or rewrites here"),
             Output::Refused { remark, .. } => assert!(!remark.kind().is_empty() && !remark.to_string().is_empty()),
             Output::Notify(_) | Output::State { .. } => {}
+            Output::Mesh(_) => unreachable!("nobody is in a mesh here"),
         }
     }
 

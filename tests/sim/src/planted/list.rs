@@ -167,8 +167,8 @@ pub const PLANTED: &[Planted] = &[
         number: 21,
         what: "a session survives its socket",
         file: "tests/sim/src/world/link.rs",
-        from: "if connection.joined { self.input",
-        to: "if connection.joined && !planted! { self.input",
+        from: "if connection.joined { self.gone",
+        to: "if connection.joined && !planted! { self.gone",
     },
     Planted {
         number: 22,
@@ -393,5 +393,58 @@ pub const PLANTED: &[Planted] = &[
         file: "crates/core/src/sync.rs",
         from: "(view.durable > 0 || self.told.is_none())",
         to: "(view.durable > 0 || self.told.is_none() || planted!)",
+    },
+    Planted {
+        number: 51,
+        what: "what becomes durable does not come into the set that is compared",
+        file: "crates/core/src/hub/ingest.rs",
+        from: "        document.authored = document.authored.max(authored);
+        self.tell_state(key);",
+        to: r#"        document.authored = document.authored.max(authored);
+        if !planted! {
+            self.tell_state(key);
+        }"#,
+    },
+    Planted {
+        number: 52,
+        what: "two that disagree about whether a document was restored have equal elements",
+        file: "crates/core/src/collection.rs",
+        from: "id, (&self.heads, life)),",
+        to: "id, (&self.heads, life.filter(|_| !planted!))),",
+    },
+    Planted {
+        number: 53,
+        what: "a round ends before what is missing has been named",
+        file: "crates/core/src/collection/ask.rs",
+        from: "let portion = asking.missing.len().min(NAMES_MAX);",
+        to: "let portion = if planted! { 0 } else { asking.missing.len().min(NAMES_MAX) };",
+    },
+    Planted {
+        number: 54,
+        what: "a document that stays here is in the set that is compared",
+        file: "crates/core/src/collection.rs",
+        from: "if self.local_only || self.heads.is_empty()",
+        to: "if self.local_only && !planted! || self.heads.is_empty()",
+    },
+    Planted {
+        number: 55,
+        what: "a Syncline replica is sent a filter like a stock peer",
+        file: "crates/core/src/sync.rs",
+        from: "if !self.exact || self.natively ||",
+        to: "if !self.exact || self.natively && !planted! ||",
+    },
+    Planted {
+        number: 56,
+        what: "what changes while a set is read is forgotten",
+        file: "crates/core/src/collection.rs",
+        from: "changed.iter().for_each(|(document, state)| members.set(document, state));",
+        to: "changed.iter().filter(|_| !planted!).for_each(|(document, state)| members.set(document, state));",
+    },
+    Planted {
+        number: 57,
+        what: "the last account of what a peer has is answered with an account",
+        file: "crates/core/src/sync/account.rs",
+        from: "let exact = account.last || self.unknown_heads.is_empty();",
+        to: "let exact = account.last && !planted! || self.unknown_heads.is_empty();",
     },
 ];

@@ -72,6 +72,7 @@ impl World {
                 self.log.say(|| format!("  machine {machine} sets local-only {local_only}, ticket {ticket}"));
                 self.machines[machine].decisions.push(Call::LocalOnly { ticket, document, local_only });
             }
+            Output::Mesh(_) => unreachable!("nobody is in a mesh in this world; tests/mesh plays one"),
             Output::Replace { .. } => unreachable!("nobody rewrites a history in this world"),
             Output::Send { session, message } => self.send(machine, session, message)?,
             Output::AwaitDrain { session } => {
@@ -145,8 +146,9 @@ impl World {
             }
             Outgoing::DocUnavailable { .. }
             | Outgoing::Ephemeral { .. }
-            // No hub speaks of blobs: the exchange beside the hubs does.
-            | Outgoing::Native(NativeMessage::Refused { .. } | NativeMessage::Blob(_) | NativeMessage::Collection(_))
+            | Outgoing::Native(NativeMessage::Refused { .. })
+            // No hub speaks of these: what stands beside the hubs does.
+            | Outgoing::Native(NativeMessage::Blob(_) | NativeMessage::Collection(_) | NativeMessage::Mesh(_))
             | Outgoing::Native(NativeMessage::Token(_) | NativeMessage::Access { .. })
             | Outgoing::Error { .. } => return Ok(()),
         };
@@ -288,7 +290,7 @@ impl World {
                 let machine_ = &mut self.machines[machine];
                 let replaced = match role {
                     Role::Downstream => machine_.roster.join(&peer.peer, session),
-                    Role::Upstream => None,
+                    Role::Upstream | Role::Neighbour => None,
                 };
                 machine_.connections.get_mut(&session).into_iter().for_each(|connection| connection.joined = true);
                 if let Some(replaced) = replaced {

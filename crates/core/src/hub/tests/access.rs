@@ -216,3 +216,44 @@ fn somebody_else_is_asked_once_and_what_waits_for_that_keeps_its_order() {
     stage.input(Input::Decided { session: A, document: id, may: Permissions::NONE });
     assert!(matches!(&stage.take(A)[..], [Said::Error(_), Said::Unavailable]));
 }
+
+#[test]
+fn without_room_nothing_is_taken_everything_is_read_and_afterwards_it_comes_again() {
+    let (mut stage, id, changes) = stage();
+    stage.connect(A);
+    connect(&mut stage, B, 3, Access::full());
+    stage.input(Input::Room { has_room: false });
+    stage.request(A, &id);
+    assert!(matches!(&stage.take(A)[..], [Said::Sync { changes, .. }] if changes.len() == 2), "it is read");
+    for session in [A, B] {
+        stage.sync(session, &id, &[changes[2].hash], &[&changes[2]]);
+    }
+    assert!(stage.commits.is_empty());
+    assert_eq!(kinds(&stage), ["no_room"; 2]);
+    stage.forget_sent();
+    stage.input(Input::Room { has_room: true });
+    assert_eq!(stage.closed, [A], "a stock peer sends it again on another connection");
+    let told = stage.take(B);
+    assert!(told.contains(&Said::Native(NativeMessage::Access { left_ms: None })), "a Syncline peer at once: {told:?}");
+    stage.sync(B, &id, &[changes[2].hash], &[&changes[2]]);
+    assert_eq!(stage.commits.len(), 1);
+}
+
+#[test]
+fn a_document_that_is_full_takes_nothing_more_from_peers_and_names_the_limit() {
+    for (limits, name) in [
+        (Limits { document_changes_max: 2, ..Limits::default() }, "document_changes_max"),
+        (Limits { document_bytes_max: 1, ..Limits::default() }, "document_bytes_max"),
+    ] {
+        let (id, changes) = (document(1), chain(1, 3));
+        let mut stage = Stage::with(limits);
+        stage.stored(&id, &changes[..2], 0);
+        stage.connect(A);
+        stage.sync(A, &id, &[changes[2].hash], &[&changes[2]]);
+        assert_eq!((stage.commits.len(), kinds(&stage)), (0, vec![name]));
+        let told = stage.take(A);
+        assert!(matches!(&told[..], [Said::Error(words), ..] if words.contains(name)), "{told:?}");
+        stage.local(&id, &[&changes[2]], 1);
+        assert_eq!(stage.commits.len(), 1, "the machine's own is not bounded");
+    }
+}

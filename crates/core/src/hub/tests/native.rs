@@ -149,7 +149,7 @@ impl Pair {
             match step {
                 Step::Send(frame) => self.frames[at].push_back(Bytes::from(frame)),
                 Step::Joined(peer) => {
-                    assert_eq!(peer.native, 3);
+                    assert_eq!(peer.native, crate::native::VERSION);
                     let role = peer.role;
                     let opened = OpenedDocuments::default();
                     self.sides[at].stage.input(Input::Connected { session: LINK, peer, opened });
@@ -217,8 +217,8 @@ fn diverged(common: usize, first: usize, second: usize) -> [Vec<Change>; 3] {
 #[test]
 fn in_a_document_that_diverged_only_the_changes_that_differ_travel() {
     for (common, first, second) in [(1_200, 30, 45), (1_200, 30, 0), (1_200, 0, 45), (3, 1, 1), (0, 5, 5)] {
+        let [shared, one, other] = diverged(common, first, second);
         for begins in 0..2 {
-            let [shared, one, other] = diverged(common, first, second);
             let mut pair = Pair::new();
             pair.stored(0, &document(1), &[&shared[..], &one].concat());
             pair.stored(1, &document(1), &[&shared[..], &other].concat());
@@ -237,6 +237,37 @@ fn in_a_document_that_diverged_only_the_changes_that_differ_travel() {
             let both = first > 0 && second > 0;
             assert!(pair.accounts <= if both { 2 } else { 0 }, "{} accounts", pair.accounts);
         }
+    }
+}
+
+/// A closed document of a client that does not want everything: the server gets what it lacks, and nothing comes back.
+#[test]
+fn an_offer_sends_what_the_server_lacks_and_takes_nothing() {
+    // What both have, what the client has beyond, what the server has.
+    for (common, first, second) in [(40, 3, 0), (40, 0, 3), (40, 3, 5), (40, 0, 0), (0, 3, 0)] {
+        let [shared, one, other] = diverged(common, first, second);
+        let mut pair = Pair::new();
+        pair.stored(0, &document(1), &[&shared[..], &one].concat());
+        if common + second > 0 {
+            pair.stored(1, &document(1), &[&shared[..], &other].concat());
+        }
+        let mut pair = pair.connected();
+        pair.sides[0].stage.input(Input::Offer { session: LINK, document: document(1) });
+        pair.collect(0);
+        pair.greet(0, &[]);
+        let sent = |pair: &Pair, side: usize| -> usize {
+            let own = pair.syncs.iter().filter(|(from, _)| *from == side);
+            own.map(|(_, message)| message.changes.iter().cloned().flat_map(hashes_in).count()).sum()
+        };
+        assert_eq!((sent(&pair, 0), sent(&pair, 1)), (first, 0), "{common} {first} {second}");
+        let changes = |pair: &Pair, side: usize| pair.sides[side].stage.store[&document(1)].changes.len();
+        assert_eq!((changes(&pair, 0), changes(&pair, 1)), (common + first, common + first + second));
+        // Once it is opened, the rest comes.
+        pair.sides[0].stage.input(Input::Watch { document: document(1) });
+        pair.collect(0);
+        pair.greet(0, &[]);
+        assert_eq!(changes(&pair, 0), common + first + second, "{common} {first} {second}");
+        assert_eq!((sent(&pair, 0), sent(&pair, 1)), (first, second));
     }
 }
 
@@ -475,4 +506,24 @@ fn what_changes_while_a_set_is_read_counts() {
     assert_eq!(members.element_of(&document(1)), state(2).element(&key, &document(1)));
     assert_eq!(members.element_of(&document(2)), None);
     assert_eq!(members.element_of(&document(3)), state(1).element(&key, &document(3)));
+}
+
+#[test]
+fn a_round_does_not_wait_for_a_set_that_cannot_be_read() {
+    let (mut collection, now) = (Collection::new(Limits::default(), 1), Now { mono: Duration::ZERO, wall_ms: 0 });
+    let set = SetName::of_documents();
+    let connected = ToCollection::Connected { session: LINK, role: Role::Upstream };
+    let compare = ToCollection::Compare { session: LINK, set, names: false };
+    for input in [ToCollection::AddSet { key: documents_key() }, connected, compare, ToCollection::NotRead { set }] {
+        collection.handle(now, input);
+    }
+    assert!(matches!(collection.poll_output(), Some(FromCollection::Read { .. })));
+    let Some(FromCollection::Notify(Compared::Compared { report, .. })) = collection.poll_output() else {
+        panic!("nobody is told");
+    };
+    assert!(matches!(report.outcome, Outcome::Ended { by_peer: false, reason: EndReason::NotReady, .. }));
+    // It is read again after a while.
+    let later = Now { mono: collection.poll_timeout().expect("a deadline"), wall_ms: 0 };
+    collection.handle(later, ToCollection::Timeout);
+    assert!(matches!(collection.poll_output(), Some(FromCollection::Read { .. })));
 }

@@ -1,0 +1,14 @@
+//! What a document holds, for programs that do not know automerge.
+//!
+//! Reading order: [`json`] is which JSON value each automerge value is, [`history`] who changed what and when, [`edit`]
+//! what a patch makes of a document, [`question`] all of it as one question and its answer, which go through a pipe to
+//! whoever may load documents of unknown origin.
+
+pub mod edit;
+pub mod history;
+pub mod json;
+pub mod question;
+
+pub use edit::Edit;
+pub use history::Entry;
+pub use question::{Answer, At, ContentError, Question, Viewer};

@@ -1,0 +1,95 @@
+//! Copies of a store while it is written, and what becomes of them.
+//!
+//! Owns: what a copy holds, what is never overwritten, the room that is given back. Must not: damage a store in use.
+//! Next: `round_trip.rs`.
+
+mod support;
+
+use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use support::{Model, commit, eager, open};
+use syncline_store::backup::{backup, restore, vacuum};
+use syncline_store::{StoreError, check, stats};
+
+/// A store with one document of many changes, some of them only in the log.
+fn filled(directory: &std::path::Path, changes: usize) -> (syncline_store::Store, Model) {
+    let store = open(directory, eager());
+    let mut model = Model::new(1, 2);
+    for _ in 0..changes {
+        model.edit(0, 400);
+        commit(&store, vec![model.commit(1)]).expect("stored");
+    }
+    (store, model)
+}
+
+#[test]
+fn a_copy_made_under_load_has_all_that_was_durable_when_it_began() {
+    let (home, other) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+    let (store, mut model) = filled(home.path(), 200);
+    let durable = model.journal.len();
+    let done = AtomicBool::new(false);
+    let file = other.path().join("copy.db");
+    std::thread::scope(|scope| {
+        let writing = scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                model.edit(1, 4_000);
+                commit(&store, vec![model.commit(1)]).expect("stored");
+            }
+        });
+        backup(home.path(), &file, |_| {}).expect("a copy");
+        done.store(true, Ordering::Relaxed);
+        writing.join().expect("no panic");
+    });
+    let restored = other.path().join("restored");
+    let report = restore(&file, &restored, |_| {}).expect("a store");
+    assert!(report.is_clean());
+    let copy = open(&restored, eager());
+    let changes = copy.summary(&model.id).expect("readable").expect("there").changes as usize;
+    assert!((durable..=model.journal.len()).contains(&changes), "{changes} of {durable} and more");
+    let hashes: Vec<_> = model.journal[..durable].iter().map(|(hash, _)| *hash).collect();
+    let bytes: Vec<_> = model.journal[..durable].iter().map(|(_, bytes)| bytes.clone()).collect();
+    assert_eq!(copy.changes(&model.id, &hashes).expect("readable"), bytes);
+    assert_eq!(copy.stamps(&model.id).expect("readable").len(), changes);
+    store.close().expect("closed");
+    assert_eq!(store.replica_id(), copy.replica_id(), "it is the same replica");
+}
+
+#[test]
+fn nothing_is_overwritten_and_no_broken_file_is_restored() {
+    let (home, other) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+    let (store, _) = filled(home.path(), 3);
+    let file = other.path().join("copy.db");
+    backup(home.path(), &file, |_| {}).expect("a copy");
+    assert!(matches!(backup(home.path(), &file, |_| {}), Err(StoreError::Io { .. })), "the copy is there already");
+    assert!(matches!(restore(&file, home.path(), |_| {}), Err(StoreError::Io { .. })), "a store is there already");
+
+    // A bit of a change's bytes flips on the backup's disk.
+    let mut bytes = fs::read(&file).expect("readable");
+    let needle = bytes.windows(4).position(|four| four == [0x85, 0x6f, 0x4a, 0x83]).expect("a change");
+    bytes[needle + 40] ^= 1;
+    fs::write(&file, &bytes).expect("writable");
+    let target = other.path().join("restored");
+    assert!(matches!(restore(&file, &target, |_| {}), Err(StoreError::FaultyCopy { .. })));
+    assert_eq!(fs::read_dir(&target).expect("a directory").count(), 0, "nothing of it is left");
+    fs::write(&file, b"no database").expect("writable");
+    assert!(matches!(restore(&file, &target, |_| {}), Err(StoreError::NotAStore { .. })));
+    assert!(store.close().is_ok() && check(home.path()).expect("readable").is_clean());
+}
+
+#[test]
+fn a_store_is_counted_while_in_use_and_shrinks_when_it_is_not() {
+    let home = tempfile::tempdir().expect("a directory");
+    let (store, model) = filled(home.path(), 300);
+    assert!(matches!(vacuum(home.path()), Err(StoreError::InUse { .. })));
+    store.settle();
+    store.close().expect("closed");
+    let found = stats(home.path(), 5).expect("readable");
+    assert_eq!((found.documents, found.changes, found.unfolded), (1, 300, 0));
+    assert_eq!(found.largest[0].0, model.id);
+    let file = home.path().join("syncline.db");
+    let before = file.metadata().expect("there").len();
+    vacuum(home.path()).expect("done");
+    assert!(file.metadata().expect("there").len() < before, "rows under the snapshot left room");
+    assert!(check(home.path()).expect("readable").is_clean());
+}
