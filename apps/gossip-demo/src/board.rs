@@ -13,9 +13,6 @@ use syncline_core::id::DocumentId;
 /// Who writes the first change, which is the same everywhere.
 const BEGINNING: &[u8] = b"syncline board 1";
 
-/// Lines of the chat that are shown at most.
-const LINES_MAX: usize = 200;
-
 /// The board of a mesh.
 #[derive(Debug, Clone)]
 pub(crate) struct Board {
@@ -95,11 +92,14 @@ impl Board {
         notes.splice(at, delete.min(length - at), insert)
     }
 
-    pub(crate) fn state(&self) -> Result<BoardState, syncline::Error> {
-        let heads: Vec<String> = self.document.heads().iter().map(ToString::to_string).collect();
-        let mut state = self.document.read(read)?.map_err(syncline::Error::Edit)?;
-        state.heads = heads;
-        Ok(state)
+    /// What is on it, with so many lines of the chat at most, the last ones.
+    pub(crate) fn state(&self, lines_max: usize) -> Result<BoardState, syncline::Error> {
+        self.document.read(|document| read(document, lines_max))?.map_err(syncline::Error::Edit)
+    }
+
+    /// How far it is: heads and number of changes.
+    pub(crate) fn progress(&self) -> Result<(Vec<String>, u64), syncline::Error> {
+        self.document.read(progress)
     }
 
     /// Whether a change is in the history here.
@@ -126,14 +126,20 @@ fn list(document: &impl ReadDoc, name: &str) -> Result<ObjId, AutomergeError> {
     Ok(found.map(|(_, object)| object).unwrap_or(ROOT))
 }
 
-fn read(document: &Automerge) -> Result<BoardState, AutomergeError> {
+fn progress(document: &Automerge) -> (Vec<String>, u64) {
+    let mut heads = document.get_heads();
+    heads.sort_unstable();
+    (heads.iter().map(ToString::to_string).collect(), document.stats().num_changes)
+}
+
+fn read(document: &Automerge, lines_max: usize) -> Result<BoardState, AutomergeError> {
     let (chat, tasks) = (list(document, "chat")?, list(document, "tasks")?);
     let text_of = |object: &ObjId, field: &str| -> Result<String, AutomergeError> {
         Ok(document.get(object, field)?.and_then(|(value, _)| value.into_string().ok()).unwrap_or_default())
     };
     let mut state = BoardState::default();
     let length = document.length(&chat);
-    for at in length.saturating_sub(LINES_MAX)..length {
+    for at in length.saturating_sub(lines_max)..length {
         if let Some((_, line)) = document.get(&chat, at)? {
             state.chat.push((text_of(&line, "who")?, text_of(&line, "text")?));
         }
@@ -146,7 +152,7 @@ fn read(document: &Automerge) -> Result<BoardState, AutomergeError> {
     }
     state.notes = document.get(ROOT, "notes")?.map(|(_, notes)| document.text(notes)).transpose()?.unwrap_or_default();
     state.cheers = document.get(ROOT, "cheers")?.and_then(|(value, _)| value.as_i64()).unwrap_or_default();
-    state.changes = document.stats().num_changes;
+    (state.heads, state.changes) = progress(document);
     Ok(state)
 }
 
@@ -173,7 +179,7 @@ mod tests {
         let file = theirs.document.export().expect("a file");
         let merged = here.import_at(&mine.document.url(), &file).expect("merged");
         assert_eq!(merged.url(), mine.document.url());
-        let state = mine.state().expect("a state");
+        let state = mine.state(10).expect("a state");
         assert_eq!((state.chat.len(), state.tasks.len(), state.cheers, state.heads.len()), (2, 2, 2, 2));
         assert!(state.notes.contains("anna was here. ") && state.notes.contains("bert was here. "));
     }
@@ -185,6 +191,6 @@ mod tests {
         let again = board(&repo);
         again.toggle(0).expect("ticked off");
         again.toggle(7).expect("nothing there");
-        assert_eq!(again.state().expect("a state").tasks, [("once".to_owned(), true)]);
+        assert_eq!(again.state(10).expect("a state").tasks, [("once".to_owned(), true)]);
     }
 }

@@ -14,14 +14,14 @@ use crate::member::{Member, Standing, Status};
 /// Answers every command, until standard input ends or a command says so.
 pub(crate) fn run(member: Member) -> anyhow::Result<()> {
     let out = Arc::new(Mutex::new(std::io::stdout()));
-    let status = member.status()?;
+    let status = member.status(0)?;
     print(
         &out,
         &json!({ "event": "ready", "name": member.name, "member": status.member, "listen": status.listening }),
     )?;
     let told = Arc::clone(&out);
-    member.follow(move |state| {
-        let line = json!({ "event": "changed", "heads": state.heads, "changes": state.changes });
+    member.follow(move |(heads, changes)| {
+        let line = json!({ "event": "changed", "heads": heads, "changes": changes });
         // Whoever read this is gone; the end of standard input says so too.
         let _ = print(&told, &line);
     });
@@ -56,7 +56,7 @@ fn answer(member: &Member, command: &str, rest: &str) -> anyhow::Result<Value> {
             member.mesh.add_peer(rest)?;
             return Ok(json!({ "event": "done", "command": command }));
         }
-        "state" => return Ok(state_of(&member.status()?)),
+        "state" => return Ok(state_of(&member.status(usize::MAX)?)),
         _ => anyhow::bail!("the commands are say, task, toggle, note, cheer, cut, join, peer, state, quit"),
     }
     block_on(board.document().saved())?;

@@ -78,26 +78,27 @@ impl Member {
         let config = config.only([&board.document().url()]);
         let mesh = Arc::new(block_on(repo.join_mesh(config))?);
         let member = Self { name: name.chars().take(NAME_MAX).collect(), board, mesh, repo };
-        show(&member.mesh, &member.name, &member.board.state()?);
+        show(&member.mesh, &member.name, &member.board.progress()?);
         Ok(member)
     }
 
     /// Shows neighbours how far the board is here whenever it changes, and tells the caller too, until the repo is closed.
-    pub(crate) fn follow(&self, mut tell: impl FnMut(&BoardState) + Send + 'static) {
+    pub(crate) fn follow(&self, mut tell: impl FnMut(&(Vec<String>, u64)) + Send + 'static) {
         let (mut watch, board) = (self.board.document().watch(), self.board.clone());
         let (mesh, name) = (Arc::clone(&self.mesh), self.name.clone());
         std::thread::spawn(move || {
             while block_on(watch.changed()).is_ok() {
-                let Ok(state) = board.state() else { return };
-                show(&mesh, &name, &state);
-                tell(&state);
+                let Ok(progress) = board.progress() else { return };
+                show(&mesh, &name, &progress);
+                tell(&progress);
             }
         });
     }
 
-    pub(crate) fn status(&self) -> anyhow::Result<Status> {
+    /// All of it, with so many lines of the chat at most.
+    pub(crate) fn status(&self, lines_max: usize) -> anyhow::Result<Status> {
         let status = self.mesh.status();
-        let board = self.board.state()?;
+        let board = self.board.state(lines_max)?;
         let peers = status.neighbours.iter().map(|neighbour| self.peer(neighbour, &status, &board)).collect();
         let notices = (status.notices.published, status.notices.received, status.notices.repeated);
         let listening = self.mesh.listening().map(|address| format!("ws://{address}"));
@@ -159,9 +160,9 @@ impl Member {
 }
 
 /// Shows neighbours the name and how far the board is here.
-fn show(mesh: &Mesh, name: &str, state: &BoardState) {
-    let heads = &state.heads[..state.heads.len().min(HEADS_SHOWN)];
-    let about = json!({ "name": name, "heads": heads, "changes": state.changes });
+fn show(mesh: &Mesh, name: &str, (heads, changes): &(Vec<String>, u64)) {
+    let heads = &heads[..heads.len().min(HEADS_SHOWN)];
+    let about = json!({ "name": name, "heads": heads, "changes": changes });
     mesh.show(about.to_string());
 }
 

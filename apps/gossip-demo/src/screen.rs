@@ -18,6 +18,9 @@ mod draw;
 /// Between two pictures while nothing is typed.
 const FRAME: Duration = Duration::from_millis(200);
 
+/// Lines of the chat that are looked at.
+const LINES_MAX: usize = 200;
+
 /// Which part of the board has the keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Focus {
@@ -61,7 +64,7 @@ pub(crate) fn run(member: Member) -> anyhow::Result<()> {
 fn show(terminal: &mut DefaultTerminal, member: &Member) -> anyhow::Result<()> {
     let mut screen = Screen::new();
     loop {
-        let status = member.status()?;
+        let status = member.status(LINES_MAX)?;
         screen.find_caret(member);
         terminal.draw(|frame| draw::draw(frame, &status, &screen))?;
         if event::poll(FRAME)?

@@ -21,6 +21,7 @@ use syncline_server::{Config, Doors, Network, Room, TlsFiles};
 use url::Url;
 
 use crate::care::Care;
+use crate::federation::Federation;
 use crate::token::TokenCommand;
 
 /// Sync server for offline-first apps: a drop-in peer for automerge-repo that keeps every acknowledged edit.
@@ -76,6 +77,9 @@ pub(crate) struct Arguments {
 
     #[command(flatten)]
     pub(crate) access: AccessArguments,
+
+    #[command(flatten)]
+    pub(crate) federation: Federation,
 
     #[command(flatten)]
     pub(crate) network: NetworkArguments,

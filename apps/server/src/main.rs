@@ -6,6 +6,7 @@
 mod arguments;
 mod care;
 mod config;
+mod federation;
 mod notify;
 mod token;
 
@@ -110,6 +111,7 @@ async fn serve(arguments: &Arguments) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
+    let federation = arguments.federation.options(restricted)?;
     let server = Server::start(config).await?;
     if let Some(schedule) = arguments.backups.schedule() {
         tokio::spawn(schedule.run(arguments.data.clone()));
@@ -122,6 +124,13 @@ async fn serve(arguments: &Arguments) -> anyhow::Result<()> {
         "  access       {}",
         if restricted { "by token" } else { "open: everybody who reaches it may do everything" }
     );
+    let mesh = match federation {
+        Some(options) => {
+            println!("  federation   {}", arguments.federation.words());
+            Some(arguments.federation.join(server.replica(), address, options).await?)
+        }
+        None => None,
+    };
     notify("READY=1");
     loop {
         tokio::select! {
@@ -136,6 +145,7 @@ async fn serve(arguments: &Arguments) -> anyhow::Result<()> {
     }
     notify("STOPPING=1");
     println!("syncline-server stopping: flushing what has come");
+    drop(mesh);
     // Slow peers are not waited for longer than the stop's own bound; this one is for a disk that hangs.
     let bound = arguments.stop_timeout() * 2 + Duration::from_secs(5);
     tokio::select! {

@@ -28,6 +28,8 @@ fn help_names_every_flag_with_its_variable() {
         ("--session-documents-max", "SYNCLINE_SESSION_DOCUMENTS_MAX"),
         ("--deleted-keep-days", "SYNCLINE_DELETED_KEEP_DAYS"),
         ("--log", "SYNCLINE_LOG"),
+        ("--federate", "SYNCLINE_FEDERATE"),
+        ("--mesh-key-file", "SYNCLINE_MESH_KEY_FILE"),
     ] {
         assert!(help.contains(flag) && help.contains(variable), "{flag} and {variable} are in:\n{help}");
     }
@@ -42,6 +44,7 @@ fn a_wrong_flag_is_refused_with_its_name() {
         (&["--message-mib-max", "0"], "--message-mib-max"),
         (&["--deleted-keep-days", "100000"], "--deleted-keep-days"),
         (&["--log", "syncline=loud"], "--log"),
+        (&["--federate", "nowhere"], "--federate"),
         (&["--no-such-flag"], "--no-such-flag"),
     ] {
         let output = server(arguments);

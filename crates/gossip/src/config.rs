@@ -72,7 +72,7 @@ impl Default for Config {
             handshake_timeout: seconds(5),
             dial_interval: millis(500),
             dial_wait: seconds(1),
-            dial_wait_max: seconds(60),
+            dial_wait_max: seconds(15),
             exchange_interval: seconds(10),
             rotate_interval: seconds(15),
             beat_interval: seconds(2),

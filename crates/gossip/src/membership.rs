@@ -266,4 +266,4 @@ impl Membership {
 }
 
 #[cfg(test)]
-mod tests {}
+mod tests;

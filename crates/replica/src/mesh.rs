@@ -341,7 +341,10 @@ impl MeshState {
     }
 
     pub(crate) fn received(&self, inner: &Arc<Inner>, session: SessionId, bytes: Bytes) {
-        self.handle(inner, overlay::Input::Received { link: session, bytes });
+        // Who joined before this replica was in a mesh is not known here, and comes again.
+        if self.sessions().contains_key(&session) {
+            self.handle(inner, overlay::Input::Received { link: session, bytes });
+        }
     }
 
     /// A connection is gone. One that was dialled and never joined counts as a failure.
@@ -403,6 +406,7 @@ impl MeshState {
             overlay::Output::Up { link, member } => self.up(inner, link, member),
             overlay::Output::Down { link, member } => {
                 inner.leave_hubs(link);
+                self.be_a_peer_again(inner, link);
                 inner.tell(News::NeighbourLeft { session: link, member });
             }
             overlay::Output::Repair { link } => self.compare(inner, link),
@@ -425,27 +429,30 @@ impl MeshState {
     /// Ends what a connection has to do with the mesh, and the connection if it is for members only.
     fn close(&self, inner: &Arc<Inner>, link: SessionId, reason: Refusal) {
         let for_members = self.sessions().get(&link).is_none_or(|session| session.admitted.is_some());
-        match inner.outbox(link).filter(|_| for_members) {
-            Some(outbox) => outbox.close(&reason.to_string()),
-            None => self.reopen(inner, link),
+        if let Some(outbox) = inner.outbox(link).filter(|_| for_members) {
+            outbox.close(&reason.to_string());
         }
     }
 
-    /// A peer on an open connection is one like any other again.
-    fn reopen(&self, inner: &Arc<Inner>, link: SessionId) {
-        let peer = self.sessions().get(&link).map(|session| session.peer.clone());
-        if let Some(peer) = peer {
-            inner.enter_hubs(link, &peer);
+    /// A neighbour on a connection that is open to all is a peer like any other once it is none.
+    fn be_a_peer_again(&self, inner: &Arc<Inner>, link: SessionId) {
+        let sessions = self.sessions();
+        let open = sessions.get(&link).filter(|session| session.admitted.is_none());
+        if let Some(session) = open.filter(|_| inner.outbox(link).is_some()) {
+            inner.enter_hubs(link, &session.peer);
         }
     }
 
     fn up(&self, inner: &Arc<Inner>, link: SessionId, member: Member) {
         let sessions = self.sessions();
         let Some(session) = sessions.get(&link) else { return };
-        let peer = PeerInfo { role: Role::Neighbour, access: Access::full(), ..session.peer.clone() };
+        let mut peer = PeerInfo { role: Role::Neighbour, ..session.peer.clone() };
         match &session.admitted {
-            Some(admitted) => admitted.store(true, Ordering::Release),
-            // It was in the hubs as a client before.
+            Some(admitted) => {
+                admitted.store(true, Ordering::Release);
+                peer.access = Access::full();
+            }
+            // It was in the hubs as a client before, and may do there what its token says.
             None => inner.leave_hubs(link),
         }
         inner.enter_hubs(link, &peer);

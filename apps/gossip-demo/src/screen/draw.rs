@@ -121,7 +121,7 @@ fn draw_tasks(frame: &mut Frame<'_>, area: Rect, status: &Status, screen: &Scree
 }
 
 fn draw_input(frame: &mut Frame<'_>, area: Rect, screen: &Screen, focused: bool) {
-    if !focused {
+    if !focused || area.is_empty() {
         return;
     }
     let room = usize::from(area.width.saturating_sub(3));
@@ -137,6 +137,10 @@ fn draw_notes(frame: &mut Frame<'_>, area: Rect, status: &Status, screen: &Scree
     let block = frame_of(" Shared text ".to_owned(), focused);
     let inner = block.inner(area);
     frame.render_widget(block, area);
+    // A terminal may be too small for any of it.
+    if inner.is_empty() {
+        return;
+    }
     let before: String = status.board.notes.chars().take(screen.caret).collect();
     let row = before.matches('\n').count();
     let first = (row + 1).saturating_sub(usize::from(inner.height));

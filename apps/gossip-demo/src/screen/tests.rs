@@ -66,7 +66,7 @@ fn the_board_of_a_machine_that_is_cut_off() {
     screen.caret = 23;
     let (picture, cursor) = drawn(&status(false, Vec::new()), &screen);
     insta::assert_snapshot!("cut_off", picture);
-    assert_eq!(cursor, Position::new(8, 15), "the caret is in the second line");
+    assert_eq!(cursor, Position::new(8, 17), "the caret is in the second line");
 }
 
 #[test]

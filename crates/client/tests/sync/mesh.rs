@@ -5,7 +5,10 @@
 use syncline::mesh::{MeshConfig, MeshKey, MeshStatus};
 use syncline::{Document, Error, Mesh, Origin, Repo, block_on};
 
-use crate::support::{note, put, value, within};
+use syncline_replica::MeshOptions;
+use syncline_server::Server;
+
+use crate::support::{self, directory, note, put, serve, value, within};
 
 fn config(key: &str) -> MeshConfig {
     MeshConfig::new(MeshKey::open(key)).listen(([127, 0, 0, 1], 0).into())
@@ -125,6 +128,43 @@ async fn a_repo_chooses_in_which_documents_it_takes_part() {
     put(&ours, "text", "changed");
     arrives(&b, &ours, "text", "changed").await;
     assert_eq!(b.list().expect("a list"), [ours.url()]);
+}
+
+/// What `--federate` does, from one server to another.
+async fn federate(server: &Server, other: &Server) -> syncline_replica::Mesh {
+    let url = |server: &Server| support::address(server).parse().expect("an address");
+    let options = MeshOptions {
+        peers: vec![url(other)],
+        advertise: vec![url(server)],
+        ..MeshOptions::new(MeshKey::open("servers"))
+    };
+    server.replica().join_mesh(options).await.expect("it joins")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_of_two_servers_that_federate_work_on_the_same_document() {
+    let directories = [directory(), directory()];
+    let (one, two) = (serve(directories[0].path(), None).await, serve(directories[1].path(), None).await);
+    let (anna, bert) = (Repo::memory().expect("a repo"), Repo::memory().expect("a repo"));
+    let shared = note(&anna, "written before the servers met");
+    let _at_one = anna.connect(&support::address(&one)).expect("an address");
+    within("it is on the first server", shared.on_server()).await.expect("it gets there");
+    let _meshes = (federate(&one, &two).await, federate(&two, &one).await);
+    let store = two.replica().store().clone();
+    within("it is on the second server", async {
+        while store.summary(shared.url().id()).expect("it is open").is_none() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let _at_two = bert.connect(&support::address(&two)).expect("an address");
+    let theirs = arrives(&bert, &shared, "text", "written before the servers met").await;
+    put(&theirs, "answer", "from the other server");
+    arrives(&anna, &shared, "answer", "from the other server").await;
+    put(&shared, "last", "from the first");
+    arrives(&bert, &shared, "last", "from the first").await;
+    one.stop().await;
+    two.stop().await;
 }
 
 #[test]

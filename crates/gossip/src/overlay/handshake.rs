@@ -184,6 +184,12 @@ impl Overlay {
         let Some(state) = self.links.get(&link) else { return };
         // A stranger's word about others is not taken.
         let proved = matches!(state.phase, Phase::Neighbour(_) | Phase::ExpectWelcome { .. });
+        // Who is at the address is a neighbour already: it is not dialled again for that.
+        if let (Refusal::Duplicate, Phase::ExpectWelcome { member, .. }, Some((address, _))) =
+            (reason, &state.phase, &state.dialled)
+        {
+            self.views.reached(address, *member);
+        }
         if proved {
             contacts.into_iter().for_each(|contact| self.learn(contact));
         }

@@ -1,0 +1,168 @@
+use syncline_core::clock::Stamp;
+
+use super::*;
+use crate::key::MeshKey;
+use crate::message::{Member, Message, Notice, Purpose};
+
+const LINK: SessionId = SessionId(1);
+const OTHER: SessionId = SessionId(2);
+
+/// A member with two neighbours that are played by hand.
+struct Stage {
+    now: Moment,
+    key: MeshKey,
+    member: Membership,
+}
+
+fn document(number: u8) -> DocumentId {
+    DocumentId::from_bytes(&[number; 16]).expect("16 bytes")
+}
+
+impl Stage {
+    fn new(participation: Participation) -> Self {
+        let key = MeshKey::open("test");
+        let member = Membership::new(Config::default(), key.clone(), Limits::default(), participation, [1; 32]);
+        let now = Moment { mono: Duration::from_secs(1), stamp: Stamp::new(1_700_000_000_000, 0) };
+        let mut stage = Self { now, key, member };
+        stage.befriend(LINK, 1);
+        stage.befriend(OTHER, 2);
+        stage
+    }
+
+    /// Goes through the handshake as somebody who dialled.
+    fn befriend(&mut self, link: SessionId, name: u8) {
+        let (member, nonce) = (Member([name; 16]), [name; 32]);
+        let hello = Message::Hello { purpose: Purpose::TooFew, member, nonce, addresses: Vec::new() };
+        let challenge = self.receive(link, &hello).into_iter().find_map(|output| match output {
+            Output::Overlay(overlay::Output::Send { bytes, .. }) => Message::decode(bytes).ok(),
+            _ => None,
+        });
+        let Some(Message::Challenge { member: them, nonce: theirs, .. }) = challenge else { panic!("{challenge:?}") };
+        let ends = crate::key::Ends { dialled: (member, nonce), accepted: (them, theirs) };
+        let proof = self.key.prove(crate::key::Side::Dialled, &ends);
+        let outputs = self.receive(link, &Message::Proof { proof });
+        assert!(outputs.iter().any(|output| matches!(output, Output::Overlay(overlay::Output::Up { .. }))));
+    }
+
+    fn receive(&mut self, link: SessionId, message: &Message) -> Vec<Output> {
+        self.member.handle(self.now, overlay::Input::Received { link, bytes: message.encode() });
+        self.drain()
+    }
+
+    fn drain(&mut self) -> Vec<Output> {
+        std::iter::from_fn(|| self.member.poll_output()).collect()
+    }
+
+    /// A notice of a third member, brought by `LINK`.
+    fn notice(&mut self, number: u64, told: &DocumentNotice) -> Vec<Output> {
+        let (id, body) = (NoticeId { author: Member([9; 16]), number }, told.encode());
+        let seal = self.key.notices().seal(&id, &body);
+        self.receive(LINK, &Message::Notice(Notice { hops: 0, id, seal, body }))
+    }
+
+    fn hear(&mut self, event: MeshEvent) -> Vec<Output> {
+        self.member.hear(self.now, event);
+        self.drain()
+    }
+}
+
+fn told(number: u8) -> DocumentNotice {
+    let (stamp, heads) = (Stamp::new(1_700_000_000_000, 1), vec![ChangeHash([number; 32])]);
+    DocumentNotice { stamp, document: document(number), heads, changes: Vec::new() }
+}
+
+/// The ticket of the question that a hub is asked.
+fn asked(outputs: &[Output]) -> Option<u64> {
+    outputs.iter().find_map(|output| match output {
+        Output::Hub { input: HubInput::Noticed { ticket, .. }, .. } => Some(*ticket),
+        _ => None,
+    })
+}
+
+/// To whom whole notices go.
+fn passed_on(outputs: &[Output]) -> Vec<SessionId> {
+    let to = |output: &Output| match output {
+        Output::Overlay(overlay::Output::Send { link, bytes }) if bytes[0] == 16 => Some(*link),
+        _ => None,
+    };
+    outputs.iter().filter_map(to).collect()
+}
+
+#[test]
+fn a_notice_goes_on_when_what_it_says_is_durable_and_is_fetched_from_who_brought_it() {
+    let mut stage = Stage::new(Participation::All);
+    let outputs = stage.notice(1, &told(7));
+    let ticket = asked(&outputs).expect("the hub is asked");
+    assert!(passed_on(&outputs).is_empty());
+    let outputs = stage.hear(MeshEvent::Noticed { ticket, standing: NoticeStanding::Missing });
+    let fetched = outputs.iter().any(|output| {
+        matches!(output, Output::Hub { input: HubInput::Initiate { session: LINK, document: id }, .. } if *id == document(7))
+    });
+    assert!(fetched, "{outputs:?}");
+    let heads = told(7).heads;
+    let durable =
+        MeshEvent::Durable { document: document(7), changes: Vec::new(), heads, source: Source::Neighbour(LINK) };
+    let outputs = stage.hear(durable);
+    let again = asked(&outputs).expect("the hub is asked again");
+    assert!(passed_on(&outputs).is_empty(), "what came is not told anew: its notice goes on");
+    let outputs = stage.hear(MeshEvent::Noticed { ticket: again, standing: NoticeStanding::Here });
+    assert_eq!(passed_on(&outputs), [OTHER]);
+}
+
+#[test]
+fn a_notice_that_is_refused_or_brings_no_change_goes_no_further() {
+    let mut stage = Stage::new(Participation::All);
+    let outputs = stage.notice(1, &told(7));
+    let ticket = asked(&outputs).expect("the hub is asked");
+    let outputs = stage.hear(MeshEvent::Noticed { ticket, standing: NoticeStanding::Refused });
+    assert!(passed_on(&outputs).is_empty());
+    let outputs = stage.notice(2, &DocumentNotice { changes: vec![Bytes::from_static(b"no change")], ..told(8) });
+    assert_eq!(asked(&outputs), None);
+    let refused = |output: &Output| {
+        matches!(output, Output::Overlay(overlay::Output::Refused { link: LINK, offence: Offence::BadChange }))
+    };
+    assert!(outputs.iter().any(refused), "{outputs:?}");
+}
+
+#[test]
+fn of_a_document_in_which_it_has_no_part_a_member_passes_notices_on_and_tells_nothing() {
+    let mut stage = Stage::new(Participation::Only(BTreeSet::from([document(7)])));
+    let outputs = stage.notice(1, &told(8));
+    assert_eq!((asked(&outputs), passed_on(&outputs)), (None, vec![OTHER]));
+    let durable = |number| MeshEvent::Durable {
+        document: document(number),
+        changes: Vec::new(),
+        heads: told(number).heads,
+        source: Source::Outside,
+    };
+    assert!(passed_on(&stage.hear(durable(8))).is_empty());
+    assert_eq!(passed_on(&stage.hear(durable(7))), [LINK, OTHER]);
+}
+
+#[test]
+fn what_a_repair_brought_is_told_to_others_unless_they_are_being_told() {
+    let mut stage = Stage::new(Participation::All);
+    let repaired = |number| MeshEvent::Durable {
+        document: document(number),
+        changes: Vec::new(),
+        heads: told(number).heads,
+        source: Source::Neighbour(LINK),
+    };
+    assert_eq!(passed_on(&stage.hear(repaired(7))), [LINK, OTHER]);
+    assert!(passed_on(&stage.hear(repaired(7))).is_empty(), "once");
+    stage.notice(1, &told(8));
+    assert!(passed_on(&stage.hear(repaired(8))).is_empty(), "a notice with these heads has been seen");
+}
+
+#[test]
+fn notices_that_wait_are_bounded() {
+    let mut stage = Stage::new(Participation::All);
+    for number in 1..=2_000 {
+        stage.now.mono += Duration::from_millis(5);
+        let outputs = stage.notice(number, &told(7));
+        let ticket = asked(&outputs).expect("the hub is asked");
+        stage.hear(MeshEvent::Noticed { ticket, standing: NoticeStanding::Missing });
+    }
+    assert_eq!(stage.member.pending.len(), PENDING_MAX);
+    assert_eq!(stage.member.fetching[&document(7)].len(), PENDING_MAX);
+}
