@@ -1,13 +1,13 @@
 //! Node processes with the real automerge-repo in them, as the tests see them: browsers with pages.
 //!
-//! Owns: installing a package set once, the process of `js/driver.mjs`, and the pairing of commands with answers.
+//! Owns: installing packages once, the process of a driver, and the pairing of commands with answers.
 //! Must not: interpret documents; values are tagged JSON as `js/values.mjs` defines them.
-//! Next: `../js/driver.mjs`; `../tests/javascript.rs`.
+//! Next: `../js/driver.mjs`; `chromium.rs`, where there is a browser indeed; `../tests/javascript.rs`.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
@@ -38,37 +38,6 @@ impl PackageSet {
         };
         PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("js").join(name)
     }
-
-    /// Installs the packages unless they are there as the lock file says; several test processes may ask at once.
-    fn install(self) -> Result<(), String> {
-        for program in ["node", "npm"] {
-            let version = Command::new(program).arg("--version").output();
-            if !version.is_ok_and(|output| output.status.success()) {
-                return Err(format!("{program} is missing; install Node.js 20 or newer with npm"));
-            }
-        }
-        let directory = self.directory();
-        let lock = File::create(directory.join(".install-lock")).map_err(|error| error.to_string())?;
-        lock.lock().map_err(|error| error.to_string())?;
-        let wanted = fs::read(directory.join("package-lock.json")).map_err(|error| error.to_string())?;
-        let stamp = directory.join("node_modules").join(".installed-from");
-        if fs::read(&stamp).is_ok_and(|installed| installed == wanted) {
-            return Ok(());
-        }
-        let output = Command::new("npm")
-            .args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"])
-            .current_dir(&directory)
-            .output()
-            .map_err(|error| error.to_string())?;
-        if !output.status.success() {
-            let said = String::from_utf8_lossy(&output.stderr).into_owned();
-            // Anything but a missing network is a fault of the lock file, and skipping would hide it for good.
-            let offline = ["ENOTFOUND", "EAI_AGAIN", "ECONNREFUSED", "ETIMEDOUT", "ENETUNREACH"];
-            assert!(offline.iter().any(|code| said.contains(code)), "npm ci failed in {}: {said}", directory.display());
-            return Err(format!("the packages of {} cannot be fetched; install them with npm ci", directory.display()));
-        }
-        fs::write(&stamp, wanted).map_err(|error| error.to_string())
-    }
 }
 
 impl PackageSet {
@@ -79,7 +48,7 @@ impl PackageSet {
     /// When it is not possible although everything is required, or the script fails.
     #[must_use]
     pub fn run(self, script: &str, arguments: &[&str]) -> Option<String> {
-        if let Err(reason) = self.install() {
+        if let Err(reason) = install(&self.directory()) {
             skip(&reason);
             return None;
         }
@@ -113,18 +82,20 @@ impl Browser {
     /// When it is not possible although everything is required, or the process cannot be started.
     #[must_use]
     pub fn start(set: PackageSet) -> Option<Self> {
-        if let Err(reason) = set.install() {
+        let directory = set.directory();
+        if let Err(reason) = install(&directory) {
             skip(&reason);
             return None;
         }
-        let mut child = Command::new("node")
-            .arg("main.mjs")
-            .current_dir(set.directory())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("node starts");
+        let mut command = Command::new("node");
+        command.arg("main.mjs").current_dir(&directory);
+        Some(Self::spawn(command))
+    }
+
+    /// Starts a process that speaks the drivers' protocol.
+    pub(crate) fn spawn(mut command: Command) -> Self {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("node starts");
         let stdin = Mutex::new(child.stdin.take().expect("stdin is piped"));
         let stdout = child.stdout.take().expect("stdout is piped");
         let stderr = child.stderr.take().expect("stderr is piped");
@@ -141,7 +112,7 @@ impl Browser {
                 log.push('\n');
             }
         });
-        Some(Self { child, stdin, mailbox, events: Mutex::new(events), log, last_id: AtomicU64::new(0) })
+        Self { child, stdin, mailbox, events: Mutex::new(events), log, last_id: AtomicU64::new(0) }
     }
 
     /// Opens a page whose repo is connected to `url`.
@@ -155,9 +126,14 @@ impl Browser {
     pub fn open_with(&self, page: &str, url: &str, options: Value) -> Page<'_> {
         let mut arguments = as_map(options);
         arguments.insert("url".into(), url.into());
-        let opened = Page { browser: self, name: page.to_owned() };
+        let opened = self.page(page);
         opened.call("open", Value::Object(arguments));
         opened
+    }
+
+    /// A page by its name, whether it is open or not.
+    pub(crate) fn page(&self, name: &str) -> Page<'_> {
+        Page { browser: self, name: name.to_owned() }
     }
 
     /// The next thing that the driver says unasked.
@@ -331,6 +307,39 @@ impl<'a> Page<'a> {
     pub fn close(self) {
         self.call("close", json!({}));
     }
+}
+
+/// Whether there is a program of this name that says its version.
+pub(crate) fn runs(program: &str) -> bool {
+    Command::new(program).arg("--version").output().is_ok_and(|output| output.status.success())
+}
+
+/// Installs the packages that a directory's lock file names, unless they are there; several test processes may ask at
+/// once.
+pub(crate) fn install(directory: &Path) -> Result<(), String> {
+    if let Some(program) = ["node", "npm"].into_iter().find(|program| !runs(program)) {
+        return Err(format!("{program} is missing; install Node.js 20 or newer with npm"));
+    }
+    let lock = File::create(directory.join(".install-lock")).map_err(|error| error.to_string())?;
+    lock.lock().map_err(|error| error.to_string())?;
+    let wanted = fs::read(directory.join("package-lock.json")).map_err(|error| error.to_string())?;
+    let stamp = directory.join("node_modules").join(".installed-from");
+    if fs::read(&stamp).is_ok_and(|installed| installed == wanted) {
+        return Ok(());
+    }
+    let output = Command::new("npm")
+        .args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"])
+        .current_dir(directory)
+        .output()
+        .map_err(|error| error.to_string())?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        // Anything but a missing network is a fault of the lock file, and skipping would hide it for good.
+        let offline = ["ENOTFOUND", "EAI_AGAIN", "ECONNREFUSED", "ETIMEDOUT", "ENETUNREACH"];
+        assert!(offline.iter().any(|code| said.contains(code)), "npm ci failed in {}: {said}", directory.display());
+        return Err(format!("the packages of {} cannot be fetched; install them with npm ci", directory.display()));
+    }
+    fs::write(&stamp, wanted).map_err(|error| error.to_string())
 }
 
 /// Hands each answer to whoever waits for it until the driver's output ends.

@@ -8,6 +8,7 @@
 //! mistakes.
 
 mod browser;
+mod chromium;
 mod forge;
 mod frame;
 mod honest;
@@ -17,6 +18,7 @@ mod server;
 pub mod token;
 
 pub use browser::{Browser, Document, Found, PackageSet, Page, Pending};
+pub use chromium::{Chromium, Window};
 pub use forge::{BloomFilter, SyncMessage, chunk, compressed_chunk, forged_change, run_length_bomb};
 pub use frame::{Frame, FrameError, Item};
 pub use honest::{HonestPair, HonestPeer};
