@@ -33,9 +33,9 @@ impl Stage {
     fn befriend(&mut self, link: SessionId, name: u8) {
         let (member, nonce) = (Member([name; 16]), [name; 32]);
         let hello = Message::Hello { purpose: Purpose::TooFew, member, nonce, addresses: Vec::new() };
-        let challenge = self.receive(link, &hello).into_iter().find_map(|output| match output {
-            Output::Overlay(overlay::Output::Send { bytes, .. }) => Message::decode(bytes).ok(),
-            _ => None,
+        let challenge = self.receive(link, &hello).into_iter().find_map(|output| {
+            let Output::Overlay(overlay::Output::Send { bytes, .. }) = output else { return None };
+            Message::decode(bytes).ok()
         });
         let Some(Message::Challenge { member: them, nonce: theirs, .. }) = challenge else { panic!("{challenge:?}") };
         let ends = crate::key::Ends { dialled: (member, nonce), accepted: (them, theirs) };
@@ -73,17 +73,17 @@ fn told(number: u8) -> DocumentNotice {
 
 /// The ticket of the question that a hub is asked.
 fn asked(outputs: &[Output]) -> Option<u64> {
-    outputs.iter().find_map(|output| match output {
-        Output::Hub { input: HubInput::Noticed { ticket, .. }, .. } => Some(*ticket),
-        _ => None,
+    outputs.iter().find_map(|output| {
+        let Output::Hub { input: HubInput::Noticed { ticket, .. }, .. } = output else { return None };
+        Some(*ticket)
     })
 }
 
 /// To whom whole notices go.
 fn passed_on(outputs: &[Output]) -> Vec<SessionId> {
-    let to = |output: &Output| match output {
-        Output::Overlay(overlay::Output::Send { link, bytes }) if bytes[0] == 16 => Some(*link),
-        _ => None,
+    let to = |output: &Output| {
+        let Output::Overlay(overlay::Output::Send { link, bytes }) = output else { return None };
+        (bytes[0] == 16).then_some(*link)
     };
     outputs.iter().filter_map(to).collect()
 }
