@@ -24,9 +24,9 @@ pub const PLANTED: &[Planted] = &[
         number: 3,
         what: "a refused change is stored all the same",
         file: "crates/core/src/hub/ingest.rs",
-        from: "Err(refusal) => remarks.push((from, change.hash, Remark::Change(refusal))),",
-        to: r#"Err(_) if planted! => drop(graph.push(&change)),
-                Err(refusal) => remarks.push((from, change.hash, Remark::Change(refusal))),"#,
+        from: "(Err(refusal), _) => remarks.push((from, change.hash, Remark::Change(refusal))),",
+        to: r#"(Err(_), _) if planted! => drop(graph.push(&change)),
+                (Err(refusal), _) => remarks.push((from, change.hash, Remark::Change(refusal))),"#,
     },
     Planted {
         number: 4,
