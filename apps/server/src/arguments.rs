@@ -280,7 +280,7 @@ pub(crate) struct AccessArguments {
     #[arg(long, env = "SYNCLINE_ACCESS_OTHERWISE", value_name = "PERMISSIONS", value_parser = permission, value_delimiter = ',')]
     access_otherwise: Vec<Permissions>,
 
-    /// Origin of pages that may connect, such as https://app.example.org; may be repeated; without it, all may
+    /// Origin of pages that may connect, such as `https://app.example.org`; may be repeated; without it, all may
     #[arg(long, env = "SYNCLINE_ALLOW_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
     allow_origin: Vec<String>,
 

@@ -40,14 +40,14 @@ pub(crate) enum Care {
     Compact,
     /// Tell what is in the data, also while a server uses it
     Stats,
-    /// Write every document to a file of its own, <id>.automerge; no server may use the data
+    /// Write every document to a file of its own, ID.automerge; no server may use the data
     Export {
         /// The directory; made if it is not there
         to: PathBuf,
     },
     /// Take documents in; can be repeated, and goes on where it was stopped; no server may use the data
     Import {
-        /// A directory of <id>.automerge files, as export writes them
+        /// A directory of ID.automerge files, as export writes them
         from: PathBuf,
         /// The directory is the storage of an automerge-repo server (NodeFS)
         #[arg(long)]

@@ -3,7 +3,7 @@
 //! Owns: who is eager and who is lazy, which notices are known, kept, waited for. Must not: know connections beyond
 //! their numbers, or look into a body. Next: `overlay.rs`; docs/protocol.md §11, "Notices".
 //!
-//! A notice is not passed on when it comes but when [`Broadcast::accept`] says that what it tells is durable here.
+//! A notice is not passed on when it comes but when `Broadcast::accept` says that what it tells is durable here.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;

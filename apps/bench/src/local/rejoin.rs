@@ -85,7 +85,7 @@ fn number_of(document: &Automerge) -> Result<Option<i64>, automerge::AutomergeEr
 /// The same with samod, which holds its documents open, as its connections sync no others.
 ///
 /// # Errors
-/// As [`syncline`].
+/// As [`syncline()`].
 pub(super) async fn samod(
     directory: &Path,
     server: SocketAddr,
