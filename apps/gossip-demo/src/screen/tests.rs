@@ -1,3 +1,7 @@
+//! What people see of the board, drawn into memory.
+//!
+//! Owns: whole screens beside their snapshots. Must not: need a terminal. Next: `draw.rs`.
+
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use ratatui::layout::Position;

@@ -1,3 +1,7 @@
+//! Patches on small documents: what comes out, and at how many operations.
+//!
+//! Owns: the examples of both RFCs, and what must be refused. Must not: go through a process. Next: `../edit.rs`.
+
 use automerge::transaction::Transactable;
 use automerge::{Automerge, ROOT, ScalarValue};
 use serde_json::{Value, json};

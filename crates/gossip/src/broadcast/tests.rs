@@ -1,3 +1,8 @@
+//! Notices among a few neighbours, played by hand.
+//!
+//! Owns: who is sent what, and when it is asked for instead. Must not: simulate a network; `tests/mesh` does.
+//! Next: `../broadcast.rs`.
+
 use super::*;
 
 const NOW: Duration = Duration::from_secs(1);

@@ -1,3 +1,7 @@
+//! A member with its hub played by hand: what is noticed, checked and passed on.
+//!
+//! Owns: the order of a notice's way through a member. Must not: know a socket. Next: `../membership.rs`.
+
 use syncline_core::clock::Stamp;
 
 use super::*;

@@ -1,3 +1,8 @@
+//! Two members and the bytes between them: handshakes, forgeries, replays, floods.
+//!
+//! Owns: for each refusal, the lie and the honest message beside it. Must not: simulate many; `tests/mesh` does.
+//! Next: `../overlay.rs`, `handshake.rs`.
+
 use super::*;
 
 /// Two members and what is on its way between them.

@@ -61,7 +61,6 @@ impl Caller {
     }
 
     /// Refuses those who may not do this with a document. One that they may not read is answered as one that is not there.
-    #[allow(dead_code, reason = "the seam for routes about documents")]
     pub(crate) async fn needs(
         &self,
         shared: &Shared,

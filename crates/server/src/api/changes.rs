@@ -50,6 +50,8 @@ pub(super) async fn since(
     Query(query): Query<Since>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
+    // Before the store is read for whoever asks.
+    caller.needs_somewhere(&shared, Permissions::READ)?;
     let wants_stream = headers.get(header::ACCEPT).is_some_and(|accept| accept == "text/event-stream");
     let last = headers.get("Last-Event-ID").and_then(|value| value.to_str().ok()).map(str::to_owned);
     let from = match last.or(query.since) {

@@ -83,6 +83,8 @@ pub(super) async fn list(
     caller: Caller,
     Query(query): Query<ListQuery>,
 ) -> Result<Json<List>, ApiError> {
+    // Before the store is read for whoever asks.
+    caller.needs_somewhere(&shared, Permissions::READ)?;
     let limit = query.limit.unwrap_or(LIMIT).clamp(1, LIMIT_MAX);
     let prefix = query.prefix.unwrap_or_default().into_bytes();
     let mut after = query.after.as_deref().map(parse_id).transpose()?;

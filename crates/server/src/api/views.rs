@@ -6,10 +6,10 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus_client::metrics::counter::Counter;
-use syncline_content::{Answer, ContentError, Question, Viewer};
+use syncline_content::{Answer, Question, Viewer};
 use syncline_core::clock::Stamp;
 use syncline_core::id::DocumentId;
-use syncline_core::loader::{LoadError, Old};
+use syncline_core::loader::Old;
 use syncline_core::storage::Payload;
 use syncline_store::Store;
 use tokio::sync::Semaphore;
@@ -28,7 +28,7 @@ pub(crate) struct Views {
     viewer: Arc<dyn Viewer>,
     places: Semaphore,
     /// Documents that could not be loaded, as of their last change, and why.
-    marked: Mutex<Vec<(DocumentId, Stamp, LoadError)>>,
+    marked: Mutex<Vec<(DocumentId, Stamp, String)>>,
     failures: Counter,
 }
 
@@ -44,8 +44,8 @@ impl Views {
         (document, last_stamp): (DocumentId, Stamp),
         question: Question,
     ) -> Result<Answer, ApiError> {
-        if let Some(error) = self.marked(&document, last_stamp) {
-            return Err(ContentError::Load(error).into());
+        if let Some(reason) = self.marked(&document, last_stamp) {
+            return Err(ApiError::Unshowable(reason));
         }
         let place = self.places.try_acquire().map_err(|_| ApiError::Busy)?;
         let (viewer, store, id) = (Arc::clone(&self.viewer), store.clone(), document.clone());
@@ -56,7 +56,7 @@ impl Views {
         let answer = run(work).await;
         drop(place);
         if let Err(ApiError::Unshowable(reason)) = &answer {
-            self.mark(document, last_stamp, LoadError::Refused { reason: reason.clone() });
+            self.mark(document, last_stamp, reason.clone());
         }
         answer
     }
@@ -69,21 +69,21 @@ impl Views {
     }
 
     /// Why a document cannot be loaded, if that is known.
-    pub(crate) fn marked(&self, document: &DocumentId, last_stamp: Stamp) -> Option<LoadError> {
+    fn marked(&self, document: &DocumentId, last_stamp: Stamp) -> Option<String> {
         let marked = self.marked.lock().unwrap_or_else(PoisonError::into_inner);
         let mut marks = marked.iter().filter(|(id, stamp, _)| id == document && *stamp == last_stamp);
-        marks.next().map(|(_, _, error)| error.clone())
+        marks.next().map(|(_, _, reason)| reason.clone())
     }
 
-    fn mark(&self, document: DocumentId, last_stamp: Stamp, error: LoadError) {
-        tracing::warn!(%document, "a document cannot be shown: {error}");
+    fn mark(&self, document: DocumentId, last_stamp: Stamp, reason: String) {
+        tracing::warn!(%document, "a document cannot be shown: {reason}");
         self.failures.inc();
         let mut marked = self.marked.lock().unwrap_or_else(PoisonError::into_inner);
         marked.retain(|(id, _, _)| *id != document);
         if marked.len() == MARKED_MAX {
             marked.remove(0);
         }
-        marked.push((document, last_stamp, error));
+        marked.push((document, last_stamp, reason));
     }
 }
 

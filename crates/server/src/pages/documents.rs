@@ -8,6 +8,7 @@ use axum::extract::{Query, State};
 use axum::response::{IntoResponse, Response};
 use maud::html;
 use serde::Deserialize;
+use syncline_core::access::Permissions;
 use syncline_core::id::DocumentId;
 use syncline_core::storage::Summary;
 use syncline_store::{Store, StoreError};
@@ -34,6 +35,10 @@ pub(super) struct Wanted {
 }
 
 pub(super) async fn show(State(shared): State<Arc<Shared>>, caller: Caller, Query(wanted): Query<Wanted>) -> Response {
+    // Before the store is read for whoever asks.
+    if let Err(refusal) = caller.needs_everywhere(&shared, Permissions::ADMIN) {
+        return refusal.into_response();
+    }
     let find = wanted.find.unwrap_or_default();
     let store = shared.replica.store().clone();
     let looked_for = find.trim().trim_start_matches("automerge:").to_owned();
@@ -43,7 +48,7 @@ pub(super) async fn show(State(shared): State<Arc<Shared>>, caller: Caller, Quer
     };
     let all = shared.replica.store().count();
     page(&shared, &caller, || {
-        let from = (wanted.page * SHOWN).min(listed.len());
+        let from = wanted.page.saturating_mul(SHOWN).min(listed.len());
         let shown = &listed[from..(from + SHOWN).min(listed.len())];
         let link = |page: usize| format!("/documents?page={page}");
         frame(
