@@ -2,13 +2,14 @@
 //!
 //! Owns: the sets, kept current; the rounds with each peer, their bounds; what may be compared with whom.
 //! Must not: sync a document, hold one, read a clock, touch a socket or the store.
-//! Next: `collection/ask.rs`, `collection/answer.rs`, `reconcile.rs`; docs/protocol.md §9, "Rounds".
+//! Next: `collection/ask.rs`, `collection/answer.rs`, `collection/list.rs`, `reconcile.rs`; docs/protocol.md §9, "Rounds".
 //!
 //! As with a hub: inputs in, outputs out in order, one deadline. There is one collection for a replica, whatever the number
 //! of its hubs: each of them says which state of a document has become durable.
 
 mod answer;
 mod ask;
+mod list;
 mod members;
 pub mod message;
 
@@ -413,6 +414,8 @@ impl Collection {
             CollectionMessage::Missing { round, elements } => self.asked_for_names(now, session, round, &elements),
             CollectionMessage::Answer { round, message } => self.answered(now, session, round, &message),
             CollectionMessage::Named { round, documents } => self.named(now, session, round, documents),
+            CollectionMessage::Listed { round, elements } => self.listed(now, session, round, &elements),
+            CollectionMessage::Lacking { round, lacking } => self.told_lacking(now, session, round, &lacking),
             CollectionMessage::Ended { round, own: true, .. } => self.initiator_ended(session, round),
             CollectionMessage::Ended { round, own: false, reason, words } => {
                 self.responder_ended(now, session, round, reason, words);

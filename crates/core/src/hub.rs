@@ -120,7 +120,12 @@ impl Hub {
                 self.enqueue(now, &document, Item::Initiate { session, only_offers: true });
             }
             Input::Broadcast { document, sender, count, session, data } => {
-                self.broadcast(&document, None, &Spoken { sender, count, session, data });
+                let spoken = Spoken { sender, count, session, data };
+                self.broadcast(&document, None, &spoken);
+                self.tell_mesh_of_words(&document, spoken);
+            }
+            Input::Heard { document, sender, count, session, data } => {
+                self.hear(&document, Spoken { sender, count, session, data });
             }
             Input::Noticed { session, document, changes, heads, ticket } => {
                 self.enqueue(now, &document, Item::noticed(session, changes, heads, ticket));

@@ -388,7 +388,7 @@ mod tests {
     use super::*;
     use crate::blob::{BlobHash, BlobRefusal};
     use crate::collection::{EndReason, SetName};
-    use crate::reconcile::Missing;
+    use crate::reconcile::{Listed, Missing};
 
     fn document() -> DocumentId {
         DocumentId::from_bytes(&[7; 16]).expect("16 bytes")
@@ -448,6 +448,11 @@ mod tests {
                 reason: EndReason::NotReady,
                 words: "später".into(),
             }),
+            NativeMessage::Collection(CollectionMessage::Listed {
+                round: 1,
+                elements: vec![Listed { stamp: Stamp::from_u64(3), digest: [8; 16] }; 2],
+            }),
+            NativeMessage::Collection(CollectionMessage::Lacking { round: 1, lacking: Bytes::from_static(&[0x80]) }),
             NativeMessage::Token(Token::new("a.b.c")),
             NativeMessage::Access { left_ms: Some(60_000) },
             NativeMessage::Access { left_ms: None },
@@ -498,6 +503,9 @@ mod tests {
         assert_eq!(of_kind(14), golden);
         let golden = [&[13, 0, 0, 0, 1, 1, 4, 0, 7][..], "später".as_bytes()].concat();
         assert_eq!(of_kind(13), golden);
+        let element = [&from[..], &[8; 16]].concat();
+        assert_eq!(of_kind(15), [&[15, 0, 0, 0, 1, 0, 2][..], &element, &element].concat());
+        assert_eq!(of_kind(16), [16, 0, 0, 0, 1, 0, 1, 0x80].as_slice());
     }
 
     #[test]

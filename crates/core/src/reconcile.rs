@@ -116,6 +116,21 @@ pub struct Missing {
     pub digest: [u8; DIGEST_PREFIX_BYTES],
 }
 
+/// An element as its owner lists it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Listed {
+    /// Its stamp.
+    pub stamp: Stamp,
+    /// The first bytes of its digest.
+    pub digest: [u8; DIGEST_PREFIX_BYTES],
+}
+
+impl From<&Element> for Listed {
+    fn from(element: &Element) -> Self {
+        Self { stamp: element.stamp, digest: element.prefix() }
+    }
+}
+
 /// The elements of a replica, kept current in memory: a tree with counts and sums, and the first symbols of the
 /// endless sketch of them.
 #[derive(Debug, Clone)]
@@ -165,6 +180,17 @@ impl ElementSet {
     #[must_use]
     pub fn contains(&self, element: &Element) -> bool {
         self.tree.contains(element)
+    }
+
+    /// So many elements that follow this one, in order; from the first on without one.
+    pub(crate) fn page(&self, after: Option<&Element>, count: usize) -> Vec<Element> {
+        let begin = after.map_or(0, |after| self.tree.below(after).count + u64::from(self.contains(after)));
+        self.tree.from(begin).take(count).collect()
+    }
+
+    /// Whether an element that a peer lists is here.
+    pub(crate) fn has_listed(&self, listed: &Listed) -> bool {
+        self.at(listed.stamp, &listed.digest).is_some()
     }
 
     /// The elements with this stamp whose digests begin so.

@@ -35,6 +35,15 @@ pub(crate) enum Effect {
     Offence(Offence),
 }
 
+/// Whether a notice can be asked for later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stay {
+    /// It is kept for a while, and its name told to who is not sent it.
+    Kept,
+    /// Whoever is not sent it now never hears of it.
+    Fleeting,
+}
+
 /// What a replica has counted of its notices.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -78,6 +87,8 @@ struct Link {
     /// When the names are due.
     names_at: Option<Duration>,
     room: Bucket,
+    /// The same for what is fleeting: it must not take the place of what is durable.
+    fleeting_room: Bucket,
 }
 
 #[derive(Debug)]
@@ -114,7 +125,8 @@ impl Broadcast {
     /// A new neighbour is eager.
     pub(crate) fn up(&mut self, now: Duration, link: SessionId, config: &Config) {
         let room = Bucket::new(config.sent_per_second_max, now);
-        self.neighbours.insert(link, Link { eager: true, names: Vec::new(), names_at: None, room });
+        let fleeting_room = Bucket::new(config.fleeting_per_second_max, now);
+        self.neighbours.insert(link, Link { eager: true, names: Vec::new(), names_at: None, room, fleeting_room });
     }
 
     pub(crate) fn down(&mut self, link: SessionId) {
@@ -126,24 +138,37 @@ impl Broadcast {
         self.neighbours.values().filter(|link| link.eager).count()
     }
 
-    /// A notice of our own, whose content is durable.
-    pub(crate) fn publish(&mut self, now: Duration, body: Bytes, config: &Config) -> (NoticeId, Vec<Effect>) {
+    /// A notice of our own, whose content is durable or is not to be.
+    pub(crate) fn publish(
+        &mut self,
+        now: Duration,
+        body: Bytes,
+        stay: Stay,
+        config: &Config,
+    ) -> (NoticeId, Vec<Effect>) {
         self.number += 1;
         let id = NoticeId { author: self.me, number: self.number };
         let seal: [u8; SEAL_BYTES] = self.key.seal(&id, &body);
         self.known.insert(id);
         self.counts.published += 1;
         let mut effects = Vec::new();
-        self.pass_on(now, Notice { hops: 0, id, seal, body }, None, config, &mut effects);
+        let notice = Notice { hops: 0, id, seal, body };
+        match stay {
+            Stay::Kept => self.pass_on(now, notice, None, config, &mut effects),
+            Stay::Fleeting => self.say(now, &notice, None, &mut effects),
+        }
         (id, effects)
     }
 
-    /// What a notice told is durable here: it goes on.
-    pub(crate) fn accept(&mut self, now: Duration, id: &NoticeId, config: &Config) -> Vec<Effect> {
+    /// What a notice told is durable here, or is not to be: it goes on.
+    pub(crate) fn accept(&mut self, now: Duration, id: &NoticeId, stay: Stay, config: &Config) -> Vec<Effect> {
         let mut effects = Vec::new();
         if let Some((mut notice, from)) = self.waiting.remove(id) {
             notice.hops = notice.hops.saturating_add(1);
-            self.pass_on(now, notice, Some(from), config, &mut effects);
+            match stay {
+                Stay::Kept => self.pass_on(now, notice, Some(from), config, &mut effects),
+                Stay::Fleeting => self.say(now, &notice, Some(from), &mut effects),
+            }
         }
         effects
     }
@@ -286,6 +311,17 @@ impl Broadcast {
         self.kept.insert(notice.id, Kept { notice, at: now });
         while self.kept.len() > config.kept_max || self.kept_bytes > config.kept_bytes_max {
             self.forget_oldest();
+        }
+    }
+
+    /// Sends what is fleeting to the eager neighbours that have room.
+    fn say(&mut self, now: Duration, notice: &Notice, from: Option<SessionId>, effects: &mut Vec<Effect>) {
+        for (link, state) in self.neighbours.iter_mut().filter(|(link, state)| Some(**link) != from && state.eager) {
+            if state.fleeting_room.take(now) {
+                effects.push(Effect::Send(*link, Message::Notice(notice.clone())));
+            } else {
+                self.counts.shed += 1;
+            }
         }
     }
 

@@ -51,6 +51,9 @@ pub struct Config {
     pub received_per_second_max: u32,
     /// Messages of the broadcast to one neighbour in a second, beyond a burst of twice as many.
     pub sent_per_second_max: u32,
+    /// Notices of what is not stored, to one neighbour in a second, beyond a burst of twice as many. Together with the number
+    /// above it is no more than a neighbour takes.
+    pub fleeting_per_second_max: u32,
     /// Offences of one connection after which it is closed.
     pub offences_max: u32,
     /// The wait between repairs after a start.
@@ -86,7 +89,8 @@ impl Default for Config {
             missing_max: 4_096,
             waiting_max: 1_024,
             received_per_second_max: 500,
-            sent_per_second_max: 400,
+            sent_per_second_max: 300,
+            fleeting_per_second_max: 100,
             offences_max: 32,
             repair_wait: seconds(5),
             repair_wait_min: seconds(4),

@@ -16,10 +16,11 @@ use syncline_core::hub::{Input as HubInput, MeshEvent, NoticeStanding, Source};
 use syncline_core::id::{DocumentId, SessionId};
 use syncline_core::limits::Limits;
 
+use crate::bucket::Bucket;
 use crate::config::Config;
 use crate::key::MeshKey;
 use crate::message::NoticeId;
-use crate::notice::DocumentNotice;
+use crate::notice::{DocumentNotice, SpokenNotice, Told};
 use crate::overlay::{self, Moment, Offence, Overlay};
 
 mod announce;
@@ -28,6 +29,9 @@ use announce::Announcements;
 
 /// Notices that wait for the disk or for what they build on.
 const PENDING_MAX: usize = 1_024;
+
+/// Words that are not stored, of all applications and peers of a replica, in a second, beyond a burst of twice as many.
+const WORDS_PER_SECOND_MAX: u32 = 50;
 
 /// Which documents a replica takes part in.
 #[derive(Clone, Default)]
@@ -89,6 +93,8 @@ pub struct Membership {
     fetching: BTreeMap<DocumentId, BTreeSet<u64>>,
     next_ticket: u64,
     announcements: Announcements,
+    /// How much may be said.
+    words: Bucket,
     outputs: VecDeque<Output>,
 }
 
@@ -112,6 +118,7 @@ impl Membership {
             fetching: BTreeMap::new(),
             next_ticket: 0,
             announcements: Announcements::default(),
+            words: Bucket::new(WORDS_PER_SECOND_MAX, Duration::ZERO),
             outputs: VecDeque::new(),
         }
     }
@@ -120,6 +127,12 @@ impl Membership {
     #[must_use]
     pub fn overlay(&self) -> &Overlay {
         &self.overlay
+    }
+
+    /// Notices that wait for the disk or for what they tell.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.pending.len()
     }
 
     /// Whether this replica takes part in a document.
@@ -140,6 +153,9 @@ impl Membership {
         match event {
             MeshEvent::Durable { document, changes, heads, source } => {
                 self.note_durable(document, changes, heads, source);
+            }
+            MeshEvent::Spoken { document, sender, count, session, data } => {
+                self.speak(now, &SpokenNotice { document, sender, session, count, data });
             }
             MeshEvent::Noticed { ticket, standing } => self.note_standing(now, ticket, standing),
         }
@@ -176,9 +192,13 @@ impl Membership {
 
     /// A notice has come. Those of documents in which this replica has no part go on as they are.
     fn delivered(&mut self, now: Moment, id: NoticeId, link: SessionId, body: Bytes) {
-        let notice = match DocumentNotice::decode(body) {
-            Ok(Some(notice)) if self.takes_part_in(&notice.document) => notice,
-            Ok(_) => return self.overlay.handle(now, overlay::Input::Accept(id)),
+        let notice = match Told::decode(body) {
+            Ok(Told::Document(notice)) if self.takes_part_in(&notice.document) => notice,
+            Ok(Told::Spoken(spoken)) => {
+                self.overlay.handle(now, overlay::Input::PassOn(id));
+                return self.heard(spoken);
+            }
+            Ok(Told::Document(_) | Told::Unknown) => return self.overlay.handle(now, overlay::Input::Accept(id)),
             Err(error) => return self.refuse(now, id, link, Offence::Malformed(error)),
         };
         let DocumentNotice { stamp, document, heads, changes } = notice;
@@ -194,9 +214,28 @@ impl Membership {
         self.ask(Pending { id, link, document, heads }, changes);
     }
 
+    /// Words have come: for those who are at the document here.
+    fn heard(&mut self, spoken: SpokenNotice) {
+        let SpokenNotice { document, sender, session, count, data } = spoken;
+        if self.takes_part_in(&document) {
+            let input = HubInput::Heard { document: document.clone(), sender, count, session, data };
+            self.outputs.push_back(Output::Hub { document, input });
+        }
+    }
+
+    /// Somebody here says something: all members hear it, once, or do not.
+    fn speak(&mut self, now: Moment, spoken: &SpokenNotice) {
+        if !self.takes_part_in(&spoken.document) || !self.words.take(now.mono) {
+            return;
+        }
+        if let Some(body) = spoken.encode() {
+            self.overlay.handle(now, overlay::Input::Speak(body));
+        }
+    }
+
     fn refuse(&mut self, now: Moment, id: NoticeId, link: SessionId, offence: Offence) {
         self.overlay.handle(now, overlay::Input::Discard(id));
-        self.outputs.push_back(Output::Overlay(overlay::Output::Refused { link, offence }));
+        self.overlay.handle(now, overlay::Input::Offend { link, offence });
     }
 
     fn forget_oldest(&mut self, now: Moment) {

@@ -1,11 +1,14 @@
-//! What a notice says: that a document has changed, and the changes themselves when they are small.
+//! What a notice says: that a document has changed, and the changes themselves when they are small; or what somebody says
+//! that is not stored.
 //!
 //! Owns: the body's bytes. Must not: know how it travels. Next: `membership.rs`; docs/protocol.md §11, "Notices".
+
+use std::sync::Arc;
 
 use bytes::{Buf, BufMut, Bytes};
 use syncline_core::ChangeHash;
 use syncline_core::clock::Stamp;
-use syncline_core::id::DocumentId;
+use syncline_core::id::{DocumentId, PeerId};
 
 use crate::message::MessageError;
 
@@ -16,6 +19,91 @@ pub const CHANGES_BYTES_MAX: usize = 4 * 1024;
 pub const HEADS_MAX: usize = 64;
 
 const DOCUMENT: u8 = 1;
+const SPOKEN: u8 = 2;
+
+/// Most bytes of an ephemeral message in a notice.
+pub const DATA_BYTES_MAX: usize = 4 * 1024;
+
+/// What a body says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Told {
+    /// A document has changed.
+    Document(DocumentNotice),
+    /// Somebody says something that is not stored.
+    Spoken(SpokenNotice),
+    /// Something of a later version.
+    Unknown,
+}
+
+impl Told {
+    /// Reads a body.
+    ///
+    /// # Errors
+    /// [`MessageError`] when it is not one, or beyond a bound.
+    pub fn decode(body: Bytes) -> Result<Self, MessageError> {
+        match body.first().ok_or(MessageError::Truncated)? {
+            &DOCUMENT => Ok(DocumentNotice::decode(body)?.map_or(Self::Unknown, Self::Document)),
+            &SPOKEN => SpokenNotice::decode(body.slice(1..)).map(Self::Spoken),
+            _ => Ok(Self::Unknown),
+        }
+    }
+}
+
+/// The body of a notice about something that is said at a document and not stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SpokenNotice {
+    /// The document.
+    pub document: DocumentId,
+    /// Who says it.
+    pub sender: PeerId,
+    /// The sender's process.
+    pub session: Arc<str>,
+    /// Counts up within it.
+    pub count: u64,
+    /// CBOR of the application's value.
+    pub data: Bytes,
+}
+
+impl SpokenNotice {
+    /// The notice's body, if it is not too large for one.
+    #[must_use]
+    pub fn encode(&self) -> Option<Bytes> {
+        let fits = self.data.len() <= DATA_BYTES_MAX && self.session.len() <= SESSION_BYTES_MAX;
+        let mut out = Vec::with_capacity(64 + self.data.len());
+        out.put_u8(SPOKEN);
+        out.put_u8(self.document.as_bytes().len() as u8);
+        out.put_slice(self.document.as_bytes());
+        for text in [self.sender.as_str(), &self.session] {
+            out.put_u16(text.len() as u16);
+            out.put_slice(text.as_bytes());
+        }
+        out.put_u64(self.count);
+        out.put_slice(&self.data);
+        fits.then(|| Bytes::from(out))
+    }
+
+    fn decode(mut body: Bytes) -> Result<Self, MessageError> {
+        let cut = |_| MessageError::Truncated;
+        let length = usize::from(body.try_get_u8().map_err(cut)?);
+        let document = DocumentId::from_bytes(&take(&mut body, length)?);
+        let document = document.map_err(|_| MessageError::Bad("document id"))?;
+        let text = |body: &mut Bytes| {
+            let length = usize::from(body.try_get_u16().map_err(cut)?);
+            let bytes = take(body, length)?;
+            String::from_utf8(bytes.to_vec()).map_err(|_| MessageError::Bad("text"))
+        };
+        let sender = PeerId::new(&text(&mut body)?).map_err(|_| MessageError::Bad("sender"))?;
+        let session = text(&mut body)?;
+        let count = body.try_get_u64().map_err(cut)?;
+        if body.len() > DATA_BYTES_MAX || session.len() > SESSION_BYTES_MAX {
+            return Err(MessageError::Bad("length"));
+        }
+        Ok(Self { document, sender, session: session.into(), count, data: body })
+    }
+}
+
+/// Longest name of a process.
+const SESSION_BYTES_MAX: usize = 256;
 
 /// The body of a notice about a document.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -143,6 +231,27 @@ mod tests {
             b"another",
         ];
         assert_eq!(notice().encode(), golden.concat());
+    }
+
+    fn spoken() -> SpokenNotice {
+        let (document, sender) = (notice().document, PeerId::new("anna").expect("a name"));
+        SpokenNotice { document, sender, session: "s1".into(), count: 3, data: Bytes::from_static(b"here") }
+    }
+
+    #[test]
+    fn words_survive_their_bytes_and_too_many_are_none() {
+        let bytes = spoken().encode().expect("few");
+        let golden = [&[2, 16][..], &[7; 16], &[0, 4], b"anna", &[0, 2], b"s1", &3_u64.to_be_bytes(), b"here"].concat();
+        assert_eq!(bytes, golden);
+        assert_eq!(Told::decode(bytes.clone()), Ok(Told::Spoken(spoken())));
+        for end in 0..bytes.len() - 4 {
+            assert!(Told::decode(bytes.slice(..end)).is_err(), "cut to {end}");
+        }
+        let long = Bytes::from([&bytes[..], &[0; DATA_BYTES_MAX]].concat());
+        assert_eq!(Told::decode(long), Err(MessageError::Bad("length")));
+        assert_eq!(SpokenNotice { data: Bytes::from(vec![0; DATA_BYTES_MAX + 1]), ..spoken() }.encode(), None);
+        assert_eq!(Told::decode(Bytes::from_static(&[9, 1])), Ok(Told::Unknown));
+        assert_eq!(Told::decode(notice().encode()), Ok(Told::Document(notice())));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use syncline_core::clock::Stamp;
 use syncline_core::id::SessionId;
 
-use crate::broadcast::{Broadcast, Counts, Effect};
+use crate::broadcast::{Broadcast, Counts, Effect, Stay};
 use crate::bucket::Bucket;
 use crate::config::Config;
 use crate::key::{Ends, MeshKey};
@@ -63,10 +63,21 @@ pub enum Input {
     DialFailed(Address),
     /// Tell all members something that is durable here.
     Publish(Bytes),
+    /// Tell all members something that is not durable anywhere: whoever misses it misses it.
+    Speak(Bytes),
     /// What a notice told is durable here.
     Accept(NoticeId),
+    /// What a notice told is nowhere durable: it goes on, and is forgotten.
+    PassOn(NoticeId),
     /// What a notice told is not taken.
     Discard(NoticeId),
+    /// What a notice told is nothing, and whoever brought it should have seen that.
+    Offend {
+        /// Who brought it.
+        link: SessionId,
+        /// What is wrong with it.
+        offence: Offence,
+    },
     /// A repair is over.
     Repaired {
         /// With whom.
@@ -326,14 +337,23 @@ impl Overlay {
             Input::Disconnected { link } => self.disconnected(link),
             Input::DialFailed(address) => self.dial_failed(&address, None),
             Input::Publish(body) => {
-                let (_, effects) = self.broadcast.publish(now.mono, body, &self.config);
+                let (_, effects) = self.broadcast.publish(now.mono, body, Stay::Kept, &self.config);
+                self.carry_out(None, effects);
+            }
+            Input::Speak(body) => {
+                let (_, effects) = self.broadcast.publish(now.mono, body, Stay::Fleeting, &self.config);
                 self.carry_out(None, effects);
             }
             Input::Accept(id) => {
-                let effects = self.broadcast.accept(now.mono, &id, &self.config);
+                let effects = self.broadcast.accept(now.mono, &id, Stay::Kept, &self.config);
+                self.carry_out(None, effects);
+            }
+            Input::PassOn(id) => {
+                let effects = self.broadcast.accept(now.mono, &id, Stay::Fleeting, &self.config);
                 self.carry_out(None, effects);
             }
             Input::Discard(id) => self.broadcast.discard(&id),
+            Input::Offend { link, offence } => self.offend(link, offence),
             Input::Repaired { link, found } => self.repaired(link, found),
             Input::About(about) => self.show(about),
             Input::Online(online) => self.set_online(online),

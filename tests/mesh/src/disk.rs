@@ -14,16 +14,17 @@ use syncline_core::collection::DocumentState;
 use syncline_core::graph::Graph;
 use syncline_core::hub::{Load, Loaded};
 use syncline_core::id::DocumentId;
-use syncline_core::limits::Limits;
 use syncline_core::storage::{Commit, Payload, Standing, StoredChange, StoredGraph, Summary};
 
 /// What one replica has made durable.
-#[derive(Debug, Default)]
-pub(crate) struct Disk {
+#[derive(Debug, Clone)]
+pub struct Disk {
+    /// The lasting name of the store: a copy of the disk has the same.
+    pub(crate) replica: [u8; 16],
     documents: BTreeMap<DocumentId, Stored>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Stored {
     heads: Vec<ChangeHash>,
     changes: Vec<StoredChange>,
@@ -31,10 +32,23 @@ struct Stored {
 }
 
 impl Disk {
+    /// An empty one, of this node.
+    #[must_use]
+    pub fn of(node: usize) -> Self {
+        let mut replica = [0; 16];
+        replica[..8].copy_from_slice(&(node as u64).to_be_bytes());
+        Self { replica, documents: BTreeMap::new() }
+    }
+
+    /// Whether a commit builds on what is here: one that was asked for before another failed does not.
+    pub(crate) fn can_take(&self, commit: &Commit) -> bool {
+        let here = self.documents.get(&commit.document).map_or(0, |stored| stored.changes.len());
+        commit.changes_before as usize == here
+    }
+
     /// Takes a commit; returns the hashes of its changes.
     pub(crate) fn commit(&mut self, commit: Commit, stamp: Stamp) -> Vec<ChangeHash> {
         let stored = self.documents.entry(commit.document).or_default();
-        assert_eq!(commit.changes_before as usize, stored.changes.len(), "a commit on top of another history");
         stored.heads = commit.heads;
         let authored = commit.changes.iter().filter_map(Authored::of_change).max();
         stored.authored = stored.authored.max(authored.unwrap_or_default());
@@ -70,7 +84,8 @@ impl Disk {
     }
 
     /// The changes of a document from this one on.
-    pub(crate) fn changes_from(&self, document: &DocumentId, from: usize) -> Vec<Bytes> {
+    #[must_use]
+    pub fn changes_from(&self, document: &DocumentId, from: usize) -> Vec<Bytes> {
         let stored = self.documents.get(document);
         stored.iter().flat_map(|stored| &stored.changes).skip(from).map(|change| change.bytes.clone()).collect()
     }
@@ -82,7 +97,7 @@ impl Disk {
     }
 
     /// The documents, with their heads.
-    pub(crate) fn heads(&self) -> impl Iterator<Item = (&DocumentId, &[ChangeHash])> {
+    pub fn heads(&self) -> impl Iterator<Item = (&DocumentId, &[ChangeHash])> {
         self.documents.iter().map(|(document, stored)| (document, &stored.heads[..]))
     }
 }
@@ -99,9 +114,4 @@ impl Stored {
             snapshot_bytes: 0,
         }
     }
-}
-
-/// Bounds that keep a few documents in memory.
-pub(crate) fn limits() -> Limits {
-    Limits::default()
 }

@@ -12,10 +12,12 @@ use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use syncline_core::ChangeHash;
 use syncline_core::id::{DocumentId, SessionId};
-use syncline_gossip::Address;
+use syncline_core::limits::Limits;
+use syncline_gossip::membership::Participation;
+use syncline_gossip::{Address, MeshKey};
 
 use crate::network::{Link, half};
-use crate::node::{Act, Node, address_of, node_at};
+use crate::node::{Act, Node, Setup, address_of, node_at};
 use crate::outcome::Outcome;
 use crate::plan::Plan;
 
@@ -44,6 +46,11 @@ enum Event {
     Restart { node: usize },
     Split(bool),
     Sample,
+}
+
+fn setup(plan: &Plan) -> Setup {
+    let (config, key) = (plan.config.clone(), MeshKey::open("simulation"));
+    Setup { config, key, participation: Participation::All, open: false, limits: Limits::default() }
 }
 
 /// Plays a plan to its end.
@@ -97,7 +104,7 @@ impl<'a> World<'a> {
         };
         for index in 0..plan.nodes {
             let (given, seed) = (world.given(), world.seed());
-            world.nodes.push(Node::new(index, &plan.config, &given, seed));
+            world.nodes.push(Node::new(index, setup(plan), &given, seed));
         }
         world.schedule_plan();
         (0..plan.nodes).for_each(|node| world.drain(node));
@@ -219,7 +226,7 @@ impl<'a> World<'a> {
             Event::Kill => self.kill(),
             Event::Restart { node } => {
                 let (given, seed) = (self.given(), self.seed());
-                self.nodes[node].restart(self.now, node, &self.plan.config, &given, seed);
+                self.nodes[node].restart(self.now, node, &given, seed);
                 self.drain(node);
             }
             Event::Split(split) => self.cut(split),
@@ -328,7 +335,8 @@ impl<'a> World<'a> {
                     self.nodes[node].disk_at = at;
                     self.at(at, Event::Persisted { node, starts, document, ticket });
                 }
-                Act::Durable(hashes) => self.durable(node, &hashes),
+                Act::Durable { changes, .. } => self.durable(node, &changes),
+                Act::Refused { kind, .. } => panic!("something honest was refused: {kind}"),
             }
         }
         let wake = self.nodes[node].next_wake().map(|at| at.max(self.now));

@@ -44,7 +44,8 @@ macro_rules! kinds {
                     Tier::T0 => self < Self::SyncFails && self != Self::Undo,
                     Tier::T1 => self < Self::SyncFails,
                     // Thirty days do not pass in such a world.
-                    Tier::T2 => self != Self::Purge,
+                    Tier::T2 => self < Self::Lose && self != Self::Purge,
+                    Tier::Mesh => self >= Self::Lose || crate::mesh::SHARED.contains(&self),
                 }
             }
 
@@ -151,6 +152,36 @@ kinds! {
     Astray, Disk, true;
     /// A bit of the database changes by itself.
     BitRot, Disk, true;
+    /// A message of the broadcast between members of a mesh is lost.
+    Lose, Network, true;
+    /// One comes twice.
+    Repeat, Network, true;
+    /// One overtakes the one before it.
+    Overtake, Network, true;
+    /// The members are cut in two.
+    Partition, Network, true;
+    /// They are not any more.
+    Heal, Network, false;
+    /// A member leaves the mesh for a while.
+    GoOffline, Network, true;
+    /// It is back.
+    GoOnline, Network, false;
+    /// Somebody without the key wants to be a member, or is dialled as one.
+    Stranger, Hostile, true;
+    /// A member sends again what was said before, to it or to others.
+    Replay, Hostile, true;
+    /// A member sends a notice that its author has not sealed.
+    Forge, Hostile, true;
+    /// A member seals a notice of something that is nothing.
+    BadNotice, Hostile, true;
+    /// A member lies in a round.
+    LieInRound, Hostile, true;
+    /// A member never agrees in a round, or never answers.
+    EndlessRound, Hostile, true;
+    /// A member has elements of documents that it never delivers.
+    Undeliverable, Hostile, true;
+    /// A member sends more than anybody may.
+    Flood, Hostile, true;
 }
 
 impl fmt::Display for Action {

@@ -46,7 +46,7 @@ impl SyncState {
     pub(crate) fn new(tier: Tier) -> Self {
         match tier {
             Tier::T0 => Self::Dag(Box::default()),
-            Tier::T1 | Tier::T2 => Self::Real(Box::new(sync::State::new())),
+            Tier::T1 | Tier::T2 | Tier::Mesh => Self::Real(Box::new(sync::State::new())),
         }
     }
 
@@ -64,7 +64,9 @@ impl Content {
     pub(crate) fn new(tier: Tier, actor: &[u8]) -> Self {
         match tier {
             Tier::T0 => Self::Dag(Box::new(Dag::new(actor))),
-            Tier::T1 | Tier::T2 => Self::Real(Box::new(AutoCommit::new().with_actor(ActorId::from(actor)))),
+            Tier::T1 | Tier::T2 | Tier::Mesh => {
+                Self::Real(Box::new(AutoCommit::new().with_actor(ActorId::from(actor))))
+            }
         }
     }
 

@@ -8,7 +8,7 @@
 //!
 //! Reading order: [`Scenario`] is what happens, `action` its parts; `world` plays it with `machine`, `client`, `disk`
 //! and `image`; `real` is the store that ships, on a disk
-//! that fails; `oracle` knows what is true; `world/quiet.rs` says what must hold in the end; [`mod@run`] plays one
+//! that fails; `mesh` plays members of a mesh instead; `oracle` knows what is true; `world/quiet.rs` says what must hold in the end; [`mod@run`] plays one
 //! scenario, [`campaign`] many, [`shrink()`] makes a failing one small, [`small`] tries all of a small world.
 
 mod action;
@@ -21,6 +21,7 @@ mod disk;
 mod image;
 mod log;
 mod machine;
+mod mesh;
 mod oracle;
 pub mod planted;
 mod random;

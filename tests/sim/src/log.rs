@@ -20,10 +20,14 @@ pub(crate) enum State {
     Queued,
     Congested,
     UnderWay,
+    /// A handshake of the mesh is under way.
+    Handshake,
+    /// The mesh is cut in two.
+    Apart,
 }
 
 impl State {
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Idle,
         Self::NotSubmitted,
         Self::NotSynced,
@@ -32,7 +36,18 @@ impl State {
         Self::Queued,
         Self::Congested,
         Self::UnderWay,
+        Self::Handshake,
+        Self::Apart,
     ];
+
+    /// Whether machines of this tier are seen in it.
+    fn is_of(self, tier: Tier) -> bool {
+        match self {
+            Self::Idle | Self::NotSynced | Self::UnderWay => true,
+            Self::Handshake | Self::Apart => tier == Tier::Mesh,
+            Self::NotSubmitted | Self::NotTold | Self::Loading | Self::Queued | Self::Congested => tier != Tier::Mesh,
+        }
+    }
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -44,6 +59,8 @@ impl State {
             Self::Queued => "messages queued",
             Self::Congested => "congested",
             Self::UnderWay => "frames under way",
+            Self::Handshake => "handshake under way",
+            Self::Apart => "cut in two",
         }
     }
 }
@@ -67,10 +84,11 @@ impl Coverage {
 
     /// A table in Markdown.
     pub(crate) fn table(&self, tier: Tier) -> String {
-        let names: Vec<&str> = State::ALL.iter().map(|state| state.name()).collect();
+        let states: Vec<State> = State::ALL.into_iter().filter(|state| state.is_of(tier)).collect();
+        let names: Vec<&str> = states.iter().map(|state| state.name()).collect();
         let mut table = format!("| fault | {} |\n|---|{}\n", names.join(" | "), "---|".repeat(names.len()));
         for kind in Kind::ALL.iter().filter(|kind| kind.is_fault() && kind.is_of(tier)) {
-            let counts = State::ALL.iter().map(|state| self.0.get(&(*kind, *state)).copied().unwrap_or(0).to_string());
+            let counts = states.iter().map(|state| self.0.get(&(*kind, *state)).copied().unwrap_or(0).to_string());
             table += &format!("| {} | {} |\n", kind.name(), counts.collect::<Vec<_>>().join(" | "));
         }
         table

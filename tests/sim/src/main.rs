@@ -28,7 +28,8 @@ struct Arguments {
 enum Command {
     /// Play many seeds. The exit code is 1 if one fails, or a fault never came.
     Run {
-        /// t0 (small forged changes), t1 (real automerge documents) or t2 (these, and the store that ships on a disk).
+        /// t0 (small forged changes), t1 (real automerge documents), t2 (these, and the store that ships on a disk) or mesh
+        /// (members of a mesh, and servers that federate).
         #[arg(long, default_value = "t1")]
         tier: Tier,
         /// How many seeds.
@@ -57,7 +58,7 @@ enum Command {
     Replay {
         /// The seed.
         seed: u64,
-        /// t0, t1 or t2.
+        /// t0, t1, t2 or mesh.
         #[arg(long, default_value = "t1")]
         tier: Tier,
     },
@@ -84,7 +85,7 @@ enum Command {
     Shrink {
         /// The seed.
         seed: u64,
-        /// t0, t1 or t2.
+        /// t0, t1, t2 or mesh.
         #[arg(long, default_value = "t1")]
         tier: Tier,
         /// Most runs.

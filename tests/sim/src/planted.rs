@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
 
+use crate::scenario::Tier;
+
 pub use hunt::hunt;
 pub use list::PLANTED;
 
@@ -29,7 +31,7 @@ pub struct Planted {
     pub to: &'static str,
 }
 
-/// The question that a replacement asks, added to the copies of both crates.
+/// The question that a replacement asks, added to the copies of the crates.
 const SWITCH: &str = r#"
 pub(crate) fn planted(bug: u32) -> bool {
     static PLANTED: std::sync::OnceLock<u32> = std::sync::OnceLock::new();
@@ -39,13 +41,15 @@ pub(crate) fn planted(bug: u32) -> bool {
 "#;
 
 /// What is copied.
-const PARTS: [&str; 7] = [
+const PARTS: [&str; 9] = [
     "crates/core",
+    "crates/gossip",
     "crates/store",
     "crates/client/src/journal.rs",
     "crates/client/src/reverse.rs",
     "crates/client/src/reverse",
     "tests/disk",
+    "tests/mesh",
     "tests/sim",
 ];
 
@@ -53,6 +57,12 @@ const PARTS: [&str; 7] = [
 pub const COPY: &str = "syncline-sim-planted";
 
 impl Planted {
+    /// Where it is looked for, in this order.
+    fn tiers(&self) -> &'static [Tier] {
+        let of_a_mesh = self.file.starts_with("crates/gossip") || self.file.ends_with("hub/mesh.rs");
+        if of_a_mesh { &[Tier::Mesh] } else { &[Tier::T0, Tier::T1] }
+    }
+
     /// Whether the text to be replaced is there, once.
     #[must_use]
     pub fn fits(&self, source: &str) -> bool {
@@ -87,8 +97,8 @@ pub fn plant(workspace: &Path, into: &Path) -> anyhow::Result<()> {
     let manifest = std::fs::read_to_string(workspace.join("Cargo.toml"))?;
     let lines = manifest.lines().map(|line| match line.split_once(" = ") {
         Some(("members", _)) => {
-            "members = [\"tree/crates/core\", \"tree/crates/store\", \"tree/tests/disk\", \"tree/tests/sim\"]"
-                .to_owned()
+            let packages = ["crates/core", "crates/gossip", "crates/store", "tests/disk", "tests/mesh", "tests/sim"];
+            format!("members = {:?}", packages.map(|package| format!("tree/{package}")))
         }
         Some(("default-members", _)) => "default-members = [\"tree/tests/sim\"]".to_owned(),
         _ => {
@@ -99,7 +109,7 @@ pub fn plant(workspace: &Path, into: &Path) -> anyhow::Result<()> {
     for bug in PLANTED {
         edit(&tree.join(bug.file), |text| bug.apply(&text))?;
     }
-    for library in ["crates/core/src/lib.rs", "tests/sim/src/lib.rs"] {
+    for library in ["crates/core/src/lib.rs", "crates/gossip/src/lib.rs", "tests/sim/src/lib.rs"] {
         edit(&tree.join(library), |text| Ok(text + SWITCH))?;
     }
     Ok(())

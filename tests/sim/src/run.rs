@@ -6,9 +6,10 @@ use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Once};
 
-use crate::log::Coverage;
-use crate::oracle::Violation;
-use crate::scenario::Scenario;
+use crate::log::{Coverage, Log};
+use crate::mesh;
+use crate::oracle::{Checked, Violation};
+use crate::scenario::{Scenario, Tier};
 use crate::subject::Subject;
 use crate::world::World;
 
@@ -37,9 +38,18 @@ pub fn run(scenario: &Scenario, traced: bool) -> Outcome {
 /// Plays a scenario in which replicas do what a subject says.
 pub(crate) fn run_subject(scenario: &Scenario, subject: Option<&Arc<Subject>>, traced: bool) -> Outcome {
     quiet_panics();
+    if scenario.tier == Tier::Mesh {
+        let mut world = mesh::World::new(scenario, traced);
+        let played = catch_unwind(AssertUnwindSafe(|| world.play(&scenario.actions)));
+        return outcome(played, world.log);
+    }
     let mut world = World::new(scenario, traced);
     world.subject = subject.map(Arc::clone);
     let played = catch_unwind(AssertUnwindSafe(|| world.play(&scenario.actions)));
+    outcome(played, world.log)
+}
+
+fn outcome(played: std::thread::Result<Checked>, mut log: Log) -> Outcome {
     let violation = match played {
         Ok(checked) => checked.err(),
         Err(_) => {
@@ -47,8 +57,8 @@ pub(crate) fn run_subject(scenario: &Scenario, subject: Option<&Arc<Subject>>, t
             Some(Violation { checker: "nothing panics", detail })
         }
     };
-    let trace = world.log.take_trace();
-    Outcome { violation, digest: world.log.digest(), trace, coverage: std::mem::take(&mut world.log.coverage) }
+    let trace = log.take_trace();
+    Outcome { violation, digest: log.digest(), trace, coverage: std::mem::take(&mut log.coverage) }
 }
 
 /// Plays a scenario in its text form, as a failure is kept.

@@ -10,6 +10,7 @@ use std::str::FromStr;
 use anyhow::{Context, bail};
 
 use crate::action::{Action, Class, Kind};
+use crate::mesh;
 use crate::random::Stream;
 
 /// Said where tier T2 is asked for and was not built.
@@ -24,6 +25,8 @@ pub enum Tier {
     T1,
     /// The same, and the store that ships on disks that fail.
     T2,
+    /// Real documents in a mesh, or on servers that federate.
+    Mesh,
 }
 
 /// Who there is, how they are set up, and what happens.
@@ -82,18 +85,18 @@ impl Topology {
 }
 
 /// How often each fault comes, in 10,000 steps.
-struct Swarm(Vec<(Kind, u64)>);
+pub(crate) struct Swarm(Vec<(Kind, u64)>);
 
 impl Swarm {
     /// Each fault is in half of all scenarios, there with a rate of its own.
-    fn draw(seed: u64, tier: Tier) -> Self {
+    pub(crate) fn draw(seed: u64, tier: Tier) -> Self {
         let mut stream = Stream::new(seed, "swarm");
         let faults = Kind::ALL.iter().copied().filter(|kind| kind.is_fault() && kind.is_of(tier));
         let drawn = faults.map(|kind| (kind, stream.chance(5_000), stream.one_of(&[60, 150, 400, 900])));
         Self(drawn.filter(|(_, on, _)| *on).map(|(kind, _, rate)| (kind, rate)).collect())
     }
 
-    fn strike(&self, class: Class, stream: &mut Stream, actions: &mut Vec<Action>) {
+    pub(crate) fn strike(&self, class: Class, stream: &mut Stream, actions: &mut Vec<Action>) {
         for (kind, rate) in self.0.iter().filter(|(kind, _)| kind.class() == class) {
             if stream.chance(*rate) {
                 actions.push(drawn(*kind, stream));
@@ -102,7 +105,7 @@ impl Swarm {
     }
 }
 
-fn drawn(kind: Kind, stream: &mut Stream) -> Action {
+pub(crate) fn drawn(kind: Kind, stream: &mut Stream) -> Action {
     Action { kind, who: stream.below(256) as u8, value: stream.next() >> 20 }
 }
 
@@ -110,6 +113,9 @@ impl Scenario {
     /// The scenario of a seed.
     #[must_use]
     pub fn draw(seed: u64, tier: Tier) -> Self {
+        if tier == Tier::Mesh {
+            return mesh::draw(seed);
+        }
         let topology = Topology::draw(seed);
         let swarm = Swarm::draw(seed, tier);
         let mut streams = Streams::new(seed);
@@ -121,7 +127,7 @@ impl Scenario {
         // The cheap tier plays more worlds instead of longer lives.
         let steps = match tier {
             Tier::T0 => streams.workload.one_of(&[20, 40, 60, 100]),
-            Tier::T1 | Tier::T2 => streams.workload.one_of(&[40, 80, 100, 140]),
+            Tier::T1 | Tier::T2 | Tier::Mesh => streams.workload.one_of(&[40, 80, 100, 140]),
         };
         for _ in 0..steps {
             streams.step(&swarm, edits, deliveries, &mut actions);
@@ -193,6 +199,7 @@ impl fmt::Display for Tier {
             Self::T0 => "t0",
             Self::T1 => "t1",
             Self::T2 => "t2",
+            Self::Mesh => "mesh",
         })
     }
 }
@@ -206,7 +213,8 @@ impl FromStr for Tier {
             "t1" => Ok(Self::T1),
             "t2" if cfg!(feature = "t2") => Ok(Self::T2),
             "t2" => bail!(NO_T2),
-            other => bail!("no such tier: {other}; there are t0, t1 and t2"),
+            "mesh" => Ok(Self::Mesh),
+            other => bail!("no such tier: {other}; there are t0, t1, t2 and mesh"),
         }
     }
 }

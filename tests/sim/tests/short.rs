@@ -25,6 +25,37 @@ fn seeds_with_real_documents_are_clean() {
     check(Tier::T1, 80, false);
 }
 
+#[test]
+fn seeds_with_members_of_a_mesh_are_clean() {
+    check(Tier::Mesh, 15, false);
+}
+
+/// Each has a clear reason, costs a bounded number of messages, and the others agree while whoever did it is still there.
+#[test]
+fn what_a_bad_member_does_has_its_reason_and_the_others_go_on() {
+    let deeds = [
+        ("Stranger 0 0", "mesh_wrong_key"),
+        ("Stranger 0 1", "mesh_wrong_key"),
+        ("Forge 0 1", "mesh_forged"),
+        ("BadNotice 0 2", "mesh_bad_change"),
+        ("Flood 0 1", "mesh_flood"),
+        ("LieInRound 0 3", "round_broken"),
+        ("EndlessRound 0 3", "round_limit"),
+        ("Undeliverable 0 1", ""),
+        ("Replay 0 2", ""),
+    ];
+    for (deed, reason) in deeds {
+        let pause = "Advance 0 2999\n".repeat(3);
+        let text = format!(
+            "world mesh 0,0 - 2 16\nDial 0 5\nDial 1 6\nDial 2 7\n{pause}LocalEdit 1 4\n{deed}\n{pause}LocalEdit 2 5\n"
+        );
+        let outcome = syncline_sim::run(&text.parse().expect("a scenario"), true);
+        assert_eq!(outcome.violation, None, "{deed}");
+        let given = outcome.trace.iter().any(|line| line.ends_with(&format!("refuses: {reason}")));
+        assert!(given || reason.is_empty(), "{deed}: {:#?}", outcome.trace);
+    }
+}
+
 #[cfg(feature = "t2")]
 #[test]
 fn seeds_with_the_store_on_a_failing_disk_are_clean() {
@@ -43,6 +74,7 @@ fn seeds_with_the_store_on_a_failing_disk_are_clean() {
 fn equal_seeds_give_equal_runs() {
     check(Tier::T0, 40, true);
     check(Tier::T1, 10, true);
+    check(Tier::Mesh, 3, true);
     #[cfg(feature = "t2")]
     check(Tier::T2, 5, true);
 }

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use super::list::LISTED_MAX;
 use super::message::NAMES_MAX;
 use super::{Collection, CollectionMessage, Due, EndReason, Scope, SetName};
 use crate::hub::Now;
@@ -20,12 +21,23 @@ const MORE_MAX: u64 = 1_024;
 #[derive(Debug)]
 pub(super) struct Answering {
     round: u32,
-    set: SetName,
+    pub(super) set: SetName,
     names: bool,
     responder: Responder,
+    /// The initiator is to list its elements, and has listed so many.
+    pub(super) lists: bool,
+    pub(super) listed: u64,
     messages: u32,
     bytes: usize,
     deadline: Duration,
+}
+
+impl Answering {
+    fn new(round: u32, set: SetName, names: bool) -> Self {
+        let responder = Responder::new(Options::default());
+        let (messages, bytes, deadline) = (0, 0, Duration::ZERO);
+        Self { round, set, names, responder, lists: false, listed: 0, messages, bytes, deadline }
+    }
 }
 
 impl Collection {
@@ -34,14 +46,14 @@ impl Collection {
         drop(self.take_answering(session));
         let (reason, words) = match self.may_compare(now, session, (set, names, count)) {
             Ok(()) => {
-                let responder = Responder::new(Options::default());
-                let (messages, bytes, deadline) = (0, 0, Duration::ZERO);
-                let answering = Answering { round, set, names, responder, messages, bytes, deadline };
-                self.keep_answering(now, session, Box::new(answering));
+                self.keep_answering(now, session, Box::new(Answering::new(round, set, names)));
                 return self.questioned(now, session, round, &message);
             }
             Err(no) => no,
         };
+        if reason == EndReason::List {
+            self.expect_list(now, session, Box::new(Answering::new(round, set, names)));
+        }
         self.refuse(session, reason, words);
         let words = words.to_owned();
         self.send(session, CollectionMessage::Ended { round, own: false, reason, words });
@@ -69,10 +81,11 @@ impl Collection {
             return Err((EndReason::NotReady, "the set is being read"));
         };
         let (less, more) = (count.min(members.elements().len()), count.max(members.elements().len()));
-        if !names && more > less.saturating_mul(TIMES_MAX).saturating_add(MORE_MAX) {
-            return Err((EndReason::NotWorthIt, "one side has many times what the other has"));
+        if names || more <= less.saturating_mul(TIMES_MAX).saturating_add(MORE_MAX) {
+            return Ok(());
         }
-        Ok(())
+        let reason = if count <= LISTED_MAX { EndReason::List } else { EndReason::NotWorthIt };
+        Err((reason, "one side has many times what the other has"))
     }
 
     /// The initiator's next message.
@@ -80,6 +93,9 @@ impl Collection {
         let Some(mut answering) = self.expected(session, round) else { return };
         if self.is_too_much(&mut answering, message.len()) {
             return self.decline(session, round, EndReason::Limit, "the round goes on for too long");
+        }
+        if answering.lists {
+            return self.decline(session, round, EndReason::Broken, "a list was asked for");
         }
         let Some(members) = self.members(answering.set) else { return };
         match answering.responder.handle(members.elements(), message) {
@@ -123,19 +139,19 @@ impl Collection {
         }
     }
 
-    fn decline(&mut self, session: SessionId, round: u32, reason: EndReason, words: &str) {
+    pub(super) fn decline(&mut self, session: SessionId, round: u32, reason: EndReason, words: &str) {
         self.refuse(session, reason, words);
         self.send(session, CollectionMessage::Ended { round, own: false, reason, words: words.to_owned() });
     }
 
-    fn is_too_much(&self, answering: &mut Answering, bytes: usize) -> bool {
+    pub(super) fn is_too_much(&self, answering: &mut Answering, bytes: usize) -> bool {
         answering.messages += 1;
         answering.bytes += bytes;
         answering.messages > Options::default().messages_max || answering.bytes > self.limits.round_bytes_max
     }
 
     /// The round under way, if it is this one; otherwise what came is of one that is over.
-    fn expected(&mut self, session: SessionId, round: u32) -> Option<Box<Answering>> {
+    pub(super) fn expected(&mut self, session: SessionId, round: u32) -> Option<Box<Answering>> {
         let under_way = self.peers.get(&session)?.answering.as_ref()?.round;
         if under_way == round { self.take_answering(session) } else { None }
     }
@@ -146,7 +162,7 @@ impl Collection {
         Some(answering)
     }
 
-    fn keep_answering(&mut self, now: Now, session: SessionId, mut answering: Box<Answering>) {
+    pub(super) fn keep_answering(&mut self, now: Now, session: SessionId, mut answering: Box<Answering>) {
         let Some(peer) = self.peers.get_mut(&session) else { return };
         answering.deadline = now.mono + self.limits.round_stall_timeout;
         self.deadlines.insert((answering.deadline, Due::Answering(session)));

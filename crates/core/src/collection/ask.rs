@@ -7,6 +7,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::answer::reason_of;
+use super::list::Listing;
 use super::message::NAMES_MAX;
 use super::{Collection, CollectionMessage, Due, EndReason, SetName};
 use crate::hub::Now;
@@ -85,17 +86,19 @@ impl Report {
 
 /// A round under way.
 pub(super) struct Asking {
-    round: u32,
+    pub(super) round: u32,
     names: bool,
     /// Gone once all that differs is listed.
-    initiator: Option<Initiator>,
-    ours: BTreeSet<DocumentId>,
+    pub(super) initiator: Option<Initiator>,
+    /// Where the peer wants a list instead.
+    pub(super) listing: Option<Listing>,
+    pub(super) ours: BTreeSet<DocumentId>,
     /// Elements of the peer's that are to be named, each once.
     missing: VecDeque<Missing>,
     /// How many were asked for last, and not answered.
     awaiting: usize,
     theirs: BTreeSet<DocumentId>,
-    report: Report,
+    pub(super) report: Report,
     began: Duration,
     deadline: Duration,
 }
@@ -128,6 +131,7 @@ impl Collection {
             round,
             names,
             initiator: Some(initiator),
+            listing: None,
             ours: BTreeSet::new(),
             missing: VecDeque::new(),
             awaiting: 0,
@@ -197,10 +201,12 @@ impl Collection {
         reason: EndReason,
         words: String,
     ) {
-        if let Some(asking) = self.taken_if_under_way(session, round) {
-            self.report(now, session, *asking, Outcome::Ended { by_peer: true, reason, words });
-            self.begin_next(now, session);
+        let Some(asking) = self.taken_if_under_way(session, round) else { return };
+        if reason == EndReason::List && asking.listing.is_none() && !asking.names {
+            return self.list(now, session, asking);
         }
+        self.report(now, session, *asking, Outcome::Ended { by_peer: true, reason, words });
+        self.begin_next(now, session);
     }
 
     /// Ends a round that we began, if there is one.
@@ -235,10 +241,7 @@ impl Collection {
     fn ask_for_names(&mut self, now: Now, session: SessionId, mut asking: Box<Asking>) {
         let portion = asking.missing.len().min(NAMES_MAX);
         if portion == 0 {
-            let round = asking.round;
-            self.send(session, ended(round, EndReason::Done, ""));
-            self.report(now, session, *asking, Outcome::Complete);
-            return self.begin_next(now, session);
+            return self.complete(now, session, asking);
         }
         asking.awaiting = portion;
         let elements = asking.missing.drain(..portion).collect();
@@ -246,14 +249,27 @@ impl Collection {
         self.ask(now, session, asking, message);
     }
 
-    fn ask(&mut self, now: Now, session: SessionId, mut asking: Box<Asking>, message: CollectionMessage) {
+    /// Everything is found.
+    pub(super) fn complete(&mut self, now: Now, session: SessionId, asking: Box<Asking>) {
+        self.send(session, ended(asking.round, EndReason::Done, ""));
+        self.report(now, session, *asking, Outcome::Complete);
+        self.begin_next(now, session);
+    }
+
+    pub(super) fn ask(&mut self, now: Now, session: SessionId, mut asking: Box<Asking>, message: CollectionMessage) {
         asking.report.round_trips += 1;
         asking.report.bytes_sent += message.weight() as u64;
         self.keep_asking(now, session, asking);
         self.send(session, message);
     }
 
-    fn stop(&mut self, now: Now, session: SessionId, asking: Box<Asking>, (reason, words): (EndReason, &str)) {
+    pub(super) fn stop(
+        &mut self,
+        now: Now,
+        session: SessionId,
+        asking: Box<Asking>,
+        (reason, words): (EndReason, &str),
+    ) {
         self.refuse(session, reason, words);
         self.send(session, ended(asking.round, reason, words));
         self.report(now, session, *asking, Outcome::Ended { by_peer: false, reason, words: words.to_owned() });
@@ -269,7 +285,7 @@ impl Collection {
         self.tell(session, report);
     }
 
-    fn taken_if_under_way(&mut self, session: SessionId, round: u32) -> Option<Box<Asking>> {
+    pub(super) fn taken_if_under_way(&mut self, session: SessionId, round: u32) -> Option<Box<Asking>> {
         let under_way = self.peers.get(&session)?.asking.as_ref()?.round;
         if under_way == round { self.take_asking(session) } else { None }
     }

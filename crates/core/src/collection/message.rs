@@ -9,7 +9,7 @@ use super::SetName;
 use crate::clock::Stamp;
 use crate::id::DocumentId;
 use crate::native::{NativeError, cut, put_document, take, take_array, take_document, take_u8};
-use crate::reconcile::{DIGEST_PREFIX_BYTES, Missing};
+use crate::reconcile::{DIGEST_PREFIX_BYTES, Listed, Missing};
 
 /// The version of the native extension in which rounds came up.
 pub const SINCE: u16 = 3;
@@ -26,6 +26,11 @@ const ANSWER: u8 = 10;
 const MISSING: u8 = 11;
 const NAMED: u8 = 12;
 const ENDED: u8 = 13;
+const LISTED: u8 = 15;
+const LACKING: u8 = 16;
+
+/// Bytes of an element that is listed.
+const LISTED_BYTES: usize = 8 + DIGEST_PREFIX_BYTES;
 
 /// The flag of a round whose initiator wants names of what it misses.
 const FLAG_NAMES: u8 = 1;
@@ -74,6 +79,20 @@ pub enum CollectionMessage {
         /// Those that are here still.
         documents: Vec<DocumentId>,
     },
+    /// The initiator lists its elements, because the responder wants that.
+    Listed {
+        /// The round.
+        round: u32,
+        /// Some of them.
+        elements: Vec<Listed>,
+    },
+    /// Which of them the responder has not.
+    Lacking {
+        /// The round.
+        round: u32,
+        /// A bit for each that was listed, the highest bit of the first byte first.
+        lacking: Bytes,
+    },
     /// The round is over.
     Ended {
         /// The round.
@@ -96,8 +115,10 @@ pub enum EndReason {
     NoSuchSet,
     /// The initiator may not compare, or may not be told names.
     NotForYou,
-    /// One side has so much more that naming documents costs less.
+    /// One side has so much more, and both so much, that naming documents costs less.
     NotWorthIt,
+    /// One side has so much more that the initiator is to list what it has: the round goes on.
+    List,
     /// The responder is reading its set from the disk.
     NotReady,
     /// A limit of the sender's.
@@ -116,6 +137,7 @@ impl EndReason {
             Self::NotReady => 4,
             Self::Limit => 5,
             Self::Broken => 6,
+            Self::List => 7,
         }
     }
 
@@ -127,6 +149,7 @@ impl EndReason {
             3 => Self::NotWorthIt,
             4 => Self::NotReady,
             6 => Self::Broken,
+            7 => Self::List,
             _ => Self::Limit,
         }
     }
@@ -139,6 +162,7 @@ impl EndReason {
             Self::NoSuchSet => "round_no_such_set",
             Self::NotForYou => "round_not_allowed",
             Self::NotWorthIt => "round_not_worth_it",
+            Self::List => "round_to_be_listed",
             Self::NotReady => "round_not_ready",
             Self::Limit => "round_limit",
             Self::Broken => "round_broken",
@@ -149,7 +173,7 @@ impl EndReason {
 impl CollectionMessage {
     /// Whether a message of this kind is one of these.
     pub(crate) fn is_kind(kind: u8) -> bool {
-        (COMPARE..=ENDED).contains(&kind)
+        (COMPARE..=ENDED).contains(&kind) || matches!(kind, LISTED | LACKING)
     }
 
     /// Bytes beyond a few dozen that it takes in a queue.
@@ -160,6 +184,8 @@ impl CollectionMessage {
             }
             Self::Missing { elements, .. } => elements.len() * (16 + DIGEST_PREFIX_BYTES),
             Self::Named { documents, .. } => documents.iter().map(|id| 1 + id.as_bytes().len()).sum(),
+            Self::Listed { elements, .. } => elements.len() * LISTED_BYTES,
+            Self::Lacking { lacking, .. } => lacking.len(),
             Self::Ended { words, .. } => words.len(),
         }
     }
@@ -201,6 +227,21 @@ impl CollectionMessage {
                 out.put_u16(documents.len() as u16);
                 documents.iter().for_each(|document| put_document(out, document));
             }
+            Self::Listed { round, elements } => {
+                out.put_u8(LISTED);
+                out.put_u32(*round);
+                out.put_u16(elements.len() as u16);
+                for element in elements {
+                    out.put_u64(element.stamp.as_u64());
+                    out.put_slice(&element.digest);
+                }
+            }
+            Self::Lacking { round, lacking } => {
+                out.put_u8(LACKING);
+                out.put_u32(*round);
+                out.put_u16(lacking.len() as u16);
+                out.put_slice(lacking);
+            }
             Self::Ended { round, own, reason, words } => {
                 out.put_u8(ENDED);
                 out.put_u32(*round);
@@ -236,6 +277,11 @@ impl CollectionMessage {
                 let count = take_count(data)?;
                 Self::Named { round, documents: (0..count).map(|_| take_document(data)).collect::<Result<_, _>>()? }
             }
+            LISTED => Self::Listed { round, elements: take_listed(data)? },
+            LACKING => {
+                let length = take_count(data)?;
+                Self::Lacking { round, lacking: take(data, length)? }
+            }
             _ => {
                 let own = match take_u8(data)? {
                     0 => true,
@@ -261,6 +307,16 @@ fn take_missing(data: &mut Bytes) -> Result<Vec<Missing>, NativeError> {
         }
         let digest = take_array(data)?;
         elements.push(Missing { stamps: Stamp::from_u64(from)..=Stamp::from_u64(to), digest });
+    }
+    Ok(elements)
+}
+
+fn take_listed(data: &mut Bytes) -> Result<Vec<Listed>, NativeError> {
+    let count = take_count(data)?;
+    let mut elements = Vec::with_capacity(count);
+    for _ in 0..count {
+        let stamp = Stamp::from_u64(take_u64(data)?);
+        elements.push(Listed { stamp, digest: take_array(data)? });
     }
     Ok(elements)
 }

@@ -215,6 +215,19 @@ pub enum Input {
         /// CBOR of the application's value.
         data: Bytes,
     },
+    /// A member of the mesh says something that is not stored, for everyone at a document.
+    Heard {
+        /// The document.
+        document: DocumentId,
+        /// Who says it.
+        sender: PeerId,
+        /// Counts up within `session`.
+        count: u64,
+        /// The sender's process.
+        session: Arc<str>,
+        /// CBOR of the application's value.
+        data: Bytes,
+    },
     /// A notice of the mesh says that a document has these heads somewhere. How it stands comes in
     /// [`Output::Mesh`](super::Output::Mesh).
     Noticed {

@@ -4,13 +4,15 @@
 //! or while it is repaired, not by everything that happens to it. Must not: know how notices travel.
 //! Next: `ingest.rs`, `respond.rs`, the gossip crate's `membership.rs`; docs/protocol.md §11.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::document::{Document, Item, Origin, Presence};
 use super::{Hub, Now, Output, Remark};
 use crate::ChangeHash;
 use crate::change::Change;
-use crate::id::{DocumentId, SessionId};
+use crate::id::{DocumentId, PeerId, SessionId};
 use crate::sync::{Plan, Statement};
 
 /// Most bytes of changes that the mesh is told beside the heads.
@@ -29,6 +31,19 @@ pub enum MeshEvent {
         heads: Vec<ChangeHash>,
         /// How they came.
         source: Source,
+    },
+    /// Somebody at a document says something that is not stored.
+    Spoken {
+        /// The document.
+        document: DocumentId,
+        /// Who says it.
+        sender: PeerId,
+        /// Counts up within `session`.
+        count: u64,
+        /// The sender's process.
+        session: Arc<str>,
+        /// CBOR of the application's value.
+        data: Bytes,
     },
     /// What [`Input::Noticed`](super::Input::Noticed) asked about.
     Noticed {

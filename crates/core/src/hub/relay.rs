@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::connection::Session;
 use super::document::{Presence, Relayed, StoreHeads};
-use super::{Event, Hub, Now, Outgoing, Output, PeerMessage};
+use super::{Event, Hub, MeshEvent, Now, Outgoing, Output, PeerMessage, Role};
 use crate::ChangeHash;
 use crate::id::{DocumentId, PeerId, SessionId, StorageId};
 use crate::wire::RemoteHeads;
@@ -19,6 +19,9 @@ const SENDERS_MAX: usize = 1_024;
 
 /// Stores whose heads are remembered per document.
 const REMOTE_STORES_MAX: usize = 64;
+
+/// Largest ephemeral message that a mesh carries.
+const WORDS_BYTES_MAX: usize = 4 * 1024;
 
 /// An ephemeral message on its way through.
 #[derive(Debug, Clone)]
@@ -47,9 +50,44 @@ impl Hub {
         let watched = document.watched && !document.local_only;
         let spoken = Spoken { sender, count, session, data };
         self.broadcast(&id, Some(from), &spoken);
+        if !self.neighbours.contains(&from) {
+            self.tell_mesh_of_words(&id, spoken.clone());
+        }
         if watched {
             let Spoken { sender, data, .. } = spoken;
             self.outputs.push_back(Output::Notify(Event::Ephemeral { document: id, sender, data }));
+        }
+    }
+
+    /// Words from the mesh, for those who are at the document here. Where nobody is, nothing is remembered of them.
+    pub(super) fn hear(&mut self, id: &DocumentId, spoken: Spoken) {
+        let Some(key) = self.keys.get(id).copied() else { return };
+        let Some(document) = self.document(key) else { return };
+        let is_new = document.relayed.get_or_insert_default().is_new(&spoken.sender, &spoken.session, spoken.count);
+        if document.is_withheld() || !is_new {
+            return;
+        }
+        let watched = document.watched;
+        self.broadcast(id, None, &spoken);
+        if watched {
+            let Spoken { sender, data, .. } = spoken;
+            self.outputs.push_back(Output::Notify(Event::Ephemeral { document: id.clone(), sender, data }));
+        }
+    }
+
+    /// Lets the mesh carry what is said at a document that others may know of.
+    pub(super) fn tell_mesh_of_words(&mut self, id: &DocumentId, spoken: Spoken) {
+        if self.neighbours.is_empty() || spoken.data.len() > WORDS_BYTES_MAX {
+            return;
+        }
+        let known = self.keys.get(id).copied().and_then(|key| self.document(key));
+        let may_be_known = known.is_some_and(|document| {
+            !document.is_withheld() && document.withholding.is_none() && document.presence != Presence::Unknown
+        });
+        if may_be_known {
+            let Spoken { sender, count, session, data } = spoken;
+            let document = id.clone();
+            self.outputs.push_back(Output::Mesh(MeshEvent::Spoken { document, sender, count, session, data }));
         }
     }
 
@@ -67,7 +105,9 @@ impl Hub {
         let others: Vec<_> = present.filter(|peer| Some(*peer) != from).collect();
         for peer in others {
             // The sender may have come back on another connection while its words were on their way.
-            let hears = |entry: &Session| !entry.congested && entry.peer.peer != spoken.sender;
+            // Neighbours hear of it by the mesh.
+            let by_sync = |entry: &Session| entry.peer.role != Role::Neighbour;
+            let hears = |entry: &Session| !entry.congested && entry.peer.peer != spoken.sender && by_sync(entry);
             if self.sessions.get(&peer).is_some_and(hears) {
                 let Spoken { sender, count, session, data } = spoken.clone();
                 self.send(peer, Outgoing::Ephemeral { document: id.clone(), sender, count, session, data });

@@ -32,7 +32,7 @@ impl Stage {
 
     fn accept(&mut self, author: u8, number: u64) -> Vec<u64> {
         let id = NoticeId { author: Member([author; 16]), number };
-        let effects = self.broadcast.accept(NOW, &id, &self.config);
+        let effects = self.broadcast.accept(NOW, &id, Stay::Kept, &self.config);
         effects.iter().filter_map(|effect| if let Effect::Send(to, _) = effect { Some(to.0) } else { None }).collect()
     }
 }
@@ -96,7 +96,7 @@ fn what_is_only_known_by_name_is_grafted_from_one_after_the_other() {
 #[test]
 fn who_grafts_is_sent_the_notice_again() {
     let mut stage = Stage::new(2);
-    let (id, _) = stage.broadcast.publish(NOW, Bytes::from_static(b"mine"), &stage.config);
+    let (id, _) = stage.broadcast.publish(NOW, Bytes::from_static(b"mine"), Stay::Kept, &stage.config);
     let effects = stage.receive(2, Message::Graft { id });
     let [Effect::Send(SessionId(2), Message::Notice(notice))] = &effects[..] else { panic!("{effects:?}") };
     assert_eq!(&notice.body[..], b"mine");
@@ -128,7 +128,7 @@ fn what_is_kept_and_waited_for_is_bounded() {
         stage.receive(1, notice);
         let id = NoticeId { author: Member([8; 16]), number };
         stage.receive(1, Message::Have { names: vec![id] });
-        stage.broadcast.publish(NOW, Bytes::from_static(b"kept"), &stage.config);
+        stage.broadcast.publish(NOW, Bytes::from_static(b"kept"), Stay::Kept, &stage.config);
     }
     let broadcast = &stage.broadcast;
     assert_eq!((broadcast.kept.len(), broadcast.kept_order.len(), broadcast.kept_bytes), (10, 10, 40));
@@ -139,7 +139,8 @@ fn what_is_kept_and_waited_for_is_bounded() {
 #[test]
 fn a_neighbour_is_not_flooded() {
     let mut stage = Stage::new(1);
-    let sent = (0..5_000).map(|_| stage.broadcast.publish(NOW, Bytes::from_static(b"x"), &stage.config).1.len());
+    let sent =
+        (0..5_000).map(|_| stage.broadcast.publish(NOW, Bytes::from_static(b"x"), Stay::Kept, &stage.config).1.len());
     let sent: usize = sent.sum();
     assert_eq!(sent, 2 * stage.config.sent_per_second_max as usize);
     assert_eq!(stage.broadcast.counts.shed, 5_000 - sent as u64);

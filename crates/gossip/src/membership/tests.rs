@@ -3,10 +3,11 @@
 //! Owns: the order of a notice's way through a member. Must not: know a socket. Next: `../membership.rs`.
 
 use syncline_core::clock::Stamp;
+use syncline_core::id::PeerId;
 
 use super::*;
 use crate::key::MeshKey;
-use crate::message::{Member, Message, Notice, Purpose};
+use crate::message::{Member, Message, Notice, Purpose, Refusal};
 
 const LINK: SessionId = SessionId(1);
 const OTHER: SessionId = SessionId(2);
@@ -126,6 +127,14 @@ fn a_notice_that_is_refused_or_brings_no_change_goes_no_further() {
         matches!(output, Output::Overlay(overlay::Output::Refused { link: LINK, offence: Offence::BadChange }))
     };
     assert!(outputs.iter().any(refused), "{outputs:?}");
+    // Whoever goes on with that is put out, and is not listened to any more.
+    let noise = |number: u64| DocumentNotice { changes: vec![Bytes::from(number.to_string())], ..told(8) };
+    let outputs: Vec<Output> = (3..60).flat_map(|number| stage.notice(number, &noise(number))).collect();
+    assert_eq!(outputs.iter().filter(|output| refused(output)).count(), 31);
+    let closed = |output: &Output| {
+        matches!(output, Output::Overlay(overlay::Output::Close { link: LINK, reason: Refusal::Offences }))
+    };
+    assert!(outputs.iter().any(closed), "{outputs:?}");
 }
 
 #[test]
@@ -156,6 +165,40 @@ fn what_a_repair_brought_is_told_to_others_unless_they_are_being_told() {
     assert!(passed_on(&stage.hear(repaired(7))).is_empty(), "once");
     stage.notice(1, &told(8));
     assert!(passed_on(&stage.hear(repaired(8))).is_empty(), "a notice with these heads has been seen");
+}
+
+#[test]
+fn words_are_handed_in_and_passed_on_and_more_than_a_few_a_second_are_not_said() {
+    let mut stage = Stage::new(Participation::Only(BTreeSet::from([document(7)])));
+    let spoken = |number| SpokenNotice {
+        document: document(number),
+        sender: PeerId::new("anna").expect("a name"),
+        session: "s".into(),
+        count: 1,
+        data: Bytes::from_static(b"here"),
+    };
+    let mut bring = |number, body: Bytes| {
+        let id = NoticeId { author: Member([9; 16]), number };
+        let seal = stage.key.notices().seal(&id, &body);
+        stage.receive(LINK, &Message::Notice(Notice { hops: 0, id, seal, body }))
+    };
+    let is_heard = |output: &Output| matches!(output, Output::Hub { input: HubInput::Heard { .. }, .. });
+    let outputs = bring(1, spoken(7).encode().expect("few"));
+    assert!(outputs.iter().any(is_heard));
+    assert_eq!(passed_on(&outputs), [OTHER]);
+    let outputs = bring(2, spoken(8).encode().expect("few"));
+    assert!(!outputs.iter().any(is_heard), "it takes no part in that document");
+    assert_eq!(passed_on(&outputs), [OTHER]);
+    // Who asks for it later does not get it: it is not kept.
+    let graft = Message::Graft { id: NoticeId { author: Member([9; 16]), number: 1 } };
+    assert!(passed_on(&stage.receive(OTHER, &graft)).is_empty());
+    let say = |number| {
+        let SpokenNotice { document, sender, session, count, data } = spoken(number);
+        MeshEvent::Spoken { document, sender, session, count, data }
+    };
+    assert!(passed_on(&stage.hear(say(8))).is_empty());
+    let said: usize = (0..500).map(|_| usize::from(!passed_on(&stage.hear(say(7))).is_empty())).sum();
+    assert_eq!(said, 100);
 }
 
 #[test]

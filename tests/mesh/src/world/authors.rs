@@ -13,8 +13,8 @@ use rand_chacha::ChaCha8Rng;
 use syncline_core::ChangeHash;
 use syncline_core::change::Change;
 use syncline_core::id::DocumentId;
+use syncline_core::limits::Limits;
 
-use crate::disk::limits;
 use crate::node::Node;
 use crate::plan::Plan;
 
@@ -83,8 +83,8 @@ impl Authors {
         open.document.put(ROOT, key, value).expect("a map takes every key");
         open.document.commit_with(CommitOptions::default().with_time(1_700_000_000 + now.as_secs() as i64));
         let change = open.document.get_last_local_change().expect("it was just made");
-        let change =
-            Change::decode(Bytes::from(change.raw_bytes().to_vec()), &limits()).expect("automerge makes changes");
+        let change = Change::decode(Bytes::from(change.raw_bytes().to_vec()), &Limits::default())
+            .expect("automerge makes changes");
         self.made.insert(change.hash, node);
         Some((node, id, change))
     }

@@ -59,7 +59,7 @@ impl Measure {
         let repeated = sum(|node| node.counts().repeated);
         let (new, again) = (received.saturating_sub(self.before.2), repeated.saturating_sub(self.before.3));
         let copies = if new == 0 { 0.0 } else { (new + again) as f64 / new as f64 };
-        let neighbours = up.iter().map(|node| node.neighbours()).sum::<usize>() as f64 / up.len().max(1) as f64;
+        let neighbours = up.iter().map(|node| node.neighbours().len()).sum::<usize>() as f64 / up.len().max(1) as f64;
         let (frames_new, bytes_new) = (frames - self.before.0, bytes - self.before.1);
         self.before = (frames, bytes, received, repeated);
         self.samples.push(Sample {

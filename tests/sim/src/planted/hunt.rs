@@ -34,13 +34,15 @@ pub fn hunt(seeds: u64, budget_seconds: u64) -> anyhow::Result<Vec<u32>> {
     build.arg("--target-dir").arg(root.join("target"));
     ensure!(build.status()?.success(), "the copy does not build");
     let program = root.join("target/release").join(COPY);
-    let sound = play(&program, 0, Tier::T0, 0, seeds.min(500), budget_seconds)?;
-    ensure!(sound.is_none(), "the copy fails without a bug: {sound:?}");
+    for (tier, most) in [(Tier::T0, 500), (Tier::Mesh, 50)] {
+        let sound = play(&program, 0, tier, 0, seeds.min(most), budget_seconds)?;
+        ensure!(sound.is_none(), "the copy fails without a bug: {sound:?}");
+    }
     println!("| | planted bug | tier | seeds | found by |\n|---|---|---|---|---|");
     let mut missed = Vec::new();
     for bug in PLANTED {
         let mut found = None;
-        for tier in [Tier::T0, Tier::T1] {
+        for tier in bug.tiers().iter().copied() {
             if found.is_none() {
                 found = play(&program, bug.number, tier, 0, seeds, budget_seconds)?;
             }

@@ -447,4 +447,65 @@ pub const PLANTED: &[Planted] = &[
         from: "let exact = account.last || self.unknown_heads.is_empty();",
         to: "let exact = account.last && !planted! || self.unknown_heads.is_empty();",
     },
+    Planted {
+        number: 58,
+        what: "who has not the mesh's key is let in",
+        file: "crates/gossip/src/overlay/handshake.rs",
+        from: "if !self.key.proves(Side::Dialled, ends, proof) {",
+        to: "if !self.key.proves(Side::Dialled, ends, proof) && !planted! {",
+    },
+    Planted {
+        number: 59,
+        what: "a notice that no member has sealed is taken",
+        file: "crates/gossip/src/broadcast.rs",
+        from: "if forged_own || !self.key",
+        to: "if forged_own || !planted! && !self.key",
+    },
+    Planted {
+        number: 60,
+        what: "a notice goes on before what it says is durable",
+        file: "crates/gossip/src/broadcast.rs",
+        from: "        effects.push(Effect::Deliver { id, from, body });",
+        to: r#"        effects.push(Effect::Deliver { id, from, body });
+        if planted! {
+            effects.extend(self.accept(Duration::ZERO, &id, Stay::Kept, config));
+        }"#,
+    },
+    Planted {
+        number: 61,
+        what: "a member that was let in and offends for ever is kept",
+        file: "crates/gossip/src/overlay.rs",
+        from: "if state.offences >= self.config.offences_max {",
+        to: "if state.offences >= self.config.offences_max && !planted! {",
+    },
+    Planted {
+        number: 62,
+        what: "neighbours that are told a notice again stay eager",
+        file: "crates/gossip/src/broadcast.rs",
+        from: "            Message::Prune => self.set_eager(from, false),",
+        to: "            Message::Prune => self.set_eager(from, planted!),",
+    },
+    Planted {
+        number: 63,
+        what: "neighbours are compared with once and never again",
+        file: "crates/gossip/src/overlay/neighbours.rs",
+        from: r#"            if let Some(link) = self.some_neighbour(None) {
+                self.outputs.push_back(Output::Repair { link });"#,
+        to: r#"            if let Some(link) = self.some_neighbour(None).filter(|_| !planted!) {
+                self.outputs.push_back(Output::Repair { link });"#,
+    },
+    Planted {
+        number: 64,
+        what: "a neighbour that is silent is kept",
+        file: "crates/gossip/src/overlay/neighbours.rs",
+        from: "neighbour.heard_at + longest <= now,",
+        to: "neighbour.heard_at + longest <= now && !planted!,",
+    },
+    Planted {
+        number: 65,
+        what: "neighbours that agree greet each other for ever",
+        file: "crates/core/src/hub/mesh.rs",
+        from: "        if !self.neighbours.contains(&session) {\n            return false;",
+        to: "        if planted! || !self.neighbours.contains(&session) {\n            return false;",
+    },
 ];

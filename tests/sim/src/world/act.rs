@@ -94,6 +94,22 @@ impl World {
                 self.decide(kind, machine, value as usize % self.documents.len())
             }
             Kind::ForgetSyncState | Kind::ClientRollback | Kind::ClientLoss => self.client_fails(kind, client),
+            // What only members of a mesh do, and only they suffer.
+            Kind::Lose
+            | Kind::Repeat
+            | Kind::Overtake
+            | Kind::Partition
+            | Kind::Heal
+            | Kind::GoOffline
+            | Kind::GoOnline
+            | Kind::Stranger
+            | Kind::Replay
+            | Kind::Forge
+            | Kind::BadNotice
+            | Kind::LieInRound
+            | Kind::EndlessRound
+            | Kind::Undeliverable
+            | Kind::Flood => Ok(()),
             Kind::HostileAct => {
                 self.met(kind, machine);
                 self.hostile_acts(machine, value)

@@ -27,7 +27,7 @@ impl Stage {
         let told = std::mem::take(&mut self.meshed);
         let standing = |event| match event {
             MeshEvent::Noticed { ticket, standing } => Some((ticket, standing)),
-            MeshEvent::Durable { .. } => None,
+            MeshEvent::Durable { .. } | MeshEvent::Spoken { .. } => None,
         };
         told.into_iter().filter_map(standing).collect()
     }
@@ -36,7 +36,7 @@ impl Stage {
         let told = std::mem::take(&mut self.meshed);
         let source = |event| match event {
             MeshEvent::Durable { changes, source, .. } => Some((changes.len(), source)),
-            MeshEvent::Noticed { .. } => None,
+            MeshEvent::Noticed { .. } | MeshEvent::Spoken { .. } => None,
         };
         told.into_iter().filter_map(source).collect()
     }
@@ -143,4 +143,43 @@ fn a_neighbour_that_comes_and_goes_does_not_use_up_its_documents() {
         assert_eq!(stage.take(B).len(), 1, "document {number} is acknowledged");
     }
     assert!(stage.refused.is_empty());
+}
+
+/// Presence crosses the mesh: words of a client of ours are told to it, and words from it come to those at the document.
+#[test]
+fn words_that_are_not_stored_go_to_the_mesh_and_come_from_it_once() {
+    let mut stage = meshed();
+    stage.connect_native(C, Role::Downstream);
+    let (id, changes) = (document(1), chain(1, 1));
+    stage.sync(C, &id, &heads(&changes), &[&changes[0]]);
+    stage.input(Input::Watch { document: id.clone() });
+    (stage.forget_sent(), stage.meshed.clear());
+    let data = Bytes::from_static(b"here");
+    let ephemeral = |count, data: &Bytes| {
+        let (sender, session) = (peer(C), Arc::from("process"));
+        PeerMessage::Ephemeral { document: id.clone(), sender, count, session, data: data.clone() }
+    };
+    let spoken = |stage: &mut Stage| {
+        let told = std::mem::take(&mut stage.meshed);
+        told.iter().filter(|event| matches!(event, MeshEvent::Spoken { .. })).count()
+    };
+    stage.pass(C, ephemeral(1, &data));
+    assert_eq!(spoken(&mut stage), 1);
+    assert!(stage.take(A).is_empty() && stage.take(B).is_empty(), "neighbours hear of it by the mesh");
+    stage.pass(C, ephemeral(1, &data));
+    stage.pass(C, ephemeral(2, &Bytes::from(vec![0; 5_000])));
+    assert_eq!(spoken(&mut stage), 0, "again, and too large for a mesh");
+    let heard = |stage: &mut Stage, document: &DocumentId, count| {
+        let (sender, session) = (PeerId::new("far").expect("a name"), Arc::from("far process"));
+        stage.input(Input::Heard { document: document.clone(), sender, count, session, data: data.clone() });
+    };
+    stage.told.clear();
+    heard(&mut stage, &id, 1);
+    heard(&mut stage, &id, 1);
+    assert_eq!(stage.take(C), [Said::Ephemeral(1)]);
+    assert_eq!(stage.told.iter().filter(|event| matches!(event, Event::Ephemeral { .. })).count(), 1);
+    assert_eq!(spoken(&mut stage), 0, "the mesh has it");
+    let before = stage.hub.footprint();
+    heard(&mut stage, &document(9), 1);
+    assert_eq!(stage.hub.footprint(), before, "nobody is at that document");
 }

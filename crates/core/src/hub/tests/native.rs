@@ -316,6 +316,42 @@ fn a_client_finds_its_own_documents_that_differ_and_no_others() {
     assert!(pair.compare(0, false).ours.is_empty());
 }
 
+/// The server's other documents are not listed, and what the client has is found at two dozen bytes each.
+#[test]
+fn a_client_with_few_documents_lists_them_to_a_server_with_many() {
+    let mut pair = alike();
+    pair.stored(0, &document(3), &chain(3, 5));
+    pair.stored(1, &document(4), &chain(4, 5));
+    pair.stored(0, &document(201), &chain(201, 1));
+    let mut pair = pair.connected();
+    for number in 0..2_000_u32 {
+        let mut id = [0xdd; 16];
+        id[..4].copy_from_slice(&number.to_be_bytes());
+        let (document, heads) = (DocumentId::from_bytes(&id).expect("16 bytes"), vec![ChangeHash([id[3]; 32])]);
+        let state = DocumentState { heads, ..DocumentState::default() };
+        pair.tell(1, ToCollection::Changed { document, state });
+    }
+    pair.bytes = [0; 2];
+    let report = pair.compare(0, false);
+    assert_eq!((report.outcome.clone(), report.round_trips), (Outcome::Complete, 2));
+    assert_eq!((report.ours.clone(), report.theirs), (vec![document(3), document(4), document(201)], Vec::new()));
+    assert!(pair.bytes[0] < 101 * 24 + 1_500 && pair.bytes[1] < 1_000, "{:?}", pair.bytes);
+    pair.greet(0, &report.ours);
+    for number in [3, 4, 201] {
+        assert_eq!(pair.heads(0, &document(number)), pair.heads(1, &document(number)));
+    }
+    assert!(pair.compare(0, false).ours.is_empty());
+    // An answer about another number than was listed.
+    pair.tell(0, ToCollection::Compare { session: LINK, set: SetName::of_documents(), names: false });
+    let ask = CollectionMessage::Ended { round: 3, own: false, reason: EndReason::List, words: String::new() };
+    pair.tell(0, ToCollection::Received { session: LINK, message: ask, receipt: Receipt::default() });
+    let short = CollectionMessage::Lacking { round: 3, lacking: Bytes::from_static(&[0xff; 3]) };
+    pair.tell(0, ToCollection::Received { session: LINK, message: short, receipt: Receipt::default() });
+    let report = pair.sides[0].reports.pop().expect("over");
+    assert!(matches!(report.outcome, Outcome::Ended { by_peer: false, reason: EndReason::Broken, .. }));
+    assert!(report.ours.is_empty());
+}
+
 #[test]
 fn a_member_finds_both_sides_once_it_is_told_names() {
     let mut pair = alike();
@@ -423,11 +459,30 @@ fn hostile_rounds_end_with_a_reason_and_leave_the_connection() {
     let nobody =
         CollectionMessage::Compare { round: 3, set: SetName([1; 8]), count: 0, names: false, message: Bytes::new() };
     assert_eq!(receive(&mut pair, nobody), [Some(EndReason::NoSuchSet)]);
-    let many = CollectionMessage::Compare { round: 4, set, count: 9_999, names: false, message: begin().into() };
+    let many = CollectionMessage::Compare { round: 4, set, count: 99_999, names: false, message: begin().into() };
     assert_eq!(receive(&mut pair, many), [Some(EndReason::NotWorthIt)]);
-    let answers: Vec<_> = (5..60).flat_map(|round| receive(&mut pair, compare(round, &begin()))).collect();
-    assert_eq!(answers.iter().filter(|reason| reason.is_none()).count(), 26, "30 at once, of which 4 are used up");
-    assert!(answers.iter().rev().take(29).all(|reason| *reason == Some(EndReason::Limit)));
+    // A list that nobody asked for, one of nothing, one without end, and a question where a list was asked for.
+    let compare_many =
+        |round| CollectionMessage::Compare { round, set, count: 9_999, names: false, message: begin().into() };
+    let listed = |round, count: usize| {
+        let element = crate::reconcile::Listed { stamp: Stamp::ZERO, digest: [1; 16] };
+        CollectionMessage::Listed { round, elements: vec![element; count] }
+    };
+    pair.sides[1].stage.advance(60_000);
+    assert_eq!(receive(&mut pair, compare(5, &begin())), [None]);
+    assert_eq!(receive(&mut pair, listed(5, 1)), [Some(EndReason::Broken)]);
+    assert_eq!(receive(&mut pair, compare_many(6)), [Some(EndReason::List)]);
+    assert_eq!(receive(&mut pair, listed(6, 0)), [Some(EndReason::Broken)]);
+    assert_eq!(receive(&mut pair, compare_many(7)), [Some(EndReason::List)]);
+    let endless: Vec<_> = (0..30).flat_map(|_| receive(&mut pair, listed(7, 1_024))).collect();
+    assert_eq!((endless.len(), endless.last()), (21, Some(&Some(EndReason::Limit))));
+    assert_eq!(receive(&mut pair, compare_many(8)), [Some(EndReason::List)]);
+    let question = CollectionMessage::Question { round: 8, message: begin().into() };
+    assert_eq!(receive(&mut pair, question), [Some(EndReason::Broken)]);
+    pair.sides[1].stage.advance(60_000);
+    let answers: Vec<_> = (9..64).flat_map(|round| receive(&mut pair, compare(round, &begin()))).collect();
+    assert_eq!(answers.iter().filter(|reason| reason.is_none()).count(), 30, "30 at once");
+    assert!(answers.iter().rev().take(25).all(|reason| *reason == Some(EndReason::Limit)));
     assert!(pair.sides[1].refused.contains(&"round_limit") && pair.sides[1].refused.contains(&"round_broken"));
     // Others, and the same after a while, are served.
     pair.sides[1].stage.advance(10_000);
@@ -440,7 +495,9 @@ fn reason_in(frame: &Bytes) -> Option<EndReason> {
     let Body::Native { data } = envelope.message else { panic!("a native message") };
     match NativeMessage::decode(data) {
         Ok(Some(NativeMessage::Collection(CollectionMessage::Ended { reason, .. }))) => Some(reason),
-        Ok(Some(NativeMessage::Collection(CollectionMessage::Answer { .. }))) => None,
+        Ok(Some(NativeMessage::Collection(CollectionMessage::Answer { .. } | CollectionMessage::Lacking { .. }))) => {
+            None
+        }
         other => panic!("{other:?}"),
     }
 }
