@@ -198,20 +198,27 @@ impl Membership {
                 self.overlay.handle(now, overlay::Input::PassOn(id));
                 return self.heard(spoken);
             }
+            // Of what it has no part in it checks what its neighbours will: nobody is put out for what others made.
+            Ok(Told::Document(notice)) if self.read(&notice.changes).is_none() => {
+                return self.refuse(now, id, link, Offence::BadChange);
+            }
             Ok(Told::Document(_) | Told::Unknown) => return self.overlay.handle(now, overlay::Input::Accept(id)),
             Err(error) => return self.refuse(now, id, link, Offence::Malformed(error)),
         };
         let DocumentNotice { stamp, document, heads, changes } = notice;
         self.outputs.push_back(Output::Overlay(overlay::Output::Stamp { link, stamp }));
         self.announcements.note_seen(&document, &heads);
-        let read = changes.into_iter().map(|bytes| Change::decode(bytes, &self.limits));
-        let Ok(changes) = read.collect::<Result<Vec<_>, _>>() else {
+        let Some(changes) = self.read(&changes) else {
             return self.refuse(now, id, link, Offence::BadChange);
         };
         while self.pending.len() >= PENDING_MAX {
             self.forget_oldest(now);
         }
         self.ask(Pending { id, link, document, heads }, changes);
+    }
+
+    fn read(&self, changes: &[Bytes]) -> Option<Vec<Change>> {
+        changes.iter().map(|bytes| Change::decode(bytes.clone(), &self.limits).ok()).collect()
     }
 
     /// Words have come: for those who are at the document here.

@@ -135,6 +135,7 @@ pub struct Node {
 
 struct Connection {
     session: Session,
+    since: Duration,
     dialled: Option<Address>,
     peer: Option<PeerInfo>,
     neighbour: bool,
@@ -269,11 +270,22 @@ impl Node {
     #[must_use]
     pub fn next_wake(&self) -> Option<Duration> {
         let hub = self.hub.poll_timeout().map(|(at, _)| at);
-        [hub, self.mesh.poll_timeout(), self.collection.poll_timeout()].into_iter().flatten().min()
+        let joining = self.sessions.values().filter(|connection| connection.peer.is_none());
+        let join = joining.map(|connection| connection.since + self.setup.limits.join_timeout).min();
+        [hub, self.mesh.poll_timeout(), self.collection.poll_timeout(), join].into_iter().flatten().min()
     }
 
     /// Lets what is due happen.
     pub fn wake(&mut self, now: Duration) {
+        // Whoever has not joined for so long is given up, as in a shell.
+        let longest = self.setup.limits.join_timeout;
+        let late = |connection: &Connection| connection.peer.is_none() && connection.since + longest <= now;
+        let late: Vec<SessionId> =
+            self.sessions.iter().filter(|(_, connection)| late(connection)).map(|(link, _)| *link).collect();
+        for link in late {
+            self.acts.push_back(Act::Close(link));
+            self.disconnected(now, link);
+        }
         if self.hub.poll_timeout().is_some_and(|(at, _)| at <= now) {
             self.hub_input(now, Input::Timeout);
         }
@@ -320,7 +332,7 @@ impl Node {
     }
 
     /// A connection is open; `dialled` if this end dialled it.
-    pub fn connected(&mut self, link: SessionId, dialled: Option<Address>) {
+    pub fn connected(&mut self, now: Duration, link: SessionId, dialled: Option<Address>) {
         let limits = self.setup.limits.clone();
         let session = match &dialled {
             None => Session::accept(self.local.clone(), limits).for_entrant(Some(Access::full())),
@@ -331,7 +343,7 @@ impl Node {
             }
         };
         let open = self.setup.open && dialled.is_none();
-        self.sessions.insert(link, Connection { session, dialled, peer: None, neighbour: false, open });
+        self.sessions.insert(link, Connection { session, since: now, dialled, peer: None, neighbour: false, open });
     }
 
     /// Nobody is at the address that was dialled.

@@ -166,7 +166,9 @@ fn setup(topology: &Topology, node: usize, documents: &[DocumentId]) -> Setup {
     if topology.has(tuning::FORGETFUL) {
         (config.kept_max, config.authors_max, config.missing_max, config.waiting_max) = (1, 2, 1, 2);
     }
-    let partial = topology.has(tuning::PARTIAL) && topology.machines() > 2 && node + 1 == topology.machines();
+    // A server's clients write in any document.
+    let may_be = topology.has(tuning::PARTIAL) && !topology.has(tuning::FEDERATION) && topology.machines() > 2;
+    let partial = may_be && node + 1 == topology.machines();
     let participation = match documents.first().filter(|_| partial) {
         Some(first) => Participation::Only(BTreeSet::from([first.clone()])),
         None => Participation::All,

@@ -37,18 +37,17 @@ fn what_a_bad_member_does_has_its_reason_and_the_others_go_on() {
         ("Stranger 0 0", "mesh_wrong_key"),
         ("Stranger 0 1", "mesh_wrong_key"),
         ("Forge 0 1", "mesh_forged"),
-        ("BadNotice 0 2", "mesh_bad_change"),
+        ("BadNotice 0 11423295354404", "mesh_bad_change"),
         ("Flood 0 1", "mesh_flood"),
-        ("LieInRound 0 3", "round_broken"),
+        ("LieInRound 0 1\nLieInRound 0 2\nLieInRound 0 3\nLieInRound 0 4", "round_broken"),
+        ("EndlessRound 0 1", "round_limit"),
         ("EndlessRound 0 3", "round_limit"),
         ("Undeliverable 0 1", ""),
         ("Replay 0 2", ""),
     ];
     for (deed, reason) in deeds {
-        let pause = "Advance 0 2999\n".repeat(3);
-        let text = format!(
-            "world mesh 0,0 - 2 16\nDial 0 5\nDial 1 6\nDial 2 7\n{pause}LocalEdit 1 4\n{deed}\n{pause}LocalEdit 2 5\n"
-        );
+        let (begin, pause) = ("Dial 0 5\nDial 1 6\nDial 2 7\nAdvance 0 2999\n", "LongPause 0 0\n");
+        let text = format!("world mesh 0,0 - 2 16\n{begin}LocalEdit 1 4\n{deed}\n{pause}LocalEdit 2 5\n{pause}");
         let outcome = syncline_sim::run(&text.parse().expect("a scenario"), true);
         assert_eq!(outcome.violation, None, "{deed}");
         let given = outcome.trace.iter().any(|line| line.ends_with(&format!("refuses: {reason}")));

@@ -142,6 +142,10 @@ fn of_a_document_in_which_it_has_no_part_a_member_passes_notices_on_and_tells_no
     let mut stage = Stage::new(Participation::Only(BTreeSet::from([document(7)])));
     let outputs = stage.notice(1, &told(8));
     assert_eq!((asked(&outputs), passed_on(&outputs)), (None, vec![OTHER]));
+    // What others would put it out for is not passed on unread.
+    let noise = DocumentNotice { changes: vec![Bytes::from_static(b"no change")], ..told(8) };
+    let outputs = stage.notice(2, &noise);
+    assert!(passed_on(&outputs).is_empty(), "{outputs:?}");
     let durable = |number| MeshEvent::Durable {
         document: document(number),
         changes: Vec::new(),

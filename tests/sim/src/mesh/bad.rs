@@ -107,7 +107,7 @@ impl World {
             return Ok(());
         }
         let link = self.open_link(End::Bad, End::Node(node));
-        self.nodes[node].connected(session(link, 1), None);
+        self.nodes[node].connected(self.now, session(link, 1), None);
         let (session, join) = Session::dial(self.bad_peer(), Limits::default());
         self.meet_bad(link, 0, node, session, key);
         self.send(link, 0, Bytes::from(join), false);

@@ -18,7 +18,7 @@ impl World {
             return Ok(());
         }
         let link = self.open_link(End::Client(who), End::Node(server));
-        self.nodes[server].connected(session(link, 1), None);
+        self.nodes[server].connected(self.now, session(link, 1), None);
         let client = &mut self.clients[who];
         (client.link, client.joined) = (Some(link), false);
         for document in &mut client.documents {

@@ -266,7 +266,7 @@ impl World {
         }
         if address == bad::address() {
             let link = self.open_link(End::Node(node), End::Bad);
-            self.nodes[node].connected(session(link, 0), Some(address));
+            self.nodes[node].connected(self.now, session(link, 0), Some(address));
             self.bad_is_dialled(link);
             return self.drain(node);
         }
@@ -276,8 +276,8 @@ impl World {
             return self.drain(node);
         };
         let link = self.open_link(End::Node(node), End::Node(to));
-        self.nodes[node].connected(session(link, 0), Some(address));
-        self.nodes[to].connected(session(link, 1), None);
+        self.nodes[node].connected(self.now, session(link, 0), Some(address));
+        self.nodes[to].connected(self.now, session(link, 1), None);
         self.drain(to)?;
         self.drain(node)
     }

@@ -451,8 +451,8 @@ pub const PLANTED: &[Planted] = &[
         number: 58,
         what: "who has not the mesh's key is let in",
         file: "crates/gossip/src/overlay/handshake.rs",
-        from: "if !self.key.proves(Side::Dialled, ends, proof) {",
-        to: "if !self.key.proves(Side::Dialled, ends, proof) && !planted! {",
+        from: "if self.key.proves(Side::Dialled, &ends, &proof) {",
+        to: "if planted! || self.key.proves(Side::Dialled, &ends, &proof) {",
     },
     Planted {
         number: 59,

@@ -2,6 +2,8 @@
 //!
 //! Owns: what a hub promises the mesh. Must not: play the mesh; the gossip crate and tests/mesh do. Next: `../mesh.rs`.
 
+use std::sync::Arc;
+
 use super::*;
 use crate::graph::Refusal;
 
