@@ -41,7 +41,6 @@ fn what_a_bad_member_does_has_its_reason_and_the_others_go_on() {
         ("Flood 0 1", "mesh_flood"),
         ("LieInRound 0 1\nLieInRound 0 2\nLieInRound 0 3\nLieInRound 0 4", "round_broken"),
         ("EndlessRound 0 1", "round_limit"),
-        ("EndlessRound 0 3", "round_limit"),
         ("Undeliverable 0 1", ""),
         ("Replay 0 2", ""),
     ];
