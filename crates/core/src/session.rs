@@ -160,10 +160,19 @@ impl Session {
         }
     }
 
-    /// Counts a frame that was received. A peer that dialled us and is faster than it may be is to be read from later.
-    pub fn pace(&mut self, now: Now, bytes: usize) -> Option<Pause> {
+    /// Counts a frame of so many bytes that was received, and what came of it. A peer that dialled us and is faster than it
+    /// may be is to be read from later.
+    pub fn pace(&mut self, now: Now, bytes: usize, steps: &[Step]) -> Option<Pause> {
         let downstream = self.peer().is_some_and(|peer| peer.role == Role::Downstream);
-        if downstream { self.flow.count(now.mono, bytes, &self.limits) } else { None }
+        if downstream { self.flow.count(now.mono, (bytes, flow::weight(steps)), &self.limits) } else { None }
+    }
+
+    /// The bounds are others from here on.
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.flow.set_limits(&limits);
+        let per_second = f64::from(limits.ephemeral_per_second_max);
+        self.ephemeral.set_rate(per_second, per_second);
+        self.limits = limits;
     }
 
     /// Takes a text frame in, which the protocol does not have.

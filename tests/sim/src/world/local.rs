@@ -98,6 +98,7 @@ impl World {
     fn hand_over(&mut self, machine: usize, document: usize, handed: HandOver) -> Checked {
         for (ticket, change) in handed {
             let document = self.documents[document].clone();
+            self.note_own(machine, change.hash);
             self.input(machine, Input::Local { document, changes: vec![change], ticket })?;
         }
         Ok(())
@@ -131,7 +132,7 @@ impl World {
                 let lies = saved.filter(|hash| !stored.is_some_and(|stored| stored.hashes.contains(hash)));
                 require(lies.is_none(), "saved is durable", || format!("machine {machine} calls {lies:?} saved"))
             }
-            Event::NotSaved { document, ticket, message } => {
+            Event::NotSaved { document, ticket, message, .. } => {
                 let Some(document) = index(&document) else { return Ok(()) };
                 let (now_ms, failed) = (self.now_ms, self.machines[machine].disk.has_failed);
                 let Some(app) = &mut self.machines[machine].app else { return Ok(()) };
