@@ -21,6 +21,7 @@ pub mod metrics;
 mod outbox;
 mod refusals;
 pub mod replica;
+mod room;
 mod shard;
 mod stream;
 mod subjects;

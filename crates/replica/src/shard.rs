@@ -266,7 +266,8 @@ impl ShardTask {
         let started = Instant::now();
         let changes: usize = commits.iter().map(|(_, commit)| commit.changes.len()).sum();
         let tickets: Vec<_> = commits.iter().map(|(ticket, commit)| (commit.document.clone(), *ticket)).collect();
-        let commits = commits.into_iter().map(|(_, commit)| commit).collect();
+        let commits: Vec<_> = commits.into_iter().map(|(_, commit)| commit).collect();
+        replica.spend_room(commits.iter().map(weight).sum());
         replica.store.commit(
             commits,
             Box::new(move |result| {
@@ -298,6 +299,7 @@ impl ShardTask {
         self.commits += 1;
         let handle = replica.shards()[self.number].clone();
         let document = commit.document.clone();
+        replica.spend_room(weight(&commit));
         let done = move |result: Result<(), StoreError>| {
             handle.send_from_store(match result {
                 Ok(()) => Input::Replaced { document, ticket },
@@ -402,4 +404,12 @@ fn load(store: &Store, hash_key: u64, document: &DocumentId, what: &Load) -> Res
 
 fn failure_of(error: &StoreError) -> StoreFailure {
     StoreFailure { message: error.to_string() }
+}
+
+/// Bytes of the changes, as they are appended.
+fn weight(commit: &Commit) -> usize {
+    match &commit.snapshot {
+        Some(snapshot) => snapshot.len(),
+        None => commit.changes.iter().map(|change| change.len()).sum(),
+    }
 }
