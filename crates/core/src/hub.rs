@@ -433,6 +433,13 @@ impl Hub {
         self.sweep(now);
     }
 
+    /// Whether what a peer said of a document is still to be answered. It may have gone meanwhile, or may not read it any
+    /// more; members of a mesh come and go at documents as they speak of them.
+    fn is_at(&self, key: u32, session: SessionId) -> bool {
+        let Some(entry) = self.sessions.get(&session) else { return false };
+        entry.documents.contains(&key) || self.neighbours.contains(&session)
+    }
+
     /// Whether a peer gives and understands accounts of what it has.
     fn accounts(&self, session: SessionId) -> bool {
         self.sessions.get(&session).is_some_and(|entry| entry.peer.native >= native::ACCOUNTS_SINCE)

@@ -54,8 +54,8 @@ impl Hub {
             self.respond_life(key, session);
             return self.leave(key, session);
         }
-        // The sender may be gone by now: its changes still count, its questions do not.
-        let present = self.sessions.contains_key(&session);
+        // The sender may be gone by now, or may read no more: its changes still count, its questions do not.
+        let present = self.is_at(key, session);
         let remark = self.admit_all(key, (Origin::Peer(session), permit.author.as_ref()), changes);
         let Some(document) = self.document(key) else { return };
         // A peer would send everything again and again to a replica that has nothing and does not say so.
@@ -277,7 +277,7 @@ impl Hub {
 
     /// A peer says which changes it has. Of a document that is not to be shown it says that as if of one that is not here.
     pub(super) fn hear_account(&mut self, now: Now, key: u32, session: SessionId, account: Account) {
-        let present = self.sessions.contains_key(&session);
+        let present = self.is_at(key, session);
         let Some(document) = self.document(key) else { return };
         if document.is_withheld() || document.durable == 0 {
             let heads = account.heads;

@@ -166,7 +166,7 @@ impl Hub {
 
     /// A message about a deleted document is answered, and nothing of it is taken.
     pub(super) fn refuse_deleted(&mut self, now: Now, key: u32, session: SessionId) {
-        if !self.sessions.contains_key(&session) {
+        if !self.is_at(key, session) {
             return;
         }
         let Some(document) = self.document(key) else { return };

@@ -11,6 +11,8 @@ use syncline_core::access::{Access, Denial, Grant, Permissions, Scope};
 use syncline_core::hub::{Input, Outgoing, PeerMessage, Remark};
 use syncline_core::id::{DocumentId, SessionId};
 use syncline_core::limits::Limits;
+use syncline_core::native::NativeMessage;
+use syncline_core::session::Session;
 use syncline_core::storage::Commit;
 use syncline_core::sync::message::Message;
 
@@ -170,16 +172,13 @@ impl World {
     }
 
     fn change_access(&mut self, kind: Kind, machine: usize, value: u64) -> Checked {
-        let diallers: Vec<(SessionId, Dialler)> = self.machines[machine]
-            .connections
-            .keys()
-            .filter_map(|session| Some((*session, self.dialler(*session)?)))
-            .filter(|(_, dialler)| *dialler != Dialler::Hostile)
-            .collect();
+        let connections = self.machines[machine].connections.iter().filter(|(_, connection)| connection.joined);
+        let diallers = connections.filter_map(|(session, _)| self.dialler(*session));
+        let diallers: Vec<Dialler> = diallers.filter(|dialler| *dialler != Dialler::Hostile).collect();
         if diallers.is_empty() {
             return Ok(());
         }
-        let (session, dialler) = diallers[value as usize % diallers.len()];
+        let dialler = diallers[value as usize % diallers.len()];
         let value = value / 7;
         let mut granted = self.granted(machine, dialler);
         if kind == Kind::TokenEnds {
@@ -196,29 +195,41 @@ impl World {
             granted.document = granted.document.filter(|_| !relay);
         }
         self.met(kind, machine);
-        self.grant(machine, (session, dialler), granted)
-    }
-
-    /// Its peer presents another token, and the shell has it looked at.
-    fn grant(&mut self, machine: usize, (session, dialler): (SessionId, Dialler), granted: Granted) -> Checked {
         self.access.changes += 1;
         self.log.say(|| format!("  machine {machine} permits {} now {granted:?}", subject(dialler)));
         self.access.granted.insert((machine, code(dialler)), granted);
+        self.tell_access(machine, dialler, None)
+    }
+
+    /// Has every connection of somebody follow what it may do: with another token, or because `ended` the last one has.
+    fn tell_access(&mut self, machine: usize, dialler: Dialler, ended: Option<Option<Access>>) -> Checked {
         let access = self.access_of(machine, dialler);
-        let now = self.machines[machine].clocks.now();
-        let connection = self.machines[machine].connections.get_mut(&session);
-        let Some(connection) = connection.filter(|connection| connection.joined) else { return Ok(()) };
-        connection.sent.clear();
-        let steps = connection.session.admit(now, Ok(access));
-        steps.into_iter().try_for_each(|step| self.step(machine, session, step))
+        let own = |session: &SessionId| self.dialler(*session) == Some(dialler);
+        let sessions: Vec<SessionId> = self.machines[machine].connections.keys().copied().filter(own).collect();
+        for session in sessions {
+            let machine_ = &mut self.machines[machine];
+            let now = machine_.clocks.now();
+            let Some(connection) = machine_.connections.get_mut(&session) else { continue };
+            connection.sent.clear();
+            let steps = match (connection.joined, &ended) {
+                (false, _) => {
+                    let session = Session::accept(machine_.local.clone(), machine_.limits.clone());
+                    connection.session = session.for_entrant(Some(access.clone()));
+                    continue;
+                }
+                (true, None) => connection.session.admit(now, Ok(access.clone())),
+                (true, Some(left)) => connection.session.end_access(now, Denial::TokenExpired, left.clone()),
+            };
+            steps.into_iter().try_for_each(|step| self.step(machine, session, step))?;
+        }
+        Ok(())
     }
 
     /// What has come to its end by a machine's wall clock ends, as its shell has it.
     pub(super) fn end_tokens(&mut self, machine: usize) -> Checked {
         let now = self.machines[machine].clocks.now();
-        let sessions: Vec<SessionId> = self.machines[machine].connections.keys().copied().collect();
-        for session in sessions {
-            let Some(dialler) = self.dialler(session) else { continue };
+        let sessions = self.machines[machine].connections.keys().filter_map(|session| self.dialler(*session));
+        for dialler in sessions.collect::<Vec<_>>() {
             let granted = self.granted(machine, dialler);
             if granted.until_ms.is_none_or(|until_ms| until_ms > now.wall_ms) {
                 continue;
@@ -227,11 +238,7 @@ impl World {
             let after = left.map_or_else(|| at_first(dialler), |may| Granted { may, ..at_first(dialler) });
             self.access.granted.insert((machine, code(dialler)), after);
             let strangers = left.map(|_| self.access_of(machine, dialler));
-            let connection = self.machines[machine].connections.get_mut(&session);
-            let Some(connection) = connection.filter(|connection| connection.joined) else { continue };
-            connection.sent.clear();
-            let steps = connection.session.end_access(now, Denial::TokenExpired, strangers);
-            steps.into_iter().try_for_each(|step| self.step(machine, session, step))?;
+            self.tell_access(machine, dialler, Some(strangers))?;
         }
         Ok(())
     }
@@ -333,6 +340,9 @@ impl World {
             Outgoing::Request { document, .. }
             | Outgoing::Ephemeral { document, .. }
             | Outgoing::RemoteHeads { document, .. } => Some(document),
+            Outgoing::Native(NativeMessage::Life { document, .. } | NativeMessage::Account { document, .. }) => {
+                Some(document)
+            }
             Outgoing::DocUnavailable { .. } | Outgoing::Native(_) | Outgoing::Error { .. } => None,
         };
         let Some(id) = id else { return Ok(()) };
