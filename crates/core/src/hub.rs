@@ -382,10 +382,12 @@ impl Hub {
         }
     }
 
-    /// Speaks first about a document, unless the peer and we already do, or the document stays here.
+    /// Speaks first about a document, unless the peer and we already do, the document stays here, or the peer may not read it.
     fn initiate(&mut self, now: Now, key: u32, session: SessionId, only_offers: bool) {
-        let stays_here = self.document(key).is_none_or(|document| document.local_only);
-        if stays_here || !self.sessions.contains_key(&session) {
+        let Some(document) = self.document(key).filter(|document| !document.local_only) else { return };
+        let id = document.id.clone();
+        let may = self.sessions.get(&session).and_then(|entry| entry.may(&id)).unwrap_or_default();
+        if !may.include(Permissions::READ) {
             return;
         }
         if let Some(document) = self.document(key) {

@@ -50,6 +50,8 @@ pub struct Session {
     limits: Limits,
     loader: Arc<dyn Loader>,
     phase: Phase,
+    /// To whom frames go, and in which version of the native extension: also what is still queued when it is closed.
+    addressee: Option<(PeerId, u16)>,
     /// What a peer that dials may do; `None` until it has presented something in its join.
     entrant: Option<Access>,
     ephemeral: Bucket,
@@ -192,7 +194,7 @@ impl Session {
 
     /// The frame of a message to this peer. `stamp` is our clock's, which goes along where the peer knows what it is.
     pub fn encode(&self, stamp: Stamp, message: &Outgoing, out: &mut Vec<u8>) {
-        let target = self.peer().map(|peer| peer.peer.as_str());
+        let target = self.addressee.as_ref().map(|(peer, _)| peer.as_str());
         let local = self.local.peer.as_str();
         match message {
             Outgoing::Sync { document, data } => {
@@ -215,7 +217,7 @@ impl Session {
                 wire::encode(local, target, &body, out);
             }
             Outgoing::Native(message) => {
-                let version = self.peer().map_or(0, |peer| peer.native);
+                let version = self.addressee.as_ref().map_or(0, |(_, version)| *version);
                 wire::encode(local, target, &Body::Native { data: message.encode_for(version, stamp) }, out);
             }
             Outgoing::Error { message } => wire::encode(local, target, &Body::Error { message }, out),
@@ -227,7 +229,7 @@ impl Session {
         let ephemeral = Bucket::new(per_second, per_second);
         let entrant = Some(Access::full());
         let flow = Flow::new(&limits);
-        Self { local, limits, loader: Arc::new(InProcess), phase, entrant, ephemeral, flow }
+        Self { local, limits, loader: Arc::new(InProcess), phase, addressee: None, entrant, ephemeral, flow }
     }
 
     fn envelope(&mut self, now: Now, envelope: Envelope<'_>) -> Vec<Step> {
@@ -282,6 +284,7 @@ impl Session {
         };
         let Ok(peer) = PeerId::new(envelope.sender) else { return self.close(Offence::BadPeerId) };
         let info = info(peer, &theirs, self.local.native, (Role::Upstream, Access::full()));
+        self.addressee = Some((info.peer.clone(), info.native));
         self.phase = Phase::Syncing(info.clone());
         vec![Step::Joined(info)]
     }

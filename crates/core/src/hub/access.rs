@@ -111,7 +111,9 @@ impl Hub {
         let Some(entry) = self.sessions.get_mut(&session).filter(|entry| entry.documents.contains(&key)) else {
             return;
         };
-        let (native, has_room) = (entry.peer.native > 0, self.has_room);
+        // One of an earlier version is not told, and would offer it again after half a minute or more.
+        let told = entry.peer.native >= NativeMessage::Access { left_ms: None }.since();
+        let has_room = self.has_room;
         if !may.include(Permissions::READ) {
             entry.documents.remove(&key);
             entry.dirty.remove(&key);
@@ -137,7 +139,7 @@ impl Hub {
         // What it brought in vain a stock peer sends again only on a new connection; a Syncline peer does when it hears
         // that it may do more.
         peer.barred = None;
-        if native {
+        if told {
             peer.sync = PeerSync::default();
         } else {
             let reason = format!("document {id} may be written to: connect again");

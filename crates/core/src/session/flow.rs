@@ -82,9 +82,9 @@ impl Flow {
 
 /// As how many messages a frame counts: what it brings and asks has to be decoded and looked up.
 pub(super) fn weight(steps: &[Step]) -> usize {
-    let sync = steps.iter().find_map(|step| match step {
-        Step::Forward(PeerMessage::Sync(message)) => Some(message),
-        _ => None,
+    let sync = steps.iter().find_map(|step| {
+        let Step::Forward(PeerMessage::Sync(message)) = step else { return None };
+        Some(message)
     });
     let Some(message) = sync else { return 1 };
     let statement = &message.statement;

@@ -537,3 +537,24 @@ fn what_takes_longer_counts_for_more_messages() {
     message.statement.need = vec![crate::ChangeHash([0; 32]); 5_000];
     assert_eq!(wait(&message), 5, "5,000 hashes five more");
 }
+
+// It was encoded as for a peer that does not know the extension: without the stamp, so that the peer took its last bytes for one.
+#[test]
+fn what_is_queued_when_a_connection_is_closed_goes_out_as_it_would_have() {
+    let mut session = Session::accept(local(), Limits::default()).for_entrant(Some(reading(None)));
+    session.receive(at(0), &join_with(None, Some(3)));
+    let queued = [
+        Outgoing::Native(NativeMessage::Access { left_ms: Some(7) }),
+        Outgoing::Sync { document: document().to_string().into(), data: Bytes::from_static(FIRST_SYNC) },
+    ];
+    let encoded = |session: &Session| {
+        queued.each_ref().map(|message| {
+            let mut frame = Vec::new();
+            session.encode(Stamp::from_u64(5), message, &mut frame);
+            frame
+        })
+    };
+    let before = encoded(&session);
+    assert!(matches!(session.end_access(at(0), Denial::TokenExpired, None)[..], [.., Step::Close(_)]));
+    assert_eq!(encoded(&session), before);
+}

@@ -122,26 +122,22 @@ impl World {
 
     /// What somebody may do changes, its time is set, or limits and room change.
     pub(super) fn access_acts(&mut self, kind: Kind, machine: usize, value: u64) -> Checked {
-        match kind {
-            Kind::AccessChange | Kind::TokenEnds => self.change_access(kind, machine, value),
-            Kind::Quota => {
-                self.met(kind, machine);
-                self.access.changes += 1;
-                let base = crate::machine::limits(&self.topology);
-                let limits = match value % 4 {
-                    0 => Limits { document_changes_max: 1 + (value >> 8) as u32 % 12, ..base },
-                    1 | 2 => Limits { subject_bytes_max: Some(100 + (value >> 8) % 3_000), ..base },
-                    _ => base,
-                };
-                self.access.bounded.insert(machine);
-                self.set_limits(machine, limits)
-            }
-            _ => {
-                self.met(kind, machine);
-                self.access.changes += 1;
-                self.set_room(machine, value.is_multiple_of(3))
-            }
+        if let Kind::AccessChange | Kind::TokenEnds = kind {
+            return self.change_access(kind, machine, value);
         }
+        self.met(kind, machine);
+        self.access.changes += 1;
+        if kind == Kind::RoomEnds {
+            return self.set_room(machine, value.is_multiple_of(3));
+        }
+        let base = crate::machine::limits(&self.topology);
+        let limits = match value % 4 {
+            0 => Limits { document_changes_max: 1 + (value >> 8) as u32 % 12, ..base },
+            1 | 2 => Limits { subject_bytes_max: Some(100 + (value >> 8) % 3_000), ..base },
+            _ => base,
+        };
+        self.access.bounded.insert(machine);
+        self.set_limits(machine, limits)
     }
 
     fn set_limits(&mut self, machine: usize, limits: Limits) -> Checked {
@@ -370,7 +366,13 @@ impl World {
             Remark::NoRoom => self.access.full.contains(&machine),
             Remark::SubjectFull { .. } | Remark::DocumentFull { .. } => self.access.bounded.contains(&machine),
             Remark::Orphan(_) => self.access.changes > 0,
-            _ => false,
+            Remark::Change(_)
+            | Remark::LocalOrphan { .. }
+            | Remark::TooManyDocuments { .. }
+            | Remark::ForeignActor { .. }
+            | Remark::Deleted
+            | Remark::Store(_)
+            | Remark::TooLargeToSend { .. } => false,
         }
     }
 }

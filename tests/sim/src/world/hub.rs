@@ -331,7 +331,10 @@ impl World {
                     self.step(machine, session, step)?;
                 }
             }
-            Step::AccessChanged(access) => self.input(machine, Input::AccessChanged { session, access })?,
+            Step::AccessChanged(access) => {
+                self.input(machine, Input::AccessChanged { session, access })?;
+                self.allow_rounds(machine, session)?;
+            }
             Step::Tell(message) => self.send(machine, session, message)?,
             Step::AccessLeft(_) => {}
             Step::Refused(offence) => self.offended(machine, session, &offence)?,

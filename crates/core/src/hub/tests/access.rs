@@ -281,3 +281,15 @@ fn who_may_not_read_any_more_hears_nothing_although_something_it_said_still_wait
         assert_eq!(stage.take(A), [], "deleted before: {deleted}");
     }
 }
+
+#[test]
+fn nobody_is_spoken_to_first_who_may_not_read() {
+    let (mut stage, id, _) = stage();
+    connect(&mut stage, A, 3, Access::none());
+    connect(&mut stage, B, 3, may(Permissions::READ));
+    for session in [A, B] {
+        stage.input(Input::Initiate { session, document: id.clone() });
+        stage.input(Input::Offer { session, document: id.clone() });
+    }
+    assert_eq!((stage.take(A).len(), stage.take(B).len()), (0, 1));
+}
