@@ -113,7 +113,7 @@ impl Hub {
         };
         // One of an earlier version is not told, and would offer it again after half a minute or more.
         let told = entry.peer.native >= NativeMessage::Access { left_ms: None }.since();
-        let has_room = self.has_room;
+        let (has_room, upstream) = (self.has_room, self.upstreams.contains(&session));
         if !may.include(Permissions::READ) {
             entry.documents.remove(&key);
             entry.dirty.remove(&key);
@@ -139,7 +139,11 @@ impl Hub {
         // What it brought in vain a stock peer sends again only on a new connection; a Syncline peer does when it hears
         // that it may do more.
         peer.barred = None;
-        if told {
+        if upstream {
+            // It waits to be asked.
+            peer.sync = peer.sync.anew();
+            self.respond(now, key, session);
+        } else if told {
             peer.sync = PeerSync::default();
         } else {
             let reason = format!("document {id} may be written to: connect again");
