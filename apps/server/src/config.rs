@@ -200,8 +200,8 @@ mod tests {
         assert_eq!(differences(&before, &after), expected);
         assert_eq!(differences(&before, &before), []);
         let command = Arguments::command();
-        let known = |id: &&str| command.get_arguments().any(|argument| argument.get_id() == *id);
-        assert!(TAKEN_UP.iter().all(|id| known(&id)), "{TAKEN_UP:?}");
+        let known = |id: &str| command.get_arguments().any(|argument| argument.get_id() == id);
+        assert!(TAKEN_UP.iter().all(|id| known(id)), "{TAKEN_UP:?}");
     }
 
     #[test]
