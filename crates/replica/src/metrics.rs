@@ -3,6 +3,7 @@
 //! Owns: the counters and their names. Must not: be process-global: several replicas run in one test.
 //! Next: the server crate's `/metrics`.
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -11,6 +12,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
+
+use crate::refusals::RefusalLog;
 
 /// Counters of one replica.
 #[derive(Debug, Clone)]
@@ -39,6 +42,8 @@ pub struct Metrics {
     pub refused: Family<Reason, Counter>,
     /// The sum of that.
     refusals: Counter,
+    /// How many of them have been written down lately.
+    log: Arc<RefusalLog>,
     /// Documents that could not be compacted and stay raw, by reason. One that grows may be counted again.
     pub quarantined: Family<Reason, Counter>,
     /// Bytes of blobs received over websockets.
@@ -86,6 +91,7 @@ impl Default for Metrics {
             commit_seconds: Histogram::new(exponential_buckets(0.000_25, 2.0, 14)),
             refused: Family::default(),
             refusals: Counter::default(),
+            log: Arc::default(),
             quarantined: Family::default(),
             blob_bytes_in: Counter::default(),
             blob_bytes_out: Counter::default(),
@@ -127,6 +133,13 @@ impl Metrics {
     /// Counts a document that could not be compacted.
     pub fn quarantine(&self, reason: &'static str) {
         self.quarantined.get_or_create(&Reason { reason }).inc();
+    }
+
+    /// Counts one refusal that is to be logged. Returns whether it may be: of many at one time only some are written.
+    #[must_use]
+    pub fn refuse_aloud(&self, reason: &'static str) -> bool {
+        self.refuse(reason);
+        self.log.may_write()
     }
 
     /// Counts one refusal.

@@ -2,7 +2,7 @@
 //!
 //! Reading order: [`server`] listens and stops, `routes` answers HTTP and upgrades websockets,
 //! `blobs` reads and takes blobs, [`access`] says who may, `door` counts connections, `tls` encrypts them, `room` looks at
-//! the disk, `pages` are for those who run the server, `api` is for programs that do not sync, [`care`] moves documents in
+//! the disk, `expiry` for documents that nobody touches, `pages` are for those who run the server, `api` is for programs that do not sync, [`care`] moves documents in
 //! and out of a store that no server uses.
 
 pub mod access;
@@ -10,6 +10,7 @@ mod api;
 mod blobs;
 pub mod care;
 mod door;
+mod expiry;
 mod fetch;
 mod files;
 mod pages;
@@ -21,5 +22,5 @@ pub mod webhooks;
 
 pub use door::{Doors, Network};
 pub use room::Room;
-pub use server::{Config, Server, ServerError};
+pub use server::{Config, Server, ServerError, Settings};
 pub use tls::{TlsError, TlsFiles};

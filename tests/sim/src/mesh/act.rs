@@ -110,7 +110,11 @@ impl World {
             | Kind::TornWrite
             | Kind::ShortWrite
             | Kind::Astray
-            | Kind::BitRot => Ok(()),
+            | Kind::BitRot
+            | Kind::AccessChange
+            | Kind::TokenEnds
+            | Kind::Quota
+            | Kind::RoomEnds => Ok(()),
         }
     }
 

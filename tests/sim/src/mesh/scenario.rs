@@ -73,7 +73,7 @@ fn usual(class: Class, edits: u64, pauses: u64) -> Vec<(Kind, u64)> {
             (Kind::GoOnline, 700),
         ],
         Class::Clock => vec![(Kind::Advance, pauses)],
-        Class::Disk | Class::Crash | Class::Hostile => Vec::new(),
+        Class::Disk | Class::Crash | Class::Hostile | Class::Access => Vec::new(),
     }
 }
 
