@@ -2,7 +2,8 @@
 //!
 //! Reading order: [`server`] listens and stops, `routes` answers HTTP and upgrades websockets,
 //! `blobs` reads and takes blobs, [`access`] says who may, `door` counts connections, `tls` encrypts them, `room` looks at
-//! the disk, `pages` are for those who run the server, `api` is for programs that do not sync, [`care`] moves documents in
+//! the disk, `pages` are for those who run the server, `api` is for programs that do not sync, `presence`
+//! remembers for them what peers said of themselves, [`care`] moves documents in
 //! and out of a store that no server uses.
 
 pub mod access;
@@ -13,6 +14,7 @@ mod door;
 mod fetch;
 mod files;
 mod pages;
+mod presence;
 mod room;
 mod routes;
 pub mod server;

@@ -86,6 +86,7 @@ async fn metrics(State(shared): State<Arc<Shared>>, caller: Caller) -> Response 
         return refusal.into_response();
     }
     let mut text = String::new();
+    shared.replica.sample();
     shared.blobs_stored.set(shared.replica.store().blob_bytes().cast_signed());
     match prometheus_client::encoding::text::encode(&mut text, &shared.registry) {
         Ok(()) => ([(header::CONTENT_TYPE, OPEN_METRICS)], text).into_response(),

@@ -42,3 +42,4 @@ pub use life::LifeEntry;
 pub use stats::{Stats, stats};
 pub use store::selection::{Offer, Policy};
 pub use store::{Driven, Options, Store};
+pub use writer::Transacted;
