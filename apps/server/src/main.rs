@@ -7,7 +7,10 @@ mod arguments;
 mod care;
 mod config;
 mod federation;
+mod log;
 mod notify;
+#[cfg(feature = "otlp")]
+mod otlp;
 mod say;
 mod token;
 
@@ -21,7 +24,6 @@ use clap::CommandFactory;
 use syncline_loader::{ProcessLimits, Processes};
 use syncline_server::Server;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 
 use crate::arguments::{Arguments, Command};
 use crate::notify::{notify, notify_reloading};
@@ -32,10 +34,6 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// The command under which the server starts itself to load documents.
 const LOAD_COMMAND: &str = "load-documents";
-
-/// automerge opens a span, with its fields written out, for every column of every change that it reads: where `info` is
-/// logged, that costs more than the reading. `--log automerge=info` still shows them.
-const QUIET: &str = "automerge=warn";
 
 fn main() -> ExitCode {
     match run() {
@@ -76,16 +74,18 @@ fn run() -> anyhow::Result<ExitCode> {
         }
         Some(Command::Check | Command::Care(_)) | None => {}
     }
-    let filter = EnvFilter::try_new(format!("{QUIET},{}", arguments.log)).context("--log is not a log filter")?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     if let Some(Command::Check) = arguments.command {
+        log::begin(arguments)?;
         return check(&arguments.data);
     }
     if let Some(Command::Care(care)) = &arguments.command {
+        log::begin(arguments)?;
         return care.run(&arguments.data, Arc::new(loader(arguments)?));
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().max_blocking_threads(16).build()?;
+    let end_log = log::begin_with_traces(arguments, runtime.handle())?;
     let served = runtime.block_on(serve(arguments));
+    end_log();
     // A thread that hangs in the disk is not waited for.
     runtime.shutdown_background();
     served?;

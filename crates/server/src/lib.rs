@@ -11,7 +11,7 @@ mod api;
 mod blobs;
 pub mod care;
 mod door;
-mod fetch;
+pub mod fetch;
 mod files;
 mod pages;
 mod presence;
