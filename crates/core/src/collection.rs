@@ -30,7 +30,7 @@ use crate::reconcile::{DIGEST_PREFIX_BYTES, Element, SetKey};
 use crate::storage::Standing;
 
 use answer::Answering;
-use ask::Asking;
+use ask::{Asked, Asking};
 
 pub use ask::{Outcome, Report};
 pub use members::{Gathering, Members};
@@ -277,7 +277,7 @@ struct Peer {
     rounds: u32,
     begins: Bucket,
     /// Elements whose documents it was asked to name.
-    asked: BTreeSet<[u8; DIGEST_PREFIX_BYTES]>,
+    asked: BTreeMap<[u8; DIGEST_PREFIX_BYTES], Asked>,
 }
 
 impl Collection {
@@ -387,7 +387,7 @@ impl Collection {
             answering: None,
             rounds: 0,
             begins: Bucket::new(f64::from(per_minute) / 60.0, f64::from(per_minute)),
-            asked: BTreeSet::new(),
+            asked: BTreeMap::new(),
         };
         self.peers.insert(session, peer);
     }

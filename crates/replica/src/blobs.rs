@@ -103,6 +103,7 @@ impl BlobTask {
             }),
             Output::Write { hash, size, offset, data, receipt } => {
                 replica.metrics.blob_bytes_in.inc_by(data.len() as u64);
+                replica.spend_room(data.len());
                 let handle = replica.blobs.clone();
                 let write = BlobChange::Write { hash, size: Some(size), offset, data };
                 replica.store.change_blob(write, move |result| {
@@ -190,7 +191,7 @@ impl Replica {
     /// Begins to store a blob whose content is at hand, and whose hash may be known only behind its last byte.
     #[must_use]
     pub fn upload_blob(&self) -> Upload {
-        Upload::begin(self.store().clone(), self.limits().blob_bytes_max)
+        Upload::begin(Arc::clone(&self.inner))
     }
 
     /// Asks the servers for a blob, those that are connected and those that come, until it is here or

@@ -20,6 +20,7 @@ pub mod mesh;
 pub mod metrics;
 mod outbox;
 pub mod replica;
+mod room;
 mod shard;
 mod stream;
 mod subjects;

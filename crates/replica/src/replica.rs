@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -35,6 +35,7 @@ use crate::insight::Directory;
 use crate::mesh::MeshState;
 use crate::metrics::Metrics;
 use crate::outbox::{Outbox, Queued};
+use crate::room::Room;
 use crate::shard::{self, Occupied, ShardHandle};
 use crate::subjects::Subjects;
 
@@ -168,7 +169,7 @@ pub(crate) struct Inner {
     pub(crate) authority: Arc<dyn Authority>,
     ear: Option<mpsc::Sender<Overheard>>,
     pub(crate) subjects: Subjects,
-    has_room: AtomicBool,
+    pub(crate) room: Room,
     pub(crate) collection: CollectionHandle,
     /// Turns true when shards are to end.
     pub(crate) stop: watch::Sender<bool>,
@@ -211,7 +212,7 @@ impl Replica {
             authority: options.authority,
             ear: options.ear,
             subjects: Subjects::default(),
-            has_room: AtomicBool::new(true),
+            room: Room::default(),
             collection,
             stop: watch::Sender::new(false),
             quiet: watch::Sender::new(false),
@@ -279,18 +280,23 @@ impl Replica {
         connection::accept(Arc::clone(&self.inner), stream, entrant).await;
     }
 
-    /// Says whether there is room for what peers bring. Without it nothing of that is taken, and everything can be read.
-    pub fn set_room(&self, has_room: bool) {
-        self.inner.metrics.has_room.set(has_room.into());
-        if self.inner.has_room.swap(has_room, Ordering::Relaxed) != has_room {
-            self.inner.shards().iter().for_each(|shard| shard.send(Input::Room { has_room }));
+    /// Grants room for so many bytes of what peers bring, until this is called again. Without it, or once they are used up,
+    /// nothing of that is taken, and everything can be read. A replica to which this is never said has room for everything.
+    pub fn set_room(&self, bytes: Option<u64>) {
+        if self.inner.room.grant(bytes) {
+            self.inner.room_changed();
         }
+    }
+
+    /// Returns once half of the room that was granted last is used up.
+    pub async fn runs_short_of_room(&self) {
+        self.inner.room.runs_short().await;
     }
 
     /// Whether there is room for what peers, or anybody, brings.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        self.inner.has_room.load(Ordering::Relaxed)
+        self.inner.room.is_open()
     }
 
     /// Has every connection look anew at whether its peer still may do what it does: a key was withdrawn, for example.
@@ -454,6 +460,22 @@ impl Inner {
         Now { mono: self.started.elapsed(), wall_ms: wall.as_millis() as u64 }
     }
 
+    /// Notes bytes that are about to be stored.
+    pub(crate) fn spend_room(&self, bytes: usize) {
+        if self.room.spend(bytes as u64) {
+            tracing::warn!(
+                "more was brought than the disk had room for when it was last looked at: nothing is taken until the next look"
+            );
+            self.room_changed();
+        }
+    }
+
+    fn room_changed(&self) {
+        let has_room = self.room.is_open();
+        self.metrics.has_room.set(has_room.into());
+        self.shards().iter().for_each(|shard| shard.send(Input::Room { has_room }));
+    }
+
     pub(crate) fn shards(&self) -> &[ShardHandle] {
         self.shards.get().map_or(&[], Vec::as_slice)
     }
@@ -475,7 +497,7 @@ impl Inner {
             PeerMessage::Sync(message) => message.document.clone(),
             PeerMessage::Native(NativeMessage::Blob(message)) => {
                 let message = message.clone();
-                if let (BlobMessage::Offer { hash, .. }, false) = (&message, self.has_room.load(Ordering::Relaxed)) {
+                if let (BlobMessage::Offer { hash, .. }, false) = (&message, self.room.is_open()) {
                     return self.refuse_blob(session, *hash);
                 }
                 return self.blobs.send(exchange::Input::Received { session, message, receipt });

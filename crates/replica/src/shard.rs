@@ -303,6 +303,7 @@ impl ShardTask {
             tickets.push((commit.document.clone(), ticket, span));
             batch.push(commit);
         }
+        replica.spend_room(batch.iter().map(weight).sum());
         let store = replica.store.clone();
         replica.store.commit(
             batch,
@@ -336,6 +337,7 @@ impl ShardTask {
         self.commits += 1;
         let handle = replica.shards()[self.number].clone();
         let document = commit.document.clone();
+        replica.spend_room(weight(&commit));
         let done = move |result: Result<(), StoreError>| {
             handle.send_from_store(match result {
                 Ok(()) => Input::Replaced { document, ticket },
@@ -436,4 +438,12 @@ fn load(store: &Store, hash_key: u64, document: &DocumentId, what: &Load) -> Res
 
 fn failure_of(error: &StoreError) -> StoreFailure {
     StoreFailure { message: error.to_string() }
+}
+
+/// Bytes of the changes, as they are appended.
+fn weight(commit: &Commit) -> usize {
+    match &commit.snapshot {
+        Some(snapshot) => snapshot.len(),
+        None => commit.changes.iter().map(|change| change.len()).sum(),
+    }
 }

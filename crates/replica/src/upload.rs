@@ -4,12 +4,15 @@
 //! anything behind if it is given up. Next: `blobs.rs`; docs/blobs.md, "Stored".
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use syncline_core::blob::{BlobChange, BlobHash, BlobStanding, PIECE_BYTES};
-use syncline_store::{Store, StoreError};
+use syncline_store::StoreError;
 use tokio::sync::oneshot;
+
+use crate::replica::Inner;
 
 /// Pieces that may be on their way to the disk.
 const UNDER_WAY_MAX: usize = 4;
@@ -39,7 +42,7 @@ pub enum UploadError {
 /// A blob that is being stored. Dropped before it is finished, it leaves nothing.
 #[derive(Debug)]
 pub struct Upload {
-    store: Store,
+    replica: Arc<Inner>,
     /// Its name until the hash is known.
     name: BlobHash,
     digest: Sha256,
@@ -48,21 +51,19 @@ pub struct Upload {
     size: u64,
     /// Bytes handed to the store.
     handed: u64,
-    bytes_max: u64,
     under_way: VecDeque<oneshot::Receiver<Result<BlobStanding, StoreError>>>,
     finished: bool,
 }
 
 impl Upload {
-    pub(crate) fn begin(store: Store, bytes_max: u64) -> Self {
+    pub(crate) fn begin(replica: Arc<Inner>) -> Self {
         Self {
-            store,
+            replica,
             name: BlobHash(rand::random()),
             digest: Sha256::new(),
             rest: Vec::new(),
             size: 0,
             handed: 0,
-            bytes_max,
             under_way: VecDeque::new(),
             finished: false,
         }
@@ -80,8 +81,9 @@ impl Upload {
     /// [`UploadError::TooLarge`], [`UploadError::Store`]; the upload is of no use then.
     pub async fn write(&mut self, mut data: &[u8]) -> Result<(), UploadError> {
         self.size += data.len() as u64;
-        if self.size > self.bytes_max {
-            return Err(UploadError::TooLarge { bytes_max: self.bytes_max });
+        let bytes_max = self.replica.limits.blob_bytes_max;
+        if self.size > bytes_max {
+            return Err(UploadError::TooLarge { bytes_max });
         }
         self.digest.update(data);
         while !data.is_empty() {
@@ -123,13 +125,14 @@ impl Upload {
         let data = Bytes::from(std::mem::take(&mut self.rest));
         let offset = self.handed;
         self.handed += data.len() as u64;
+        self.replica.spend_room(data.len());
         self.change(BlobChange::Write { hash: self.name, size: None, offset, data });
     }
 
     fn change(&mut self, change: BlobChange) {
         let (tell, told) = oneshot::channel();
         // Who has given up does not need to know.
-        self.store.change_blob(change, move |result| drop(tell.send(result)));
+        self.replica.store.change_blob(change, move |result| drop(tell.send(result)));
         self.under_way.push_back(told);
     }
 
@@ -145,7 +148,7 @@ impl Upload {
 impl Drop for Upload {
     fn drop(&mut self) {
         if !self.finished {
-            self.store.change_blob(BlobChange::Remove { hash: self.name, even_whole: false }, |_| {});
+            self.replica.store.change_blob(BlobChange::Remove { hash: self.name, even_whole: false }, |_| {});
         }
     }
 }

@@ -11,8 +11,11 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use syncline_replica::Replica;
 
-/// Between two looks.
+/// Between two looks, unless half of the room is used up earlier.
 const LOOK: Duration = Duration::from_millis(250);
+
+/// Bytes that one brought byte may take: in the log, in the database, and both once more while its document is folded.
+const COPIES_MAX: u64 = 4;
 
 /// What has to be free, of the whole disk, where the whole disk is small.
 const SHARE_MIN: u64 = 10;
@@ -51,6 +54,8 @@ struct Seen {
     free: u64,
     whole: u64,
     stored: u64,
+    /// Of the log: what may have to be moved into the database yet.
+    unmoved: u64,
 }
 
 impl Room {
@@ -65,36 +70,51 @@ impl Room {
                 metrics.stored.set(seen.stored.cast_signed());
                 self.tell(&replica, seen);
             }
-            tokio::time::sleep(LOOK).await;
+            tokio::select! {
+                () = tokio::time::sleep(LOOK) => {}
+                () = replica.runs_short_of_room() => {}
+            }
         }
     }
 
     fn tell(&self, replica: &Replica, seen: Seen) {
         let had = replica.has_room();
-        let has = self.is_enough(seen, had);
-        if had && !has {
+        let room = self.left(seen, had);
+        if had && room.is_none() {
             let Seen { free, stored, .. } = seen;
             tracing::error!(free, stored, "there is no room: nothing is taken until there is, everything can be read");
-        } else if has && !had {
+        } else if !had && room.is_some() {
             tracing::info!("there is room again");
         }
-        replica.set_room(has);
+        replica.set_room(room);
     }
 
-    /// Once it was not enough, it has to be a tenth more: writes do not begin and end from one look to the next.
-    fn is_enough(&self, seen: Seen, had: bool) -> bool {
+    /// Bytes that may be brought until the next look. Once there were none, it has to be a tenth more than enough: writes do
+    /// not begin and end from one look to the next.
+    fn left(&self, seen: Seen, had: bool) -> Option<u64> {
         let more = |bytes: u64| if had { bytes } else { bytes + bytes / 10 };
         let free_min = self.free_bytes_min.min(seen.whole / SHARE_MIN);
-        let stored = more(seen.stored);
-        seen.free >= more(free_min) && self.stored_bytes_max.is_none_or(|max| stored <= max)
+        let free = seen.free.checked_sub(more(free_min))?.checked_sub(seen.unmoved)?;
+        let below_max = match self.stored_bytes_max {
+            Some(max) => max.checked_sub(more(seen.stored))?,
+            None => u64::MAX,
+        };
+        Some(free.min(below_max) / COPIES_MAX)
     }
 }
 
 fn look(data: &Path) -> Option<Seen> {
     let disk = statvfs(data).ok()?;
     let unit = disk.fragment_size();
-    let stored = std::fs::read_dir(data).ok()?.filter_map(|entry| entry.ok()?.metadata().ok()).map(|entry| entry.len());
-    Some(Seen { free: disk.blocks_available() * unit, whole: disk.blocks() * unit, stored: stored.sum() })
+    let (mut stored, mut unmoved) = (0, 0);
+    for entry in std::fs::read_dir(data).ok()?.flatten() {
+        let Ok(metadata) = entry.metadata() else { continue };
+        stored += metadata.len();
+        if entry.file_name().as_encoded_bytes().ends_with(b"-wal") {
+            unmoved += metadata.len();
+        }
+    }
+    Some(Seen { free: disk.blocks_available() * unit, whole: disk.blocks() * unit, stored, unmoved })
 }
 
 #[cfg(test)]
@@ -105,15 +125,23 @@ mod tests {
     fn a_small_disk_needs_less_and_room_that_came_back_a_little_more() {
         const MIB: u64 = 1024 * 1024;
         let room = Room { free_bytes_min: 256 * MIB, stored_bytes_max: Some(100 * MIB) };
-        let seen = |free, whole, stored| Seen { free: free * MIB, whole: whole * MIB, stored: stored * MIB };
-        assert!(room.is_enough(seen(256, 100_000, 1), true));
-        assert!(!room.is_enough(seen(255, 100_000, 1), true));
-        assert!(!room.is_enough(seen(270, 100_000, 1), false));
-        assert!(room.is_enough(seen(282, 100_000, 1), false));
-        assert!(room.is_enough(seen(10, 100, 1), true), "a tenth");
-        assert!(!room.is_enough(seen(9, 100, 1), true));
-        assert!(room.is_enough(seen(9_000, 100_000, 100), true));
-        assert!(!room.is_enough(seen(9_000, 100_000, 101), true));
-        assert!(!room.is_enough(seen(9_000, 100_000, 95), false));
+        let left = |free, whole, stored, had| {
+            let seen = Seen { free: free * MIB, whole: whole * MIB, stored: stored * MIB, unmoved: 0 };
+            room.left(seen, had).map(|bytes| bytes / MIB)
+        };
+        assert_eq!(left(256, 100_000, 1, true), Some(0));
+        assert_eq!(left(255, 100_000, 1, true), None);
+        assert_eq!(left(270, 100_000, 1, false), None);
+        assert_eq!(left(282, 100_000, 1, false), Some(0));
+        assert_eq!(left(296, 100_000, 1, true), Some(10), "each byte may be written four times");
+        assert_eq!(left(10, 100, 1, true), Some(0), "a tenth");
+        assert_eq!(left(9, 100, 1, true), None);
+        assert_eq!(left(9_000, 100_000, 20, true), Some(20));
+        assert_eq!(left(9_000, 100_000, 100, true), Some(0));
+        assert_eq!(left(9_000, 100_000, 101, true), None);
+        assert_eq!(left(9_000, 100_000, 95, false), None);
+        let seen = Seen { free: 300 * MIB, whole: 100_000 * MIB, stored: MIB, unmoved: 40 * MIB };
+        assert_eq!(room.left(seen, true), Some(MIB), "the log has to be moved yet");
+        assert_eq!(room.left(Seen { unmoved: 60 * MIB, ..seen }, true), None);
     }
 }

@@ -16,6 +16,25 @@ use crate::reconcile::{Initiator, Missing, Options};
 /// Elements of a connection that are remembered as asked for, in portions of one round's bound.
 const ASKED_ROUNDS: usize = 4;
 
+/// Most doublings of the number of rounds in which an element is not asked for again.
+const DOUBLINGS_MAX: u32 = 10;
+
+/// An element that was asked for on this connection.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked {
+    /// Last asked for in this round.
+    round: u32,
+    /// How often.
+    times: u32,
+}
+
+impl Asked {
+    /// What has not come was kept back, perhaps only for a while: it is asked for again, each time after twice as many rounds.
+    fn is_due(self, round: u32) -> bool {
+        round - self.round >= 1 << self.times.min(DOUBLINGS_MAX)
+    }
+}
+
 /// What a round found and what it cost.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
@@ -27,7 +46,8 @@ pub struct Report {
     pub ours: Vec<DocumentId>,
     /// Documents that the peer named and that are not among [`Report::ours`], in the order of their ids.
     pub theirs: Vec<DocumentId>,
-    /// Elements that the peer still has and we miss, although it was asked for their documents before.
+    /// Elements that the peer still has and we miss, although it was asked for their documents before, and that are not
+    /// asked for again in this round.
     pub undelivered: u64,
     /// There were more elements of the peer's than one round asks for.
     pub more: bool,
@@ -210,21 +230,22 @@ impl Collection {
         }
     }
 
-    /// What was asked for on this connection before, and has not come, is not asked for again.
+    /// What was asked for on this connection before, and has not come, is asked for again in ever fewer rounds.
     fn note_missing(&mut self, session: SessionId, asking: &mut Asking, missing: Vec<Missing>) {
         let missing_max = self.limits.round_missing_max;
         let Some(peer) = self.peers.get_mut(&session) else { return };
         if peer.asked.len() > ASKED_ROUNDS * missing_max {
             peer.asked.clear();
         }
+        let round = asking.round;
         for element in missing {
-            if peer.asked.contains(&element.digest) {
+            let before = peer.asked.get(&element.digest).copied();
+            if let Some(before) = before.filter(|before| !before.is_due(round)) {
                 // One can be reported twice in a round.
-                let in_this_round =
-                    asking.missing.iter().rev().take(NAMES_MAX).any(|other| other.digest == element.digest);
-                asking.report.undelivered += u64::from(!in_this_round);
+                asking.report.undelivered += u64::from(before.round != round);
             } else if asking.missing.len() < missing_max {
-                peer.asked.insert(element.digest);
+                let times = before.map_or(1, |before| before.times.saturating_add(1));
+                peer.asked.insert(element.digest, Asked { round, times });
                 asking.missing.push_back(element);
             } else {
                 asking.report.more = true;

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use syncline_content::{Answer, At, Question};
 use syncline_core::ChangeHash;
+use syncline_core::access::Permissions;
 use syncline_core::hub::{Insight, PeerProgress};
 use syncline_core::id::DocumentId;
 use syncline_core::storage::Summary;
@@ -38,7 +39,7 @@ pub(super) async fn show(
     Path(id): Path<String>,
     Query(version): Query<Version>,
 ) -> Response {
-    if let Err(refusal) = caller.needs_everywhere(&shared, syncline_core::access::Permissions::ADMIN) {
+    if let Err(refusal) = caller.needs_everywhere(&shared, Permissions::ADMIN).await {
         return refusal.into_response();
     }
     match draw(&shared, &caller, &id, version.at).await {
@@ -89,7 +90,8 @@ async fn draw(shared: &Shared, caller: &Caller, id: &str, at: Option<String>) ->
                 } } }
             },
         )
-    }))
+    })
+    .await)
 }
 
 async fn ask(shared: &Shared, id: &DocumentId, summary: &Summary, question: Question) -> Result<Answer, ApiError> {

@@ -52,4 +52,5 @@ pub(super) async fn show(State(shared): State<Arc<Shared>>, caller: Caller) -> R
             },
         )
     })
+    .await
 }

@@ -477,6 +477,11 @@ fn a_responder_that_lies_or_falls_silent_ends_only_its_round() {
     let second = pair.compare(0, true);
     assert_eq!((second.outcome, second.theirs, second.undelivered), (Outcome::Complete, Vec::new(), 1));
 
+    // The one after asks again, and then each time after twice as many.
+    let asked: Vec<bool> = (4..=17).map(|_| !pair.compare(0, true).theirs.is_empty()).collect();
+    let expected: Vec<bool> = (4..=17).map(|round| matches!(round, 4 | 8 | 16)).collect();
+    assert_eq!(asked, expected);
+
     // It is gone in the middle.
     pair.tell(0, ToCollection::Compare { session: LINK, set, names: false });
     pair.tell(0, ToCollection::Disconnected { session: LINK });
