@@ -83,7 +83,7 @@ async fn draw(shared: &Shared, caller: &Caller, id: &str, at: Option<String>) ->
                 div class="table" { table { tbody {
                     tr { th { "Changes" } td { (count(u64::from(summary.changes))) } }
                     tr { th { "Size of all changes" } td { (bytes(summary.bytes)) } }
-                    tr { th { "Size as stored in one piece" } td { (bytes(summary.snapshot_bytes)) } }
+                    tr { th { "Size as stored in one piece" } td { @if summary.snapshot_bytes == 0 { "not folded yet" } @else { (bytes(summary.snapshot_bytes)) } } }
                     tr { th { "Last change became durable" } td { (ago(summary.last_stamp.millis())) } }
                     tr { th { "Stamp" } td { code { (summary.last_stamp.as_u64()) } } }
                     tr { th { "Heads" } td { @for head in &summary.heads { (short(&head.to_string())) " " } } }
