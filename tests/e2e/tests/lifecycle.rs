@@ -35,6 +35,11 @@ fn every_metric_of_the_dashboard_is_served() {
     let data = DataDirectory::new();
     let server = Server::start(data.path());
     HonestPair::start(server.address()).still_syncs();
+    // Refusals are told by reason, once there is one.
+    let mut stranger = RawPeer::connect(server.address());
+    stranger.send_bytes(vec![0xff]);
+    stranger.until_closed();
+    server.until_refused(0);
     let metrics = server.http("/metrics").body;
     let kinds = metrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
     let served: BTreeSet<String> = kinds

@@ -10,6 +10,9 @@ use prometheus_client::registry::Registry;
 use syncline_core::collection::{CollectionMessage, Outcome, Report};
 use syncline_core::native::NativeMessage;
 
+/// What may become of a round: of those that begin here, and one for those that a peer begins.
+const OUTCOMES: [&str; 4] = ["complete", "ended", "gone", "begun_by_peer"];
+
 /// Counters of rounds.
 #[derive(Debug, Clone)]
 pub struct RoundMetrics {
@@ -48,13 +51,25 @@ pub struct Side {
 
 impl Default for RoundMetrics {
     fn default() -> Self {
-        Self {
+        let metrics = Self {
             rounds: Family::default(),
             messages: Family::default(),
             bytes: Family::default(),
             differences: Family::default(),
             seconds: Histogram::new(exponential_buckets(0.001, 2.0, 16)),
+        };
+        // What was never counted is told as nothing: a rate of it begins with the first.
+        for outcome in OUTCOMES {
+            metrics.rounds.get_or_create(&Went { outcome });
         }
+        for direction in ["in", "out"] {
+            metrics.messages.get_or_create(&Direction { direction });
+            metrics.bytes.get_or_create(&Direction { direction });
+        }
+        for side in ["here", "peer"] {
+            metrics.differences.get_or_create(&Side { side });
+        }
+        metrics
     }
 }
 
