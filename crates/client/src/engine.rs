@@ -245,7 +245,7 @@ impl Engine {
         match event {
             Event::Saved { document, ticket } => {
                 let Some(live) = self.live(&document) else { return };
-                if live.saved(ticket) {
+                if live.saved(self, ticket) {
                     self.put_to_work(live);
                 }
                 self.release(&document);

@@ -213,10 +213,7 @@ impl Live {
                 return Err(self.broken("automerge panicked while it applied changes that came by hand"));
             }
         }
-        let hand_over = |change: Change| engine.replica.change(self.id.clone(), vec![change]);
-        let mut state = self.state();
-        checked.into_iter().for_each(|change| state.journal.push(change, hand_over));
-        drop(state);
+        self.state().journal.extend(checked, |group| engine.replica.change(self.id.clone(), group));
         self.show(&document, BTreeSet::from([Origin::Local]), watched.then_some(patches));
         Ok(())
     }
@@ -361,14 +358,14 @@ impl Live {
     }
 
     /// Takes in that a ticket is durable. Returns whether the inbox wants work.
-    pub(crate) fn saved(&self, ticket: u64) -> bool {
+    pub(crate) fn saved(&self, engine: &Engine, ticket: u64) -> bool {
         let mut state = self.state();
         if state.opening == Some(ticket) {
             state.opening = None;
             state.inbox.reload = true;
             return state.inbox.start();
         }
-        state.journal.saved(ticket);
+        state.journal.saved(ticket, |group| engine.replica.change(self.id.clone(), group));
         drop(state);
         self.tick();
         false
@@ -386,8 +383,7 @@ impl Live {
 
     /// Hands over again what could not be saved.
     pub(crate) fn hand_over_again(&self, engine: &Engine) {
-        let hand_over = |change: Change| engine.replica.change(self.id.clone(), vec![change]);
-        self.state().journal.hand_over_again(hand_over);
+        self.state().journal.hand_over_again(|group| engine.replica.change(self.id.clone(), group));
     }
 
     /// Takes in changes of others. Returns whether the inbox wants work.
@@ -492,10 +488,9 @@ impl Live {
     fn hand_over(&self, engine: &Engine, document: &mut Automerge) -> Result<(), Error> {
         let Some(change) = document.get_last_local_change() else { return Ok(()) };
         let bytes = Bytes::copy_from_slice(change.raw_bytes());
-        match Change::decode(bytes, engine.replica.limits()) {
+        match Change::decode_own(bytes, engine.replica.limits()) {
             Ok(change) => {
-                let hand_over = |change: Change| engine.replica.change(self.id.clone(), vec![change]);
-                self.state().journal.push(change, hand_over);
+                self.state().journal.extend([change], |group| engine.replica.change(self.id.clone(), group));
                 Ok(())
             }
             Err(error) => {

@@ -107,6 +107,16 @@ impl Change {
     /// # Errors
     /// [`ChangeError`], whose variants are the checks.
     pub fn decode(bytes: Bytes, limits: &Limits) -> Result<Self, ChangeError> {
+        let change = Self::decode_own(bytes, limits)?;
+        change.agree_with_automerge()?;
+        Ok(change)
+    }
+
+    /// As [`Change::decode`], for a change that automerge has just made in this process: its decoder has nothing to say of it.
+    ///
+    /// # Errors
+    /// [`ChangeError`], whose variants are the checks.
+    pub fn decode_own(bytes: Bytes, limits: &Limits) -> Result<Self, ChangeError> {
         let mut chunk = sole_chunk(&bytes)?;
         match chunk.kind {
             ChunkKind::Change => {}
@@ -128,9 +138,7 @@ impl Change {
             return Err(ChangeError::StartOutOfRange { start_op: header.start_op, operations, end_max });
         }
         let (references, kinds) = operations::check(&header, operations, limits)?;
-        let change = header.into_change(hash, operations, chunk.bytes.clone(), references, kinds);
-        change.agree_with_automerge()?;
-        Ok(change)
+        Ok(header.into_change(hash, operations, chunk.bytes.clone(), references, kinds))
     }
 
     /// Reads one change from this replica's own store: header fields, hash, number and kinds of operations.

@@ -3,7 +3,7 @@
 //! Owns: local changes on their way to the hub, with the journal that the client crate ships.
 //! Must not: touch the hub: it says what is to be handed over. Next: `world/local.rs`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use automerge::ChangeHash;
@@ -16,8 +16,12 @@ use crate::journal::Journal;
 use crate::reverse::Aliases;
 use crate::scenario::Tier;
 
-/// Changes to be handed to the hub, each with its ticket.
-pub(crate) type HandOver = Vec<(u64, Change)>;
+/// Changes to be handed to the hub under one ticket.
+#[derive(Debug)]
+pub(crate) struct HandOver {
+    pub(crate) ticket: u64,
+    pub(crate) changes: Vec<Change>,
+}
 
 /// The documents of one machine's application.
 #[derive(Debug)]
@@ -40,7 +44,7 @@ pub(crate) struct Open {
     pub(crate) aliases: Aliases,
     /// The application knows that the document is deleted, and does not write to it.
     pub(crate) deleted: bool,
-    handed_over: Vec<(u64, ChangeHash)>,
+    handed_over: BTreeMap<u64, Vec<ChangeHash>>,
 }
 
 impl App {
@@ -49,7 +53,7 @@ impl App {
         let open = |changes: Vec<Bytes>| {
             let mut content = Content::new(tier, actor);
             content.apply(&changes)?;
-            let (journal, handed_over) = (Journal::default(), Vec::new());
+            let (journal, handed_over) = (Journal::default(), BTreeMap::new());
             Ok(Open {
                 content,
                 journal,
@@ -65,51 +69,48 @@ impl App {
     }
 
     /// Takes a change that was made here.
-    pub(crate) fn wrote(&mut self, document: usize, bytes: Bytes) -> Result<HandOver, String> {
+    pub(crate) fn wrote(&mut self, document: usize, bytes: Bytes) -> Result<Option<HandOver>, String> {
         let change = Change::decode(bytes, &Limits::default()).map_err(|error| error.to_string())?;
-        let Self { documents, next_ticket } = self;
-        let open = &mut documents[document];
-        let mut handed = Vec::new();
-        let mut hand_over = |change| hand_over(next_ticket, &mut handed, change);
-        open.journal.push(change, &mut hand_over);
-        open.note(&handed);
-        Ok(handed)
+        Ok(self.hand_over(document, |journal, hand_over| journal.extend([change], hand_over)))
     }
 
-    pub(crate) fn hand_over_again(&mut self, document: usize) -> HandOver {
+    pub(crate) fn hand_over_again(&mut self, document: usize) -> Option<HandOver> {
+        self.documents[document].retry_at_ms = None;
+        self.hand_over(document, |journal, hand_over| journal.hand_over_again(hand_over))
+    }
+
+    /// The hub calls a ticket saved. Returns the changes that it stands for, and what is to be handed over next.
+    pub(crate) fn saved(&mut self, document: usize, ticket: u64) -> (Vec<ChangeHash>, Option<HandOver>) {
+        let next = self.hand_over(document, |journal, hand_over| journal.saved(ticket, hand_over));
+        let open = &mut self.documents[document];
+        let saved = open.handed_over.get(&ticket).cloned().unwrap_or_default();
+        open.saved.extend(saved.iter().copied());
+        (saved, next)
+    }
+
+    fn hand_over(
+        &mut self,
+        document: usize,
+        act: impl FnOnce(&mut Journal, &mut dyn FnMut(Vec<Change>) -> u64),
+    ) -> Option<HandOver> {
         let Self { documents, next_ticket } = self;
-        let open = &mut documents[document];
-        open.retry_at_ms = None;
-        let mut handed = Vec::new();
-        open.journal.hand_over_again(|change| hand_over(next_ticket, &mut handed, change));
-        open.note(&handed);
+        let Open { journal, handed_over, .. } = &mut documents[document];
+        let mut handed = None;
+        act(journal, &mut |changes| {
+            let ticket = *next_ticket;
+            *next_ticket += 1;
+            handed_over.insert(ticket, changes.iter().map(|change| change.hash).collect());
+            handed = Some(HandOver { ticket, changes });
+            ticket
+        });
         handed
     }
 }
 
 impl Open {
-    fn note(&mut self, handed: &HandOver) {
-        self.handed_over.extend(handed.iter().map(|(ticket, change)| (*ticket, change.hash)));
-    }
-
-    /// The hub calls a ticket saved. Returns the change.
-    pub(crate) fn saved(&mut self, ticket: u64) -> Option<ChangeHash> {
-        self.journal.saved(ticket);
-        let hash = self.handed_over.iter().find(|(handed, _)| *handed == ticket).map(|(_, hash)| *hash);
-        self.saved.extend(hash);
-        hash
-    }
-
     pub(crate) fn not_saved(&mut self, ticket: u64, reason: &str, now_ms: u64) {
         if let Some(wait) = self.journal.not_saved(ticket, reason) {
             self.retry_at_ms = Some(now_ms + wait.max(Duration::from_millis(1)).as_millis() as u64);
         }
     }
-}
-
-fn hand_over(next_ticket: &mut u64, handed: &mut HandOver, change: Change) -> u64 {
-    let ticket = *next_ticket;
-    *next_ticket += 1;
-    handed.push((ticket, change));
-    ticket
 }

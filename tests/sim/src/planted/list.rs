@@ -274,10 +274,10 @@ pub const PLANTED: &[Planted] = &[
     },
     Planted {
         number: 35,
-        what: "after a failure only the failed change is handed over again",
+        what: "with a group of changes the application calls one more saved",
         file: "crates/client/src/journal.rs",
-        from: "self.unsaved.range_mut(at..)",
-        to: "self.unsaved.range_mut(at..if planted! { at + 1 } else { self.unsaved.len() })",
+        from: "self.unsaved.drain(..changes);",
+        to: "self.unsaved.drain(..if planted! { (changes + 1).min(self.unsaved.len()) } else { changes });",
     },
     Planted {
         number: 36,

@@ -92,15 +92,13 @@ impl World {
         self.met(Kind::Undo, machine);
         let Some(app) = &mut self.machines[machine].app else { return Ok(()) };
         let handed = made.map(|bytes| app.wrote(document, bytes)).transpose().map_err(broken)?;
-        self.hand_over(machine, document, handed.unwrap_or_default())
+        self.hand_over(machine, document, handed.flatten())
     }
 
-    fn hand_over(&mut self, machine: usize, document: usize, handed: HandOver) -> Checked {
-        for (ticket, change) in handed {
-            let document = self.documents[document].clone();
-            self.input(machine, Input::Local { document, changes: vec![change], ticket })?;
-        }
-        Ok(())
+    fn hand_over(&mut self, machine: usize, document: usize, handed: Option<HandOver>) -> Checked {
+        let Some(HandOver { ticket, changes }) = handed else { return Ok(()) };
+        let document = self.documents[document].clone();
+        self.input(machine, Input::Local { document, changes, ticket })
     }
 
     /// Hands failed changes over again whose time has come.
@@ -126,10 +124,11 @@ impl World {
             Event::Saved { document, ticket } => {
                 let Some(document) = index(&document) else { return Ok(()) };
                 let Some(app) = &mut self.machines[machine].app else { return Ok(()) };
-                let saved = app.documents[document].saved(ticket);
+                let (saved, next) = app.saved(document, ticket);
                 let stored = self.stored(machine, document);
-                let lies = saved.filter(|hash| !stored.is_some_and(|stored| stored.hashes.contains(hash)));
-                require(lies.is_none(), "saved is durable", || format!("machine {machine} calls {lies:?} saved"))
+                let lies = saved.iter().find(|hash| !stored.is_some_and(|stored| stored.hashes.contains(*hash)));
+                require(lies.is_none(), "saved is durable", || format!("machine {machine} calls {lies:?} saved"))?;
+                self.hand_over(machine, document, next)
             }
             Event::NotSaved { document, ticket, message } => {
                 let Some(document) = index(&document) else { return Ok(()) };
