@@ -17,7 +17,7 @@ use syncline_replica::Trust;
 use syncline_server::access::{CallbackConfig, Rules};
 use syncline_server::care::Schedule;
 use syncline_server::webhooks::WebhookConfig;
-use syncline_server::{Config, Doors, Network, Room, TlsFiles};
+use syncline_server::{Config, Doors, Network, Room, Settings, TlsFiles};
 use url::Url;
 
 use crate::care::Care;
@@ -58,6 +58,10 @@ pub(crate) struct Arguments {
     /// How long a deleted document can be restored before its content is removed, days
     #[arg(long, env = "SYNCLINE_DELETED_KEEP_DAYS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(0..=36_500))]
     pub(crate) deleted_keep_days: u32,
+
+    /// Delete documents that nobody has changed for so many days and nobody is connected to; they can be restored like others
+    #[arg(long, env = "SYNCLINE_EXPIRE_UNTOUCHED_DAYS", value_parser = clap::value_parser!(u32).range(1..=36_500))]
+    pub(crate) expire_untouched_days: Option<u32>,
 
     /// Most memory that the process may have in which documents from peers are loaded, MiB
     #[arg(long, env = "SYNCLINE_LOAD_MEMORY_MIB_MAX", default_value_t = 4096, global = true, value_parser = clap::value_parser!(u32).range(16..))]
@@ -177,6 +181,10 @@ pub(crate) struct BoundArguments {
     #[arg(long, env = "SYNCLINE_DOCUMENT_MIB_MAX", default_value_t = 1_024)]
     document_mib_max: u32,
 
+    /// Most that one subject may have stored, in all documents together, MiB; counts from when it is first set
+    #[arg(long, env = "SYNCLINE_SUBJECT_MIB_MAX")]
+    subject_mib_max: Option<u32>,
+
     /// Most that the data directory may take, MiB; beyond it nothing is taken, and everything can be read
     #[arg(long, env = "SYNCLINE_STORAGE_MIB_MAX")]
     storage_mib_max: Option<u32>,
@@ -285,6 +293,10 @@ pub(crate) struct AccessArguments {
     #[arg(long, env = "SYNCLINE_ACCESS_OTHERWISE", value_name = "PERMISSIONS", value_parser = permission, value_delimiter = ',')]
     access_otherwise: Vec<Permissions>,
 
+    /// Let an automerge actor belong to the subject that first writes as it: changes of others in its name are refused
+    #[arg(long, env = "SYNCLINE_BIND_ACTORS")]
+    bind_actors: bool,
+
     /// Origin of pages that may connect, such as `https://app.example.org`; may be repeated; without it, all may
     #[arg(long, env = "SYNCLINE_ALLOW_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
     allow_origin: Vec<String>,
@@ -309,6 +321,8 @@ impl Arguments {
             document_changes_max: self.bounds.document_changes_max,
             document_bytes_max: u64::from(self.bounds.document_mib_max) * 1024 * 1024,
             subject_connections_max: self.network.connections_per_subject_max,
+            subject_bytes_max: self.bounds.subject_mib_max.map(|mib| u64::from(mib) * 1024 * 1024),
+            bind_actors: self.access.bind_actors,
             ..Limits::default()
         }
     }
@@ -318,13 +332,29 @@ impl Arguments {
     /// # Errors
     /// When a file that is named cannot be read.
     pub(crate) fn server(&self, loader: &Arc<Processes>) -> anyhow::Result<Config> {
-        let (network, bounds) = (&self.network, &self.bounds);
-        let files = network.tls_cert.clone().zip(network.tls_key.clone());
-        let mib = |number: u32| u64::from(number) * 1024 * 1024;
+        let files = self.network.tls_cert.clone().zip(self.network.tls_key.clone());
+        let Settings { limits, doors, room, expire_untouched } = self.settings();
         Ok(Config {
             rules: self.access.rules()?,
+            limits,
+            deleted_keep: days(self.deleted_keep_days),
+            doors,
+            room,
+            expire_untouched,
+            tls: files.map(|(certificate, key)| TlsFiles { certificate, key }),
+            stop_timeout: self.stop_timeout(),
+            webhooks: self.webhooks.configs()?,
+            viewer: Arc::<Processes>::clone(loader),
+            ..Config::new(self.listen, self.data.clone(), Arc::<Processes>::clone(loader))
+        })
+    }
+
+    /// What can be set while it runs.
+    pub(crate) fn settings(&self) -> Settings {
+        let (network, bounds) = (&self.network, &self.bounds);
+        let mib = |number: u32| u64::from(number) * 1024 * 1024;
+        Settings {
             limits: self.limits(),
-            deleted_keep: Duration::from_secs(u64::from(self.deleted_keep_days) * 24 * 3600),
             doors: Doors {
                 connections_max: network.connections_max,
                 per_address_max: network.connections_per_address_max,
@@ -334,12 +364,23 @@ impl Arguments {
                 free_bytes_min: mib(bounds.disk_free_mib_min),
                 stored_bytes_max: bounds.storage_mib_max.map(mib),
             },
-            tls: files.map(|(certificate, key)| TlsFiles { certificate, key }),
-            stop_timeout: self.stop_timeout(),
-            webhooks: self.webhooks.configs()?,
-            viewer: Arc::<Processes>::clone(loader),
-            ..Config::new(self.listen, self.data.clone(), Arc::<Processes>::clone(loader))
-        })
+            expire_untouched: self.expire_untouched_days.map(days),
+        }
+    }
+
+    /// The same arguments with what can be set while it runs from others.
+    pub(crate) fn with_settings_of(&self, other: &Self) -> Settings {
+        let fixed = self.limits();
+        let settings = other.settings();
+        let limits = Limits {
+            message_bytes_max: fixed.message_bytes_max,
+            inflate_bytes_max: fixed.inflate_bytes_max,
+            blob_bytes_max: fixed.blob_bytes_max,
+            blobs_bytes_max: fixed.blobs_bytes_max,
+            bind_actors: fixed.bind_actors,
+            ..settings.limits
+        };
+        Settings { limits, ..settings }
     }
 
     /// Longest that a stop waits for slow peers.
@@ -388,6 +429,10 @@ impl AccessArguments {
         let pem = std::fs::read(file).with_context(|| format!("--trust {}", file.display()))?;
         trust.add_pem(&pem).with_context(|| format!("--trust {}", file.display()))
     }
+}
+
+fn days(number: u32) -> Duration {
+    Duration::from_secs(u64::from(number) * 24 * 3600)
 }
 
 /// A permission by its name.

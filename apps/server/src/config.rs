@@ -21,19 +21,70 @@ const FILE_VARIABLE: &str = "SYNCLINE_CONFIG";
 /// Settings that say where settings are, or what to do with them, and so are none themselves.
 const NO_SETTINGS: [&str; 4] = ["config", "print_config", "help", "version"];
 
+/// Settings that are taken up while the server runs, when it is told to read them again.
+const TAKEN_UP: [&str; 13] = [
+    "session_documents_max",
+    "expire_untouched_days",
+    "trusted_proxy",
+    "connections_max",
+    "connections_per_address_max",
+    "connections_per_subject_max",
+    "messages_per_second_max",
+    "mib_per_second_max",
+    "document_changes_max",
+    "document_mib_max",
+    "subject_mib_max",
+    "storage_mib_max",
+    "disk_free_mib_min",
+];
+
 /// Reads the command line, with what the file says beneath it.
 ///
 /// # Errors
 /// When the file cannot be used. A command line that cannot ends the process with what is wrong.
 pub(crate) fn read() -> anyhow::Result<(Arguments, ArgMatches)> {
-    let mut command = Arguments::command();
-    if let Some(file) = file(std::env::args_os()) {
-        let text = std::fs::read_to_string(&file).with_context(|| format!("{FILE_FLAG} {}", file.display()))?;
-        command = with_file(command, &text).with_context(|| format!("{FILE_FLAG} {}", file.display()))?;
-    }
-    let matches = command.get_matches();
+    let matches = command()?.get_matches();
     let arguments = Arguments::from_arg_matches(&matches)?;
     Ok((arguments, matches))
+}
+
+/// Reads the settings again, with what the file says by now.
+///
+/// # Errors
+/// When the file cannot be used, or what is set cannot.
+pub(crate) fn read_again() -> anyhow::Result<(Arguments, ArgMatches)> {
+    let matches = command()?.try_get_matches()?;
+    let arguments = Arguments::from_arg_matches(&matches)?;
+    Ok((arguments, matches))
+}
+
+fn command() -> anyhow::Result<Command> {
+    let command = Arguments::command();
+    let Some(file) = file(std::env::args_os()) else { return Ok(command) };
+    let named = || format!("{FILE_FLAG} {}", file.display());
+    let text = std::fs::read_to_string(&file).with_context(named)?;
+    with_file(command, &text).with_context(named)
+}
+
+/// A setting that is another than before.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Difference {
+    /// As it is written in a file.
+    pub(crate) line: String,
+    /// Whether it counts without a new start.
+    pub(crate) taken_up: bool,
+}
+
+/// What differs between two readings.
+pub(crate) fn differences(before: &ArgMatches, after: &ArgMatches) -> Vec<Difference> {
+    let command = Arguments::command();
+    let settings = command.get_arguments().filter(|argument| is_setting(argument));
+    let changed = settings.filter_map(|argument| {
+        let line = line_of(after, argument)?;
+        let taken_up = TAKEN_UP.contains(&argument.get_id().as_str());
+        (line_of(before, argument)? != line).then_some(Difference { line, taken_up })
+    });
+    changed.collect()
 }
 
 /// The file that is named, before anything else of the command line is understood.
@@ -64,7 +115,8 @@ fn with_file(mut command: Command, text: &str) -> anyhow::Result<Command> {
     Ok(command)
 }
 
-/// The words that would stand on the command line. They live as long as the process, as its settings do.
+/// The words that would stand on the command line. They live as long as the process, as its settings do; each reading of
+/// the file takes its size once more.
 fn values_of(value: &Value) -> anyhow::Result<Vec<&'static str>> {
     let word = |value: &Value| -> anyhow::Result<&'static str> {
         Ok(match value {
@@ -82,24 +134,23 @@ fn values_of(value: &Value) -> anyhow::Result<Vec<&'static str>> {
 /// All settings in force, as a file that would set them.
 pub(crate) fn print(matches: &ArgMatches) -> String {
     let command = Arguments::command();
-    let mut lines = Vec::new();
-    for argument in command.get_arguments().filter(|argument| is_setting(argument)) {
-        let Some(name) = argument.get_long() else { continue };
-        let values: Vec<String> = matches
-            .get_raw(argument.get_id().as_str())
-            .into_iter()
-            .flatten()
-            .map(|value| written(Path::new(value)))
-            .collect();
-        let several = matches!(argument.get_action(), clap::ArgAction::Append);
-        lines.push(match (values.as_slice(), several) {
-            ([], true) => format!("# {name} = []"),
-            ([], false) => format!("# {name} ="),
-            (values, true) => format!("{name} = [{}]", values.join(", ")),
-            ([value, ..], false) => format!("{name} = {value}"),
-        });
-    }
+    let settings = command.get_arguments().filter(|argument| is_setting(argument));
+    let lines: Vec<String> = settings.filter_map(|argument| line_of(matches, argument)).collect();
     lines.join("\n")
+}
+
+/// A setting as a file would have it.
+fn line_of(matches: &ArgMatches, argument: &Arg) -> Option<String> {
+    let name = argument.get_long()?;
+    let raw = matches.get_raw(argument.get_id().as_str()).into_iter().flatten();
+    let values: Vec<String> = raw.map(|value| written(Path::new(value))).collect();
+    let several = matches!(argument.get_action(), clap::ArgAction::Append);
+    Some(match (values.as_slice(), several) {
+        ([], true) => format!("# {name} = []"),
+        ([], false) => format!("# {name} ="),
+        (values, true) => format!("{name} = [{}]", values.join(", ")),
+        ([value, ..], false) => format!("{name} = {value}"),
+    })
 }
 
 fn is_setting(argument: &Arg) -> bool {
@@ -138,6 +189,19 @@ mod tests {
         }
         let again = print(&read_with(&printed, &[]));
         assert_eq!(again, printed, "what is printed sets the same");
+    }
+
+    #[test]
+    fn of_what_differs_it_is_known_whether_it_is_taken_up() {
+        let before = read_with("document-mib-max = 5\nlisten = \"127.0.0.1:7\"\n", &[]);
+        let after = read_with("document-mib-max = 6\nlisten = \"127.0.0.1:8\"\n", &[]);
+        let line = |line: &str, taken_up| Difference { line: line.to_owned(), taken_up };
+        let expected = [line("listen = \"127.0.0.1:8\"", false), line("document-mib-max = 6", true)];
+        assert_eq!(differences(&before, &after), expected);
+        assert_eq!(differences(&before, &before), []);
+        let command = Arguments::command();
+        let known = |id: &str| command.get_arguments().any(|argument| argument.get_id() == id);
+        assert!(TAKEN_UP.iter().all(|id| known(id)), "{TAKEN_UP:?}");
     }
 
     #[test]

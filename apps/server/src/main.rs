@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use clap::CommandFactory;
+use clap::{ArgMatches, CommandFactory};
 use syncline_loader::{ProcessLimits, Processes};
 use syncline_server::Server;
 use tokio::signal::unix::{SignalKind, signal};
@@ -84,7 +84,7 @@ fn run() -> anyhow::Result<ExitCode> {
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().max_blocking_threads(16).build()?;
     let end_log = log::begin_with_traces(arguments, runtime.handle())?;
-    let served = runtime.block_on(serve(arguments));
+    let served = runtime.block_on(serve(arguments, matches));
     end_log();
     // A thread that hangs in the disk is not waited for.
     runtime.shutdown_background();
@@ -110,7 +110,7 @@ fn loader(arguments: &Arguments) -> anyhow::Result<Processes> {
     Ok(Processes::new(program, command, load_limits(arguments)))
 }
 
-async fn serve(arguments: &Arguments) -> anyhow::Result<()> {
+async fn serve(arguments: &Arguments, mut settings: ArgMatches) -> anyhow::Result<()> {
     let config = arguments.server(&Arc::new(loader(arguments)?))?;
     let restricted = config.rules.restrict();
     let mut terminate = signal(SignalKind::terminate())?;
@@ -144,6 +144,7 @@ async fn serve(arguments: &Arguments) -> anyhow::Result<()> {
             _ = hangup.recv() => {
                 notify_reloading();
                 server.reload();
+                settings = take_up(&server, arguments, settings);
                 notify("READY=1");
             }
         }
@@ -162,6 +163,26 @@ async fn serve(arguments: &Arguments) -> anyhow::Result<()> {
     }
     say("syncline-server stopped");
     Ok(())
+}
+
+/// Reads the settings again, and puts those in force that can be while the server runs. Returns what was read last.
+fn take_up(server: &Server, started: &Arguments, before: ArgMatches) -> ArgMatches {
+    let (arguments, after) = match config::read_again() {
+        Ok(read) => read,
+        Err(error) => {
+            tracing::error!("the settings stay as they were: {error:#}");
+            return before;
+        }
+    };
+    for config::Difference { line, taken_up } in config::differences(&before, &after) {
+        if taken_up {
+            tracing::info!("from here on: {line}");
+        } else {
+            tracing::warn!("needs a new start, and is as it was until then: {line}");
+        }
+    }
+    server.set(started.with_settings_of(&arguments));
+    after
 }
 
 fn check(data: &Path) -> anyhow::Result<ExitCode> {

@@ -66,6 +66,9 @@ pub(crate) struct MintArguments {
     /// With documents whose id begins with this text
     #[arg(long, value_name = "TEXT")]
     prefix: Option<String>,
+    /// With documents whose id begins with these bytes, as hexadecimal digits
+    #[arg(long, value_name = "HEX")]
+    prefix_hex: Option<String>,
     /// For how long, such as 90s, 15m, 12h or 30d
     #[arg(long, default_value = "1h", value_parser = duration)]
     valid: Duration,
@@ -109,7 +112,7 @@ impl MintArguments {
         let key = SigningKey::read(&self.key)?;
         let may = self.may.iter().copied().fold(Permissions::NONE, Permissions::and);
         let may: Vec<String> = may.names().map(str::to_owned).collect();
-        let grant = |documents, prefix| GrantClaim { documents, prefix, may: may.clone() };
+        let grant = |documents, prefix| GrantClaim { documents, prefix, prefix_hex: None, may: may.clone() };
         let mut grants = Vec::new();
         if self.all {
             grants.push(grant(Some(Documents::All("*".to_owned())), None));
@@ -120,8 +123,11 @@ impl MintArguments {
         if let Some(prefix) = &self.prefix {
             grants.push(grant(None, Some(prefix.clone())));
         }
+        if let Some(hex) = &self.prefix_hex {
+            grants.push(GrantClaim { prefix_hex: Some(hex.clone()), ..grant(None, None) });
+        }
         if grants.is_empty() {
-            bail!("say with which documents: --all, --document or --prefix");
+            bail!("say with which documents: --all, --document, --prefix or --prefix-hex");
         }
         let mut claims = Claims::lasting(self.valid);
         claims.sub.clone_from(&self.subject);

@@ -29,6 +29,9 @@ fn help_names_every_flag_with_its_variable() {
         ("--session-documents-max", "SYNCLINE_SESSION_DOCUMENTS_MAX"),
         ("--deleted-keep-days", "SYNCLINE_DELETED_KEEP_DAYS"),
         ("--log", "SYNCLINE_LOG"),
+        ("--bind-actors", "SYNCLINE_BIND_ACTORS"),
+        ("--subject-mib-max", "SYNCLINE_SUBJECT_MIB_MAX"),
+        ("--expire-untouched-days", "SYNCLINE_EXPIRE_UNTOUCHED_DAYS"),
         ("--federate", "SYNCLINE_FEDERATE"),
         ("--mesh-key-file", "SYNCLINE_MESH_KEY_FILE"),
     ] {
@@ -44,6 +47,7 @@ fn a_wrong_flag_is_refused_with_its_name() {
         (&["--listen", "nowhere"][..], "--listen"),
         (&["--message-mib-max", "0"], "--message-mib-max"),
         (&["--deleted-keep-days", "100000"], "--deleted-keep-days"),
+        (&["--expire-untouched-days", "0"], "--expire-untouched-days"),
         (&["--log", "syncline=loud"], "--log"),
         (&["--federate", "nowhere"], "--federate"),
         (&["--no-such-flag"], "--no-such-flag"),

@@ -250,7 +250,7 @@ impl Engine {
                 }
                 self.release(&document);
             }
-            Event::NotSaved { document, ticket, message } => {
+            Event::NotSaved { document, ticket, message, .. } => {
                 if let Some(live) = self.live(&document)
                     && let Some(wait) = live.not_saved(ticket, &message)
                 {

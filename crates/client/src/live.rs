@@ -202,7 +202,7 @@ impl Live {
         self.check_not_broken()?;
         engine.check_open()?;
         let changes = choose(&document)?;
-        let checked = checked(&changes, engine.replica.limits())?;
+        let checked = checked(&changes, &engine.replica.limits())?;
         let watched = self.is_watched();
         let mut patches = patch_log(watched);
         let applied = catch_unwind(AssertUnwindSafe(|| document.apply_changes_log_patches(changes, &mut patches)));
@@ -488,7 +488,7 @@ impl Live {
     fn hand_over(&self, engine: &Engine, document: &mut Automerge) -> Result<(), Error> {
         let Some(change) = document.get_last_local_change() else { return Ok(()) };
         let bytes = Bytes::copy_from_slice(change.raw_bytes());
-        match Change::decode_own(bytes, engine.replica.limits()) {
+        match Change::decode_own(bytes, &engine.replica.limits()) {
             Ok(change) => {
                 self.state().journal.extend([change], |group| engine.replica.change(self.id.clone(), group));
                 Ok(())

@@ -142,7 +142,7 @@ impl Live {
         let mut heads = document.get_heads();
         heads.sort_unstable();
         let decode = |change: &automerge::Change| {
-            Change::decode(Bytes::copy_from_slice(change.raw_bytes()), engine.replica.limits())
+            Change::decode(Bytes::copy_from_slice(change.raw_bytes()), &engine.replica.limits())
         };
         let changes: Result<Vec<Change>, _> = history.iter().map(decode).collect();
         let mut anew = Automerge::new();

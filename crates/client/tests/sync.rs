@@ -258,7 +258,8 @@ fn token(key: &SigningKey, may: &[&str], seconds: f64) -> String {
     claims.exp += seconds - 90.0;
     claims.sub = Some("alice".to_owned());
     let may = may.iter().map(|name| (*name).to_owned()).collect();
-    claims.syncline = vec![GrantClaim { documents: Some(Documents::All("*".to_owned())), prefix: None, may }];
+    claims.syncline =
+        vec![GrantClaim { documents: Some(Documents::All("*".to_owned())), prefix: None, prefix_hex: None, may }];
     claims.mint(key).expect("good claims")
 }
 

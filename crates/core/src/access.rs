@@ -189,6 +189,14 @@ impl Access {
         all.map(|grant| grant.may).fold(Permissions::NONE, Permissions::and)
     }
 
+    /// Whose what comes with it is, where that is kept. Those who present no name are one subject together, with an empty
+    /// name. `None` for whoever administers everything: it may pass on what others wrote.
+    #[must_use]
+    pub fn author(&self) -> Option<Arc<str>> {
+        let passes_on = self.everywhere().include(Permissions::ADMIN);
+        (!passes_on).then(|| self.subject.clone().unwrap_or_default())
+    }
+
     /// What it permits.
     #[must_use]
     pub fn grants(&self) -> &[Grant] {

@@ -18,6 +18,12 @@ impl Bucket {
         Self { per_second, full, tokens: full, filled_at: Duration::ZERO }
     }
 
+    /// Fills at another rate, up to another number, from here on.
+    pub(crate) fn set_rate(&mut self, per_second: f64, full: f64) {
+        (self.per_second, self.full) = (per_second, full);
+        self.tokens = self.tokens.min(full);
+    }
+
     /// Takes one, if there is one.
     pub(crate) fn take(&mut self, now: Duration) -> bool {
         self.fill(now);

@@ -18,9 +18,11 @@ mod local;
 mod memory;
 mod mesh;
 mod relay;
+mod remark;
 mod replace;
 mod respond;
 mod retry;
+mod subject;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
@@ -33,14 +35,15 @@ use connection::Session;
 use document::{Document, Item, Presence};
 use memory::KeyedState;
 use relay::Spoken;
+use subject::Permit;
 
 pub use connection::{OpenedDocuments, Receipt};
 pub use input::{
-    Event, Input, Load, Loaded, Now, Outgoing, Output, PeerInfo, PeerMessage, Remark, Role, StoreFailure, SyncMessage,
-    Wake,
+    Event, Input, Load, Loaded, Now, Outgoing, Output, PeerInfo, PeerMessage, Role, StoreFailure, SyncMessage, Wake,
 };
 pub use insight::{Insight, PeerInsight, PeerProgress};
 pub use mesh::{MeshEvent, NoticeStanding, Source};
+pub use remark::Remark;
 
 /// The state machine. One mutator, [`Hub::handle`]; then [`Hub::poll_output`] until it is empty.
 #[derive(Debug)]
@@ -118,8 +121,12 @@ impl Hub {
             Input::Reconsider { session } => self.reconsider(session),
             Input::Room { has_room } => self.room_changed(now, has_room),
             Input::Local { document, changes, ticket } => {
-                self.enqueue(now, &document, Item::Local { changes, ticket });
+                self.enqueue(now, &document, Item::Local { changes, ticket, author: None });
             }
+            Input::OnBehalf { subject, document, changes, ticket } => {
+                self.enqueue(now, &document, Item::Local { changes, ticket, author: Some(subject) });
+            }
+            Input::Limits(limits) => self.limits_changed(now, *limits),
             Input::Watch { document } => self.enqueue(now, &document, Item::Watch),
             Input::Unwatch { document } => self.unwatch(now, &document),
             Input::Initiate { session, document } => {
@@ -141,6 +148,9 @@ impl Hub {
             Input::Compacted { document, changes } => self.compacted(&document, changes),
             Input::SetLife { document, deleted, ticket } => {
                 self.enqueue(now, &document, Item::SetLife { deleted, ticket });
+            }
+            Input::Expire { document, heads, ticket } => {
+                self.enqueue(now, &document, Item::Expire { heads, ticket });
             }
             Input::SetLocalOnly { document, local_only, ticket } => {
                 self.enqueue(now, &document, Item::SetLocalOnly { local_only, ticket });
@@ -223,7 +233,8 @@ impl Hub {
             PeerMessage::Sync(message) => {
                 let document = message.document.clone();
                 if self.may_open(session, &document) {
-                    self.enqueue(now, &document, Item::Message { session, message, may, receipt });
+                    let permit = Permit { may, author: self.author_of(session) };
+                    self.enqueue(now, &document, Item::Message { session, message, permit, receipt });
                 }
             }
             PeerMessage::DocUnavailable { document } => self.unavailable(now, session, document),
@@ -317,22 +328,26 @@ impl Hub {
             if document.needs_graph_for(item) {
                 return self.load_once(key, Load::Graph);
             }
-            let Some(item) = document.inbox.pop_front() else { return };
+            if let Some(what) = self.owners_needed(key) {
+                return self.load_once(key, what);
+            }
+            let Some(item) = self.document(key).and_then(|document| document.inbox.pop_front()) else { return };
             self.handle_item(now, key, item);
         }
     }
 
     fn handle_item(&mut self, now: Now, key: u32, item: Item) {
         match item {
-            Item::Message { session, message, may, receipt } => {
-                self.handle_message(now, key, session, *message, (may, receipt));
+            Item::Message { session, message, permit, receipt } => {
+                self.handle_message(now, key, session, *message, (permit, receipt));
             }
-            Item::Local { changes, ticket } => self.handle_local(now, key, changes, ticket),
+            Item::Local { changes, ticket, author } => self.handle_local(now, key, changes, ticket, author.as_ref()),
             Item::Watch => self.watch(now, key),
             Item::Noticed(noticed) => self.handle_noticed(key, noticed),
             Item::Initiate { session, only_offers } => self.initiate(now, key, session, only_offers),
             Item::Replace { heads, changes, ticket } => self.replace(key, &heads, &changes, ticket),
             Item::SetLife { deleted, ticket } => self.decide(key, deleted, ticket),
+            Item::Expire { heads, ticket } => self.expire(key, &heads, ticket),
             Item::SetLocalOnly { local_only, ticket } => self.withhold(key, local_only, ticket),
             Item::Life { session, life, may, .. } => self.hear_life(now, key, session, life, may),
             Item::Account { session, account, .. } => self.hear_account(now, key, session, account),
@@ -376,10 +391,12 @@ impl Hub {
         }
     }
 
-    /// Speaks first about a document, unless the peer and we already do, or the document stays here.
+    /// Speaks first about a document, unless the peer and we already do, the document stays here, or the peer may not read it.
     fn initiate(&mut self, now: Now, key: u32, session: SessionId, only_offers: bool) {
-        let stays_here = self.document(key).is_none_or(|document| document.local_only);
-        if stays_here || !self.sessions.contains_key(&session) {
+        let Some(document) = self.document(key).filter(|document| !document.local_only) else { return };
+        let id = document.id.clone();
+        let may = self.sessions.get(&session).and_then(|entry| entry.may(&id)).unwrap_or_default();
+        if !may.include(Permissions::READ) {
             return;
         }
         if let Some(document) = self.document(key) {
@@ -425,6 +442,13 @@ impl Hub {
             self.drive(now, key);
         }
         self.sweep(now);
+    }
+
+    /// Whether what a peer said of a document is still to be answered. It may have gone meanwhile, or may not read it any
+    /// more; members of a mesh come and go at documents as they speak of them.
+    fn is_at(&self, key: u32, session: SessionId) -> bool {
+        let Some(entry) = self.sessions.get(&session) else { return false };
+        entry.documents.contains(&key) || self.neighbours.contains(&session)
     }
 
     /// Whether a peer gives and understands accounts of what it has.

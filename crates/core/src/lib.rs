@@ -33,6 +33,7 @@ pub mod native;
 pub mod reconcile;
 pub mod session;
 pub mod storage;
+pub mod subject;
 pub mod sync;
 pub mod wire;
 

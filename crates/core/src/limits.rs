@@ -48,6 +48,10 @@ pub struct Limits {
     pub document_changes_max: u32,
     /// Most bytes of one document that peers may add to, about.
     pub document_bytes_max: u64,
+    /// Most bytes of changes that one subject may have stored, in all documents; `None` counts nothing.
+    pub subject_bytes_max: Option<u64>,
+    /// Whether an actor belongs to the subject that first wrote as it. Only from the start on.
+    pub bind_actors: bool,
     /// Most connections at one time of one subject.
     pub subject_connections_max: usize,
     /// Most heads, needs or last-sync hashes in one message.
@@ -106,6 +110,8 @@ impl Default for Limits {
             bytes_per_second_max: 64 * MIB as u64,
             document_changes_max: 10_000_000,
             document_bytes_max: 1024 * MIB as u64,
+            subject_bytes_max: None,
+            bind_actors: false,
             subject_connections_max: 256,
             message_hashes_max: 65_536,
             bloom_probes_max: 16,

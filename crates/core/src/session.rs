@@ -50,6 +50,8 @@ pub struct Session {
     limits: Limits,
     loader: Arc<dyn Loader>,
     phase: Phase,
+    /// To whom frames go, and in which version of the native extension: also what is still queued when it is closed.
+    addressee: Option<(PeerId, u16)>,
     /// What a peer that dials may do; `None` until it has presented something in its join.
     entrant: Option<Access>,
     ephemeral: Bucket,
@@ -160,10 +162,19 @@ impl Session {
         }
     }
 
-    /// Counts a frame that was received. A peer that dialled us and is faster than it may be is to be read from later.
-    pub fn pace(&mut self, now: Now, bytes: usize) -> Option<Pause> {
+    /// Counts a frame of so many bytes that was received, and what came of it. A peer that dialled us and is faster than it
+    /// may be is to be read from later.
+    pub fn pace(&mut self, now: Now, bytes: usize, steps: &[Step]) -> Option<Pause> {
         let downstream = self.peer().is_some_and(|peer| peer.role == Role::Downstream);
-        if downstream { self.flow.count(now.mono, bytes, &self.limits) } else { None }
+        if downstream { self.flow.count(now.mono, (bytes, flow::weight(steps)), &self.limits) } else { None }
+    }
+
+    /// The bounds are others from here on.
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.flow.set_limits(&limits);
+        let per_second = f64::from(limits.ephemeral_per_second_max);
+        self.ephemeral.set_rate(per_second, per_second);
+        self.limits = limits;
     }
 
     /// Takes a text frame in, which the protocol does not have.
@@ -183,7 +194,7 @@ impl Session {
 
     /// The frame of a message to this peer. `stamp` is our clock's, which goes along where the peer knows what it is.
     pub fn encode(&self, stamp: Stamp, message: &Outgoing, out: &mut Vec<u8>) {
-        let target = self.peer().map(|peer| peer.peer.as_str());
+        let target = self.addressee.as_ref().map(|(peer, _)| peer.as_str());
         let local = self.local.peer.as_str();
         match message {
             Outgoing::Sync { document, data } => {
@@ -206,7 +217,7 @@ impl Session {
                 wire::encode(local, target, &body, out);
             }
             Outgoing::Native(message) => {
-                let version = self.peer().map_or(0, |peer| peer.native);
+                let version = self.addressee.as_ref().map_or(0, |(_, version)| *version);
                 wire::encode(local, target, &Body::Native { data: message.encode_for(version, stamp) }, out);
             }
             Outgoing::Error { message } => wire::encode(local, target, &Body::Error { message }, out),
@@ -218,7 +229,7 @@ impl Session {
         let ephemeral = Bucket::new(per_second, per_second);
         let entrant = Some(Access::full());
         let flow = Flow::new(&limits);
-        Self { local, limits, loader: Arc::new(InProcess), phase, entrant, ephemeral, flow }
+        Self { local, limits, loader: Arc::new(InProcess), phase, addressee: None, entrant, ephemeral, flow }
     }
 
     fn envelope(&mut self, now: Now, envelope: Envelope<'_>) -> Vec<Step> {
@@ -273,6 +284,7 @@ impl Session {
         };
         let Ok(peer) = PeerId::new(envelope.sender) else { return self.close(Offence::BadPeerId) };
         let info = info(peer, &theirs, self.local.native, (Role::Upstream, Access::full()));
+        self.addressee = Some((info.peer.clone(), info.native));
         self.phase = Phase::Syncing(info.clone());
         vec![Step::Joined(info)]
     }

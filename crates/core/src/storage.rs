@@ -10,6 +10,7 @@ use crate::authored::Authored;
 use crate::clock::Stamp;
 use crate::id::DocumentId;
 use crate::life::Life;
+use crate::subject::Contribution;
 
 /// New changes of one document, to be made durable together.
 ///
@@ -28,6 +29,8 @@ pub struct Commit {
     /// The same changes, all of them and no others, as one automerge document chunk, if they came as one and the
     /// document has no earlier changes. A store may keep it in place of the raw chunks.
     pub snapshot: Option<Bytes>,
+    /// Who brought these changes, where that is kept: it becomes durable with them.
+    pub contributions: Vec<Contribution>,
 }
 
 /// One change as the journal holds it.

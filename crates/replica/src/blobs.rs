@@ -126,8 +126,9 @@ impl BlobTask {
             }
             Output::Notify(event) => replica.tell(News::Blob(event)),
             Output::Refused { session, hash, kind } => {
-                replica.metrics.refuse(kind);
-                tracing::warn!(session = session.0, %hash, kind, "refused: a blob");
+                if replica.metrics.refuse_aloud(kind) {
+                    tracing::warn!(session = session.0, %hash, kind, "refused: a blob");
+                }
             }
             Output::Close { session, reason } => {
                 if let Some(outbox) = replica.outbox(session) {

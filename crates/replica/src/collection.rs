@@ -87,8 +87,9 @@ fn carry_out(replica: &Arc<Inner>, output: Output) {
         }
         Output::Notify(event) => tell(replica, event),
         Output::Refused { session, kind, words } => {
-            replica.metrics.refuse(kind);
-            tracing::warn!(session = session.0, kind, "refused: {words}");
+            if replica.metrics.refuse_aloud(kind) {
+                tracing::warn!(session = session.0, kind, "refused: {words}");
+            }
         }
     }
 }

@@ -66,11 +66,11 @@ pub(crate) async fn accept<S>(replica: Arc<Inner>, stream: S, entrant: Option<Ac
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let session = Session::accept(replica.local.clone(), replica.limits.clone()).for_entrant(entrant);
+    let session = Session::accept(replica.local.clone(), replica.limits().as_ref().clone()).for_entrant(entrant);
     let session = session.with_loader(replica.store.loader());
     // What arrives in one read with the join belongs to the time after it.
-    let read_max = (replica.limits.join_frame_bytes_max + READ_BUFFER_BYTES) as u64;
-    let config = websocket_config(&replica.limits);
+    let read_max = (replica.limits().join_frame_bytes_max + READ_BUFFER_BYTES) as u64;
+    let config = websocket_config(&replica.limits());
     let socket = WebSocketStream::from_raw_socket(Counted::new(stream, read_max), Role::Server, Some(config)).await;
     Connection::open(replica, socket, session).run().await;
 }
@@ -84,7 +84,7 @@ pub(crate) async fn dialled<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let (session, join) = Session::dial(replica.local.clone(), replica.limits.clone());
+    let (session, join) = Session::dial(replica.local.clone(), replica.limits().as_ref().clone());
     let session = session.with_loader(replica.store.loader());
     let mut connection = Connection::open(replica, socket, session);
     connection.server = Some(server);
@@ -99,7 +99,8 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     // Who is let in is the gate's to say, by the mesh's key.
-    let session = Session::accept(replica.local.clone(), replica.limits.clone()).for_entrant(Some(Access::full()));
+    let session =
+        Session::accept(replica.local.clone(), replica.limits().as_ref().clone()).for_entrant(Some(Access::full()));
     let session = session.with_loader(replica.store.loader());
     let mut connection = Connection::open(replica, socket, session);
     connection.gate = Gate::members(None);
@@ -111,7 +112,7 @@ pub(crate) async fn dialled_member<S>(replica: Arc<Inner>, socket: WebSocketStre
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let (session, join) = Session::dial(replica.local.clone(), replica.limits.clone());
+    let (session, join) = Session::dial(replica.local.clone(), replica.limits().as_ref().clone());
     let session = session.with_loader(replica.store.loader());
     let mut connection = Connection::open(replica, socket, session);
     connection.gate = gate;
@@ -121,6 +122,8 @@ where
 
 struct Connection<S> {
     replica: Arc<Inner>,
+    /// The bounds as they were when last looked at.
+    limits: Arc<Limits>,
     socket: WebSocketStream<Counted<S>>,
     /// Away only while a heavy frame is decoded.
     session: Option<Session>,
@@ -196,10 +199,11 @@ where
     fn open(replica: Arc<Inner>, socket: WebSocketStream<Counted<S>>, session: Session) -> Self {
         let (id, outbox) = replica.open_session();
         let now = Instant::now();
-        let first = (replica.limits.join_timeout).min(TICK);
+        let first = (replica.limits().join_timeout).min(TICK);
         let mut tick = tokio::time::interval_at(now + first, TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
+            limits: replica.limits(),
             replica,
             socket,
             session: Some(session),
@@ -363,7 +367,7 @@ where
         !*self.replica.quiet.borrow()
             && self.paused_until.is_none_or(|until| until <= Instant::now())
             && !self.outbox.is_full()
-            && self.allowance.has_room(self.replica.limits.receive_bytes_max, cx.waker())
+            && self.allowance.has_room(self.limits.receive_bytes_max, cx.waker())
     }
 
     async fn message(&mut self, message: Message) -> Result<(), String> {
@@ -373,8 +377,8 @@ where
             Message::Binary(frame) => {
                 self.replica.metrics.frames_in.inc();
                 let span = way::receive(&self.replica.store, self.id, frame.len());
-                self.pace(frame.len());
                 let steps = self.receive(&frame).await?;
+                self.pace(frame.len(), &steps);
                 let steps = self.authenticate(steps).await;
                 span.in_scope(|| self.carry_out(steps, frame.len()))
             }
@@ -408,10 +412,10 @@ where
     }
 
     /// A peer that sends faster than it may is read from later.
-    fn pace(&mut self, bytes: usize) {
+    fn pace(&mut self, bytes: usize, steps: &[Step]) {
         let now = self.replica.now();
         let Some(session) = &mut self.session else { return };
-        let Some(Pause { wait, tell }) = session.pace(now, bytes) else { return };
+        let Some(Pause { wait, tell }) = session.pace(now, bytes, steps) else { return };
         self.paused_until = Some(Instant::now() + wait);
         self.tick.reset_after(wait.min(TICK));
         self.replica.metrics.paused_seconds.inc_by(wait.as_secs_f64());
@@ -441,7 +445,7 @@ where
                 Step::Joined(peer) => {
                     self.socket.get_mut().read_max = u64::MAX;
                     self.joined = Some(Instant::now());
-                    match self.replica.subjects.enter(&peer, self.replica.limits.subject_connections_max) {
+                    match self.replica.subjects.enter(&peer, self.replica.limits().subject_connections_max) {
                         Ok(place) => self.place = Some(place),
                         Err(denial) => {
                             let now = self.replica.now();
@@ -520,9 +524,10 @@ where
     }
 
     fn count(&self, offence: &Offence) {
-        self.replica.metrics.refuse(offence.kind());
-        let peer = self.peer.as_ref().map(|peer| peer.peer.as_str());
-        tracing::warn!(session = self.id.0, peer, kind = offence.kind(), "refused: {offence}");
+        if self.replica.metrics.refuse_aloud(offence.kind()) {
+            let peer = self.peer.as_ref().map(|peer| peer.peer.as_str());
+            tracing::warn!(session = self.id.0, peer, kind = offence.kind(), "refused: {offence}");
+        }
         self.replica.tell(News::Refused { session: self.id, offence: offence.clone() });
     }
 
@@ -543,10 +548,20 @@ where
         Err(error.to_string())
     }
 
+    /// Takes up the bounds in force, if they are others than before.
+    fn follow_limits(&mut self) {
+        let limits = self.replica.limits();
+        if !Arc::ptr_eq(&limits, &self.limits) {
+            self.session.iter_mut().for_each(|session| session.set_limits(limits.as_ref().clone()));
+            self.limits = limits;
+        }
+    }
+
     fn check_health(&mut self) -> Result<(), String> {
         let now = Instant::now();
         self.count_bytes();
-        let limits = self.replica.limits.clone();
+        self.follow_limits();
+        let limits = Arc::clone(&self.limits);
         if self.peer.is_none() && now.duration_since(self.opened) >= limits.join_timeout {
             let steps = self.session.as_mut().map(Session::join_timed_out).unwrap_or_default();
             return self.carry_out(steps, 0);
@@ -615,7 +630,7 @@ where
 
     /// Writes what is queued and a close frame, within a bound.
     async fn say_goodbye(&mut self, reason: &str) {
-        let bound = self.replica.limits.stall_timeout.min(Duration::from_secs(2));
+        let bound = self.limits.stall_timeout.min(Duration::from_secs(2));
         let mut cut = reason.len().min(120);
         while !reason.is_char_boundary(cut) {
             cut -= 1;

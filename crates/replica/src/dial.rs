@@ -249,7 +249,7 @@ async fn upgrade<S: AsyncRead + AsyncWrite + Unpin>(
     request: Request,
     stream: S,
 ) -> Result<WebSocketStream<Counted<S>>, String> {
-    let config = websocket_config(&replica.limits);
+    let config = websocket_config(&replica.limits());
     let upgraded = client_async_with_config(request, Counted::new(stream, u64::MAX), Some(config)).await;
     upgraded.map(|(socket, _)| socket).map_err(|error| error.to_string())
 }

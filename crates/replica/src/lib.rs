@@ -19,6 +19,7 @@ pub mod insight;
 pub mod mesh;
 pub mod metrics;
 mod outbox;
+mod refusals;
 pub mod replica;
 mod room;
 mod shard;

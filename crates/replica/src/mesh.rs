@@ -173,7 +173,7 @@ impl Replica {
         let listening = listener.as_ref().map(|(address, _)| *address);
         let name = key.name();
         let comparison = repair::Comparison::new(inner, &key, &participation);
-        let membership = Membership::new(config, key, inner.limits.clone(), participation, rand::random());
+        let membership = Membership::new(config, key, inner.limits().as_ref().clone(), participation, rand::random());
         let member = membership.overlay().me();
         let state = Arc::new(MeshState {
             membership: Mutex::new(membership),
@@ -422,8 +422,9 @@ impl MeshState {
                 }
             }
             overlay::Output::Refused { link, offence } => {
-                inner.metrics.refuse(offence.kind());
-                tracing::warn!(session = link.0, kind = offence.kind(), "refused: {offence}");
+                if inner.metrics.refuse_aloud(offence.kind()) {
+                    tracing::warn!(session = link.0, kind = offence.kind(), "refused: {offence}");
+                }
                 inner.tell(News::MeshRefused { session: link, offence });
             }
             // The membership looks into notices.

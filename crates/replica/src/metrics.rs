@@ -6,6 +6,7 @@
 mod queues;
 mod rounds;
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -18,6 +19,8 @@ use syncline_store::Transacted;
 
 pub use queues::{Kind, QueueMetrics, Skew};
 pub use rounds::{Direction, RoundMetrics, Side, Went};
+
+use crate::refusals::RefusalLog;
 
 /// Counters of one replica.
 #[derive(Debug, Clone)]
@@ -58,6 +61,8 @@ pub struct Metrics {
     pub refused: Family<Reason, Counter>,
     /// The sum of that.
     refusals: Counter,
+    /// How many of them have been written down lately.
+    log: Arc<RefusalLog>,
     /// Documents that could not be compacted and stay raw, by reason. One that grows may be counted again.
     pub quarantined: Family<Reason, Counter>,
     /// Bytes of blobs received over websockets.
@@ -111,6 +116,7 @@ impl Default for Metrics {
             rounds: RoundMetrics::default(),
             refused: Family::default(),
             refusals: Counter::default(),
+            log: Arc::default(),
             quarantined: Family::default(),
             blob_bytes_in: Counter::default(),
             blob_bytes_out: Counter::default(),
@@ -168,6 +174,13 @@ impl Metrics {
     /// Counts a document that could not be compacted.
     pub fn quarantine(&self, reason: &'static str) {
         self.quarantined.get_or_create(&Reason { reason }).inc();
+    }
+
+    /// Counts one refusal that is to be logged. Returns whether it may be: of many at one time only some are written.
+    #[must_use]
+    pub fn refuse_aloud(&self, reason: &'static str) -> bool {
+        self.refuse(reason);
+        self.log.may_write()
     }
 
     /// Counts one refusal.

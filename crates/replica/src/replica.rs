@@ -158,7 +158,7 @@ pub struct Replica {
 #[derive(Debug)]
 pub(crate) struct Inner {
     pub(crate) store: Store,
-    pub(crate) limits: Limits,
+    limits: RwLock<Arc<Limits>>,
     pub(crate) local: LocalPeer,
     pub(crate) metrics: Metrics,
     pub(crate) started: Instant,
@@ -197,12 +197,13 @@ impl Replica {
     pub fn start(store: Store, options: Options) -> (Self, mpsc::UnboundedReceiver<News>) {
         let local = LocalPeer { peer: options.peer, storage: store.replica_id().storage_id(), native: native::VERSION };
         let (news, receiver) = mpsc::unbounded_channel();
+        let limits = Arc::new(options.limits.clone());
         let (blobs, exchanging) = blobs::prepare(Exchange::new(options.limits.clone()));
         let collection = Collection::new(options.limits.clone(), rand::random());
         let (collection, comparing) = crate::collection::prepare(collection);
         let inner = Arc::new(Inner {
             store,
-            limits: options.limits,
+            limits: RwLock::new(Arc::clone(&limits)),
             local,
             metrics: Metrics::default(),
             started: Instant::now(),
@@ -232,7 +233,7 @@ impl Replica {
         inner.metrics.has_room.set(1);
         let seed: [u8; 32] = rand::random();
         let starts = (0..options.shards.max(1)).map(|number| {
-            let mut hub = Hub::new(inner.limits.clone(), seed);
+            let mut hub = Hub::new(limits.as_ref().clone(), seed);
             if inner.ear.is_some() {
                 hub.overhear();
             }
@@ -329,6 +330,24 @@ impl Replica {
         ticket
     }
 
+    /// The same for somebody who is not a peer: its actors and what it stores are kept as a peer's are.
+    #[must_use]
+    pub fn change_on_behalf(&self, subject: Arc<str>, document: DocumentId, changes: Vec<Change>) -> u64 {
+        let ticket = self.inner.next_ticket.fetch_add(1, Ordering::Relaxed);
+        let input = Input::OnBehalf { subject, document: document.clone(), changes, ticket };
+        self.inner.route(input, &document);
+        ticket
+    }
+
+    /// Deletes a document that has not been touched for long, unless its durable heads are no longer these or somebody is at
+    /// it. The ticket comes back in the news, either way.
+    #[must_use]
+    pub fn expire(&self, document: &DocumentId, heads: Vec<ChangeHash>) -> u64 {
+        let ticket = self.inner.next_ticket.fetch_add(1, Ordering::Relaxed);
+        self.inner.route(Input::Expire { document: document.clone(), heads, ticket }, document);
+        ticket
+    }
+
     /// Puts another history in the place of a document's, if its durable heads are these. The ticket comes back in the
     /// news once that is durable, or if it was not done.
     #[must_use]
@@ -397,8 +416,19 @@ impl Replica {
 
     /// The bounds in force.
     #[must_use]
-    pub fn limits(&self) -> &Limits {
-        &self.inner.limits
+    pub fn limits(&self) -> Arc<Limits> {
+        self.inner.limits()
+    }
+
+    /// Puts other bounds in force, for those who are connected too. What blobs and rounds keep to, and whether actors are
+    /// bound, stays as it was when the replica started.
+    pub fn set_limits(&self, limits: Limits) {
+        let limits = Arc::new(limits);
+        *self.inner.limits.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&limits);
+        for shard in self.inner.shards() {
+            shard.send(Input::Limits(Box::new(limits.as_ref().clone())));
+        }
+        self.reconsider_access();
     }
 
     /// The counters.
@@ -458,6 +488,10 @@ impl Inner {
     pub(crate) fn now(&self) -> Now {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Now { mono: self.started.elapsed(), wall_ms: wall.as_millis() as u64 }
+    }
+
+    pub(crate) fn limits(&self) -> Arc<Limits> {
+        Arc::clone(&self.limits.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Notes bytes that are about to be stored.

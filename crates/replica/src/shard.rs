@@ -252,9 +252,11 @@ impl ShardTask {
                     }
                 }
                 Output::Refused { session, document, remark } => {
-                    replica.metrics.refuse(remark.kind());
-                    let document = document.map(tracing::field::display);
-                    tracing::warn!(session = session.map(|s| s.0), document, kind = remark.kind(), "refused: {remark}");
+                    if replica.metrics.refuse_aloud(remark.kind()) {
+                        let document = document.map(tracing::field::display);
+                        let (session, kind) = (session.map(|session| session.0), remark.kind());
+                        tracing::warn!(session, document, kind, "refused: {remark}");
+                    }
                 }
                 Output::Close { session, reason } => {
                     if let Some(outbox) = replica.outbox(session) {
@@ -432,6 +434,10 @@ fn load(store: &Store, hash_key: u64, document: &DocumentId, what: &Load) -> Res
             let changes = store.changes(document, hashes).map_err(failed)?;
             let changes: Vec<(ChangeHash, _)> = hashes.iter().copied().zip(changes).collect();
             Loaded::Changes { session: *session, changes }
+        }
+        Load::Owners { actors, subject } => {
+            let (owners, account) = store.subject(actors, subject.as_ref()).map_err(failed)?;
+            Loaded::Owners { owners, account }
         }
     })
 }

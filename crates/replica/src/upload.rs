@@ -81,7 +81,7 @@ impl Upload {
     /// [`UploadError::TooLarge`], [`UploadError::Store`]; the upload is of no use then.
     pub async fn write(&mut self, mut data: &[u8]) -> Result<(), UploadError> {
         self.size += data.len() as u64;
-        let bytes_max = self.replica.limits.blob_bytes_max;
+        let bytes_max = self.replica.limits().blob_bytes_max;
         if self.size > bytes_max {
             return Err(UploadError::TooLarge { bytes_max });
         }

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use axum::http::HeaderMap;
 
@@ -94,7 +94,7 @@ impl Full {
 /// Counts connections.
 #[derive(Debug)]
 pub(crate) struct Doorkeeper {
-    doors: Doors,
+    doors: RwLock<Arc<Doors>>,
     counts: Arc<Mutex<Counts>>,
 }
 
@@ -115,13 +115,22 @@ pub(crate) struct Place {
 
 impl Doorkeeper {
     pub(crate) fn new(doors: Doors) -> Self {
-        Self { doors, counts: Arc::default() }
+        Self { doors: RwLock::new(Arc::new(doors)), counts: Arc::default() }
+    }
+
+    /// Counts by other rules from here on. Who is in stays.
+    pub(crate) fn set(&self, doors: Doors) {
+        *self.doors.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(doors);
+    }
+
+    fn doors(&self) -> Arc<Doors> {
+        Arc::clone(&self.doors.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Counts a connection that has come in. That of a proxy counts as one of all, and its requests for their own address.
     pub(crate) fn enter(&self, address: IpAddr) -> Result<Place, Full> {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        if counts.all >= self.doors.connections_max {
+        if counts.all >= self.doors().connections_max {
             return Err(Full::All);
         }
         let address = (!self.trusts(address)).then_some(address);
@@ -152,12 +161,12 @@ impl Doorkeeper {
     }
 
     fn trusts(&self, address: IpAddr) -> bool {
-        self.doors.trusted_proxies.iter().any(|network| network.has(address))
+        self.doors().trusted_proxies.iter().any(|network| network.has(address))
     }
 
     fn count(&self, counts: &mut Counts, address: Option<IpAddr>) -> Result<(), Full> {
         let Some(address) = address else { return Ok(()) };
-        let max = match self.doors.per_address_max {
+        let max = match self.doors().per_address_max {
             Some(max) => max,
             None if address.to_canonical().is_loopback() => usize::MAX,
             None => PER_ADDRESS_MAX,

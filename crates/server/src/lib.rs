@@ -2,8 +2,8 @@
 //!
 //! Reading order: [`server`] listens and stops, `routes` answers HTTP and upgrades websockets,
 //! `blobs` reads and takes blobs, [`access`] says who may, `door` counts connections, `tls` encrypts them, `room` looks at
-//! the disk, `pages` are for those who run the server, `api` is for programs that do not sync, `presence`
-//! remembers for them what peers said of themselves, [`care`] moves documents in
+//! the disk, `expiry` for documents that nobody touches, `pages` are for those who run the server, `api` is for programs that
+//! do not sync, `presence` remembers for them what peers said of themselves, [`care`] moves documents in
 //! and out of a store that no server uses.
 
 pub mod access;
@@ -11,6 +11,7 @@ mod api;
 mod blobs;
 pub mod care;
 mod door;
+mod expiry;
 pub mod fetch;
 mod files;
 mod pages;
@@ -23,5 +24,5 @@ pub mod webhooks;
 
 pub use door::{Doors, Network};
 pub use room::Room;
-pub use server::{Config, Server, ServerError};
+pub use server::{Config, Server, ServerError, Settings};
 pub use tls::{TlsError, TlsFiles};

@@ -69,8 +69,9 @@ async fn entrant(shared: &Shared, parts: &http::request::Parts) -> Result<Option
     // Whoever is no browser sends none, and could send any.
     if origin.is_some_and(|origin| !origin.to_str().is_ok_and(|origin| shared.gate.allows_origin(origin))) {
         let denial = Denial::Origin;
-        shared.replica.metrics().refuse(denial.kind());
-        tracing::warn!(?origin, kind = denial.kind(), "refused: a websocket: {denial}");
+        if shared.replica.metrics().refuse_aloud(denial.kind()) {
+            tracing::warn!(?origin, kind = denial.kind(), "refused: a websocket: {denial}");
+        }
         return Err(Refusal::new((StatusCode::FORBIDDEN, format!("{denial}\n"))));
     }
     let token = caller::presented(parts);

@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
@@ -25,8 +25,8 @@ use syncline_replica::{News, Options, Replica};
 use syncline_store::{Store, StoreError};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 
@@ -38,7 +38,7 @@ use crate::presence::{self, Presence};
 use crate::room::{Room, RoomMetrics};
 use crate::tls::{Certificate, TlsError, TlsFiles};
 use crate::webhooks::{self, WebhookConfig};
-use crate::{blobs, routes};
+use crate::{blobs, expiry, routes};
 
 /// What the kernel is asked to hold for a peer that has not taken it; Linux takes it twice. Left to itself it takes some
 /// megabytes, in which a peer that never reads is noticed late.
@@ -70,6 +70,8 @@ pub struct Config {
     pub viewer: Arc<dyn Viewer>,
     /// How long deleted documents can be restored before their content is removed.
     pub deleted_keep: Duration,
+    /// How long a document may lie without being changed before it is deleted; `None` is for ever.
+    pub expire_untouched: Option<Duration>,
     /// Who is told what changes.
     pub webhooks: Vec<WebhookConfig>,
     /// How many may connect.
@@ -95,6 +97,7 @@ impl Config {
             loader,
             viewer: Arc::new(InProcess),
             deleted_keep: Duration::from_secs(30 * 24 * 3600),
+            expire_untouched: None,
             webhooks: Vec::new(),
             doors: Doors::default(),
             room: Room::default(),
@@ -104,6 +107,19 @@ impl Config {
     }
 }
 
+/// What can be set while a server runs.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Bounds on what peers may do, as far as they are no part of what a server is built on: see [`Replica::set_limits`].
+    pub limits: Limits,
+    /// How many may connect.
+    pub doors: Doors,
+    /// How much room there has to be on the disk.
+    pub room: Room,
+    /// How long a document may lie without being changed before it is deleted.
+    pub expire_untouched: Option<Duration>,
+}
+
 /// A server that accepts connections until [`Server::stop`].
 #[derive(Debug)]
 pub struct Server {
@@ -111,6 +127,10 @@ pub struct Server {
     shared: Arc<Shared>,
     accepting: JoinHandle<()>,
     keeping: Vec<JoinHandle<()>>,
+    /// What looks at the disk.
+    looking: Mutex<JoinHandle<()>>,
+    seen: RoomMetrics,
+    expire_untouched: watch::Sender<Option<Duration>>,
     certificate: Option<Arc<Certificate>>,
 }
 
@@ -131,6 +151,12 @@ pub enum ServerError {
         /// The address.
         address: SocketAddr,
     },
+    /// An actor cannot be bound to anybody where everybody is the same. **State:** nothing was changed. **Do:** as the
+    /// message says.
+    #[error(
+        "--bind-actors and --subject-mib-max need to know who writes: give a key for tokens with --token-key, or --access-url"
+    )]
+    Nameless,
     /// A key for tokens cannot be used. **State:** nothing was changed. **Do:** as the message says.
     #[error(transparent)]
     Key(#[from] KeyError),
@@ -208,6 +234,7 @@ impl Server {
             loader,
             viewer,
             deleted_keep,
+            expire_untouched,
             webhooks,
             doors,
             room,
@@ -232,6 +259,8 @@ impl Server {
         seen.register(&mut registry);
         let view_failures = Counter::default();
         registry.register("view_failures", "Documents that could not be loaded to be shown", view_failures.clone());
+        let expired = Counter::default();
+        registry.register("expired_documents", "Documents deleted because nobody touched them", expired.clone());
         let uploads = Semaphore::new(blobs::UPLOADS_MAX);
         let api = Api::new(viewer, view_failures);
         let feeds = Arc::clone(&api.feeds);
@@ -257,13 +286,16 @@ impl Server {
         for webhook in webhooks {
             tokio::spawn(webhooks::run(Arc::clone(&shared), webhook));
         }
+        let expire_untouched = watch::Sender::new(expire_untouched);
         let keeping = vec![
             tokio::spawn(Arc::clone(&shared.gate).keep_current(shared.replica.clone())),
-            tokio::spawn(room.watch(shared.data.clone(), shared.replica.clone(), seen)),
+            tokio::spawn(expiry::run(Arc::clone(&shared), expired, expire_untouched.subscribe())),
             tokio::spawn(keep_certificate(certificate.clone())),
         ];
+        let watching = room.watch(shared.data.clone(), shared.replica.clone(), seen.clone());
+        let looking = Mutex::new(tokio::spawn(watching));
         let accepting = tokio::spawn(accept(listener, Arc::clone(&shared), acceptor));
-        Ok(Self { address, shared, accepting, keeping, certificate })
+        Ok(Self { address, shared, accepting, keeping, looking, seen, expire_untouched, certificate })
     }
 
     /// Where it listens.
@@ -284,6 +316,19 @@ impl Server {
         self.certificate.is_some()
     }
 
+    /// Puts other settings in force. Connections go on.
+    pub fn set(&self, settings: Settings) {
+        let Settings { limits, doors, room, expire_untouched } = settings;
+        self.shared.replica.set_limits(limits);
+        self.shared.doorkeeper.set(doors);
+        let (data, replica) = (self.shared.data.clone(), self.shared.replica.clone());
+        let mut looking = self.looking.lock().unwrap_or_else(PoisonError::into_inner);
+        looking.abort();
+        *looking = tokio::spawn(room.watch(data, replica, self.seen.clone()));
+        drop(looking);
+        self.expire_untouched.send_if_modified(|span| std::mem::replace(span, expire_untouched) != expire_untouched);
+    }
+
     /// Reads keys and certificate again, whether they have changed or not.
     pub fn reload(&self) {
         self.shared.gate.reload();
@@ -295,6 +340,7 @@ impl Server {
     pub async fn stop(self) {
         self.accepting.abort();
         self.keeping.iter().for_each(JoinHandle::abort);
+        self.looking.lock().unwrap_or_else(PoisonError::into_inner).abort();
         self.shared.api.end();
         self.shared.replica.stop().await;
     }
@@ -324,7 +370,10 @@ fn watch(shared: &Arc<Shared>, news: UnboundedReceiver<News>) {
 
 /// An address beyond this machine is for those who have said who may do what.
 fn protected(config: &Config) -> Result<(), ServerError> {
-    let Config { listen: address, rules, .. } = config;
+    let Config { listen: address, rules, limits, .. } = config;
+    if !rules.restrict() && (limits.bind_actors || limits.subject_bytes_max.is_some()) {
+        return Err(ServerError::Nameless);
+    }
     if address.ip().is_loopback() || rules.open || rules.restrict() {
         return Ok(());
     }

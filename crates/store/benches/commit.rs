@@ -162,5 +162,6 @@ fn written(document: DocumentId, random: &mut StdRng) -> Commit {
         heads: author.get_heads(),
         changes_before: 0,
         snapshot: None,
+        contributions: Vec::new(),
     }
 }

@@ -27,8 +27,9 @@ use crate::life;
 use crate::read;
 use crate::record::{self, Content, LogRow};
 use crate::reindex;
-use crate::schema::{self, Checked, DocumentKey, DocumentRow, LOG_SEQ_MAX, change_at, document_at};
+use crate::schema::{self, DocumentKey, DocumentRow, LOG_SEQ_MAX, change_at, document_at};
 use crate::store::selection;
+use crate::subject;
 
 /// Faults after which no more are listed; they are still counted.
 const FAULTS_LISTED_MAX: usize = 1000;
@@ -174,16 +175,15 @@ pub fn check(directory: &Path) -> Result<CheckReport, StoreError> {
 /// # Errors
 /// As [`check()`].
 pub fn check_on(directory: &Path, ground: Arc<dyn Ground>) -> Result<CheckReport, StoreError> {
-    let Checked { connection, log: log_rows, old_index, has_life, proves_life, has_selection, has_blobs, has_authored } =
-        schema::open_for_check(directory, ground)?;
-    let columns = if has_authored { DocumentRow::COLUMNS } else { DocumentRow::OLD_COLUMNS };
-    let format = (old_index, has_authored);
-    let read = connection.unchecked_transaction()?;
+    let found = schema::open_for_check(directory, ground)?;
+    let columns = if found.has_authored { DocumentRow::COLUMNS } else { DocumentRow::OLD_COLUMNS };
+    let format = (found.old_index, found.has_authored);
+    let read = found.connection.unchecked_transaction()?;
     let mut report = CheckReport::default();
     check_structure(&read, &mut report)?;
-    let mut log = read_log(&read, log_rows, &mut report)?;
-    let mut keys = if has_life { check_life(&read, proves_life, &mut report)? } else { BTreeSet::new() };
-    let damaged = if has_selection { selection::damaged(&read)? } else { Vec::new() };
+    let mut log = read_log(&read, found.log, &mut report)?;
+    let mut keys = if found.has_life { check_life(&read, found.proves_life, &mut report)? } else { BTreeSet::new() };
+    let damaged = if found.has_selection { selection::damaged(&read)? } else { Vec::new() };
     damaged.iter().for_each(|id| report.add(id.as_ref(), FaultKind::Undecodable("what is wanted of a document")));
     let mut after = None;
     loop {
@@ -202,8 +202,11 @@ pub fn check_on(directory: &Path, ground: Arc<dyn Ground>) -> Result<CheckReport
     check_log_numbers(&read, &mut report)?;
     check_strays(&read, &keys, &mut report)?;
     check_identity(&read, &mut report)?;
-    if has_blobs {
+    if found.has_blobs {
         blob::check::check_blobs(&read, &mut report)?;
+    }
+    if found.has_subjects {
+        check_subjects(&read, &mut report)?;
     }
     Ok(report)
 }
@@ -232,6 +235,14 @@ fn check_life(read: &Connection, proved: bool, report: &mut CheckReport) -> Resu
         report.add(None, FaultKind::Undecodable("which documents are being removed"));
     }
     Ok(keys.into_iter().collect())
+}
+
+/// Whose actors are, and who has stored how much.
+fn check_subjects(read: &Connection, report: &mut CheckReport) -> Result<(), StoreError> {
+    let (owners, shares) = subject::damaged(read)?;
+    (0..owners).for_each(|_| report.add(None, FaultKind::Undecodable("whose an actor is")));
+    (0..shares).for_each(|_| report.add(None, FaultKind::Undecodable("how much a subject has stored")));
+    Ok(())
 }
 
 /// What the file says of itself: nothing opens it without.

@@ -4,7 +4,7 @@
 //! Must not: begin or end the transaction, or let anybody see it before it is durable; the writer does.
 //! Next: `writer.rs`; docs/store.md, "What is durable when".
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::PoisonError;
 
@@ -13,6 +13,7 @@ use rusqlite::Connection;
 use syncline_core::clock::Stamp;
 use syncline_core::id::DocumentId;
 use syncline_core::life::{Life, LifeUpdate};
+use syncline_core::subject::Contribution;
 
 use crate::cover::Incoming;
 use crate::error::StoreError;
@@ -22,6 +23,7 @@ use crate::overlay::State;
 use crate::record::LogRow;
 use crate::schema::{CHANGES_MAX, DocumentRow};
 use crate::store::selection::Note;
+use crate::subject::GivenBack;
 use crate::writer::Shared;
 
 /// Called once per commit, from the writer thread, in the order of commits.
@@ -108,6 +110,10 @@ pub(crate) struct Group {
     pub deleted: bool,
     /// A document that began anew, and whether there was one before.
     pub replaced: Option<(DocumentId, bool)>,
+    /// Who brought what is in it, as far as that is kept.
+    pub contributions: BTreeMap<DocumentId, Vec<Contribution>>,
+    /// What subjects had stored in a document that began anew.
+    pub given_back: GivenBack,
 }
 
 /// A document in this transaction.
@@ -161,6 +167,10 @@ impl Group {
             drop(clock);
             let (kind, data, row) = incoming.encode(&stamps);
             statement.execute((self.next_seq, commit.document.as_bytes(), kind, &data[..]))?;
+            if !commit.contributions.is_empty() {
+                let kept = self.contributions.entry(commit.document.clone()).or_default();
+                kept.extend_from_slice(&commit.contributions);
+            }
             self.next_seq += 1;
             self.rows += 1;
             self.bytes += data.len();
@@ -186,7 +196,9 @@ impl Group {
         let verdict = self.check(write, shared, std::slice::from_ref(incoming))?;
         if verdict.is_ok() {
             let unfolded = shared.overlay.read().unwrap_or_else(PoisonError::into_inner).find(id).is_some();
-            let existed = life::remove_document(write, id, log)? || unfolded;
+            let (existed, given_back) = life::remove_document(write, id, log)?;
+            let existed = existed || unfolded;
+            self.given_back = given_back;
             self.append(write, shared, std::slice::from_ref(incoming))?;
             self.replaced = Some((id.clone(), existed));
         }

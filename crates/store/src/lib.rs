@@ -34,6 +34,7 @@ mod reindex;
 mod schema;
 mod stats;
 pub mod store;
+mod subject;
 mod writer;
 
 pub use check::{CheckReport, check, check_on};
@@ -42,4 +43,5 @@ pub use life::LifeEntry;
 pub use stats::{Stats, stats};
 pub use store::selection::{Offer, Policy};
 pub use store::{Driven, Options, Store};
+pub use subject::Standing;
 pub use writer::Transacted;

@@ -20,6 +20,7 @@ use crate::overlay::Overlay;
 use crate::read;
 use crate::schema::{DocumentKey, DocumentRow};
 use crate::store::selection;
+use crate::subject::{self, GivenBack};
 
 /// Pieces that one step removes.
 const SLICE_ROWS: usize = 64;
@@ -163,8 +164,8 @@ pub(crate) fn latest_noted(read: &Connection) -> rusqlite::Result<Stamp> {
 /// What one step of purging did.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Purged {
-    /// This document is gone; whether it had any changes.
-    Document(DocumentId, bool),
+    /// This document is gone; whether it had any changes, and what subjects had stored in it.
+    Document(DocumentId, bool, GivenBack),
     /// Some of a document's pieces are gone.
     Pieces,
     /// There is nothing to do, and nothing will be before this time by the wall, if at all.
@@ -237,17 +238,19 @@ fn begin(
             unfolded = true;
             continue;
         }
-        let existed = remove_document(write, &id, log)?;
+        let (existed, given_back) = remove_document(write, &id, log)?;
         LifeEntry { purged: true, ..entry }.write(write, &id)?;
-        return Ok(Purged::Document(id, existed));
+        return Ok(Purged::Document(id, existed, given_back));
     }
     Ok(if unfolded { Purged::Unfolded } else { Purged::Nothing(None) })
 }
 
-/// Takes a folded document's row away, and notes what is to follow. Returns whether there was one.
-pub(crate) fn remove_document(write: &Connection, id: &DocumentId, log: &Log) -> rusqlite::Result<bool> {
+/// Takes a folded document's row away, and notes what is to follow. Returns whether there was one, and what subjects had
+/// stored in it.
+pub(crate) fn remove_document(write: &Connection, id: &DocumentId, log: &Log) -> rusqlite::Result<(bool, GivenBack)> {
     write.prepare_cached("DELETE FROM damaged WHERE document = ?1")?.execute([id.as_bytes()])?;
     selection::forget(write, id)?;
+    let given_back = subject::forget(write, id)?;
     let row = DocumentRow::find(write, id.as_bytes())?;
     if let Some(row) = &row {
         write
@@ -263,7 +266,7 @@ pub(crate) fn remove_document(write: &Connection, id: &DocumentId, log: &Log) ->
             proof(id.as_bytes(), log.next_seq - 1),
         ))?;
     }
-    Ok(row.is_some())
+    Ok((row.is_some(), given_back))
 }
 
 fn remove_pieces(write: &Connection, key: DocumentKey) -> rusqlite::Result<()> {

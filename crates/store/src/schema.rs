@@ -28,7 +28,7 @@ pub(crate) const APPLICATION_ID: u32 = 0x5379_6e4c;
 pub(crate) const FORMAT: u32 = MIGRATIONS.len() as u32;
 
 /// Migration n leads from format n to format n + 1. A released one is never edited.
-const MIGRATIONS: [&str; 8] = [
+const MIGRATIONS: [&str; 9] = [
     "
     CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID;
     CREATE TABLE log (seq INTEGER PRIMARY KEY, document BLOB NOT NULL, data BLOB NOT NULL) STRICT;
@@ -109,6 +109,17 @@ const MIGRATIONS: [&str; 8] = [
     "ALTER TABLE life ADD COLUMN proof BLOB NOT NULL DEFAULT x'';",
     // `authored` reads the times of the documents that are there.
     "ALTER TABLE document ADD COLUMN authored INTEGER NOT NULL DEFAULT 0;",
+    "
+    CREATE TABLE actor (actor BLOB PRIMARY KEY, subject TEXT NOT NULL, proof BLOB NOT NULL) STRICT, WITHOUT ROWID;
+    CREATE TABLE share (
+        subject TEXT NOT NULL,
+        document BLOB NOT NULL,
+        bytes INTEGER NOT NULL,
+        proof BLOB NOT NULL,
+        PRIMARY KEY (subject, document)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX share_of_document ON share (document);
+",
 ];
 
 /// The first format in which a log row has a kind, and damaged rows a table of their own.
@@ -131,6 +142,9 @@ const FORMAT_WITH_LIFE_PROOF: u32 = 7;
 
 /// The first format that knows when documents were last written to.
 const FORMAT_WITH_AUTHORED: u32 = 8;
+
+/// The first format that knows whose actors are, and who has stored how much.
+const FORMAT_WITH_SUBJECTS: u32 = 9;
 
 /// The oldest SQLite whose write-ahead log cannot be reset while another connection still needs it.
 const SQLITE_OLDEST: i32 = 3_051_003;
@@ -344,6 +358,8 @@ pub(crate) struct Checked {
     pub has_blobs: bool,
     /// It knows when documents were last written to.
     pub has_authored: bool,
+    /// It knows whose actors are, and who has stored how much.
+    pub has_subjects: bool,
 }
 
 /// Opens a store's file for the check: refuses what is not ours, writes nothing.
@@ -380,7 +396,18 @@ pub(crate) fn open_file_for_check(file: &Path, ground: Arc<dyn Ground>) -> Resul
     let (has_selection, has_blobs) = (format >= FORMAT_WITH_SELECTION, format >= FORMAT_WITH_BLOBS);
     let proves_life = format >= FORMAT_WITH_LIFE_PROOF;
     let has_authored = format >= FORMAT_WITH_AUTHORED;
-    Ok(Checked { connection, log, old_index, has_life, proves_life, has_selection, has_blobs, has_authored })
+    let has_subjects = format >= FORMAT_WITH_SUBJECTS;
+    Ok(Checked {
+        connection,
+        log,
+        old_index,
+        has_life,
+        proves_life,
+        has_selection,
+        has_blobs,
+        has_authored,
+        has_subjects,
+    })
 }
 
 /// The replica id that was drawn when the file was created.

@@ -30,6 +30,7 @@ use crate::life::{self, Purged};
 use crate::overlay::Overlay;
 use crate::schema;
 use crate::store::Options;
+use crate::subject::{self, Subjects};
 
 /// Called after each purge of a document, from the writer thread.
 pub(crate) type OnPurged = Arc<dyn Fn(DocumentId) + Send + Sync>;
@@ -79,6 +80,7 @@ pub(crate) struct Shared {
     pub transacted: Mutex<Option<OnTransacted>>,
     /// Bytes of all blobs.
     pub blob_bytes: AtomicU64,
+    pub subjects: Subjects,
     /// Nothing is written any more.
     pub stopped: AtomicBool,
     pub ground: Arc<dyn Ground>,
@@ -131,6 +133,7 @@ impl Shared {
             committed: Mutex::default(),
             transacted: Mutex::default(),
             blob_bytes: AtomicU64::new(0),
+            subjects: Subjects::default(),
             stopped: AtomicBool::new(false),
             queue: Mutex::default(),
             wake: Condvar::new(),
@@ -384,12 +387,14 @@ impl Writer {
     fn purge(&mut self) -> bool {
         let (shared, keep) = (Arc::clone(&self.shared), self.options.deleted_keep);
         let now_ms = shared.ground.wall_ms();
+        let purging = shared.subjects.purging();
         let step =
             self.relaxed(|writer| life::purge_step(&writer.connection, &shared.overlay, &writer.log, keep, now_ms));
         let now = Instant::now();
         let any = matches!(step, Ok(Purged::Document(..) | Purged::Pieces));
         match step {
-            Ok(Purged::Document(document, existed)) => {
+            Ok(Purged::Document(document, existed, given_back)) => {
+                purging.give_back(given_back);
                 shared.documents.fetch_sub(u64::from(existed), Ordering::Relaxed);
                 let callback = shared.purged.lock().unwrap_or_else(PoisonError::into_inner).clone();
                 if let Some(callback) = callback {
@@ -463,6 +468,8 @@ impl Writer {
         let mut group =
             Group { wall_ms: self.shared.ground.wall_ms(), next_seq: self.log.next_seq, ..Group::default() };
         let mut verdicts = Vec::with_capacity(units.len());
+        let replaces = units.iter().any(|unit| matches!(unit, Unit::Replace { .. }));
+        let purging = replaces.then(|| self.shared.subjects.purging());
         for unit in units {
             verdicts.push(match unit {
                 Unit::Commits { commits, .. } => {
@@ -484,7 +491,11 @@ impl Writer {
                 }
             });
         }
+        subject::write(&transaction, &group.contributions)?;
         transaction.commit()?;
+        if let Some(purging) = purging {
+            purging.give_back(std::mem::take(&mut group.given_back));
+        }
         // Whoever shares the file and met a failed sync meanwhile may have lost what this commit's pages stand on.
         self.checkpointer.expect_sound()?;
         Ok((verdicts, group))

@@ -6,15 +6,19 @@
 mod support;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use rusqlite::Connection;
 use sha2::{Digest, Sha256};
 use support::{Model, assert_clean, commit, eager, lazy, open};
+use syncline_core::change::Change;
 use syncline_core::clock::Stamp;
 use syncline_core::id::{DocumentId, ReplicaId};
 use syncline_core::life::{Life, LifeUpdate};
+use syncline_core::storage::Commit;
+use syncline_core::subject::Contribution;
 use syncline_store::{Options, Store, StoreError};
 
 /// Sets a record and waits until it is durable.
@@ -350,4 +354,62 @@ fn a_history_that_cannot_stand_alone_replaces_nothing() {
     store.replace(anew.commit(1), Box::new(move |result| tell.send(result).expect("somebody waits")));
     assert!(matches!(told.recv(), Ok(Err(StoreError::Stale { .. }))));
     old.assert_stored(&store);
+}
+
+/// The commit of the last so many changes, all of which a subject has brought.
+fn brought_by(subject: &str, model: &Model, changes: usize) -> Commit {
+    let commit = model.commit(changes);
+    let actors = commit.changes.iter().map(|raw| Change::decode_stored(raw.clone()).expect("automerge's").actor);
+    let bytes = commit.changes.iter().map(|raw| raw.len() as u64).sum();
+    let contribution = Contribution { subject: subject.into(), actors: actors.collect(), bytes };
+    Commit { contributions: vec![contribution], ..commit }
+}
+
+#[test]
+fn whose_an_actor_is_and_who_has_stored_how_much_outlives_a_restart_and_a_purge_gives_back() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (mut one, mut other) = (Model::new(1, 1), Model::new(2, 1));
+    let alice: Arc<str> = "alice".into();
+    let store = open(directory.path(), eager());
+    let put = |store: &Store, model: &mut Model, subject: &str| {
+        model.edit(0, 1_000);
+        commit(store, vec![brought_by(subject, model, 1)]).expect("a commit on top of the last");
+        model.journal.last().map_or(0, |(_, raw)| raw.len() as u64)
+    };
+    let first = put(&store, &mut one, "alice");
+    let second = put(&store, &mut one, "alice");
+    let third = put(&store, &mut other, "alice");
+    put(&store, &mut other, "bob");
+    // Nobody has a commit of its own: a failed one leaves nothing behind.
+    let stale = Commit { changes_before: 9, ..brought_by("mallory", &one, 1) };
+    assert!(matches!(commit(&store, vec![stale]), Err(StoreError::Stale { .. })));
+    drop(store);
+
+    let store = open(directory.path(), at_once());
+    let actors = [&one, &other].map(|model| Change::decode_stored(model.journal[0].1.clone()).expect("whole").actor);
+    let (owners, account) = store.subject(&actors, Some(&alice)).expect("readable");
+    let bob: Arc<str> = "bob".into();
+    assert!(owners[0].1.is_stored() && owners[0].1.claim(&alice) && !owners[0].1.claim(&bob));
+    let (_, account) = account.expect("asked for");
+    assert_eq!(account.bytes(), first + second + third);
+    let again = store.subject(&actors[..1], Some(&alice)).expect("readable");
+    assert!(account.take(5, u64::MAX) && again.1.expect("asked for").1.bytes() == account.bytes(), "all share it");
+    let purged = purges(&store);
+    delete(&store, &one.id);
+    assert_eq!(purged.recv(), Ok(one.id.clone()));
+    // The callback comes after the account.
+    assert_eq!(account.bytes(), third + 5);
+    store.close().expect("a clean end");
+    assert_clean(directory.path(), 2);
+    drop((account, owners));
+    let store = open(directory.path(), eager());
+    let (_, account) = store.subject(&[], Some(&alice)).expect("readable");
+    assert_eq!(account.expect("asked for").1.bytes(), third, "what was on its way never came");
+    store.close().expect("a clean end");
+    for damage in ["UPDATE actor SET subject = 'mallory'", "UPDATE share SET bytes = 1 WHERE subject = 'alice'"] {
+        let file = Connection::open(directory.path().join("syncline.db")).expect("nobody has it open");
+        file.execute_batch(damage).expect("damaged");
+        drop(file);
+        assert!(!syncline_store::check(directory.path()).expect("readable").is_clean(), "{damage}");
+    }
 }

@@ -5,6 +5,8 @@
 
 #[path = "access/limits.rs"]
 mod limits;
+#[path = "access/subjects.rs"]
+mod subjects;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;

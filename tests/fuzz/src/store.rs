@@ -85,7 +85,14 @@ fn fill(store: &Store) {
 
 fn commit_of(document: u8, before: usize, until: usize) -> Commit {
     let changes = pool().changes[before..until].iter().map(|change| change.bytes.clone()).collect();
-    Commit { document: id(document), changes, heads: heads_at(until), changes_before: before as u32, snapshot: None }
+    Commit {
+        document: id(document),
+        changes,
+        heads: heads_at(until),
+        changes_before: before as u32,
+        snapshot: None,
+        contributions: Vec::new(),
+    }
 }
 
 fn heads_at(length: usize) -> Vec<ChangeHash> {

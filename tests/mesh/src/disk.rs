@@ -66,6 +66,7 @@ impl Disk {
                 };
                 Loaded::Changes { session: *session, changes: hashes.iter().filter_map(find).collect() }
             }
+            Load::Owners { .. } => unreachable!("whose changes are is not kept in this world"),
         }
     }
 

@@ -26,6 +26,7 @@ pub(crate) enum Class {
     Clock,
     Crash,
     Hostile,
+    Access,
 }
 
 macro_rules! kinds {
@@ -44,7 +45,8 @@ macro_rules! kinds {
                     Tier::T0 => self < Self::SyncFails && self != Self::Undo,
                     Tier::T1 => self < Self::SyncFails,
                     // Thirty days do not pass in such a world.
-                    Tier::T2 => self != Self::Purge,
+                    // Who may do what is played where the disk is an image: it says what was stored of whom.
+                    Tier::T2 => self != Self::Purge && self.class() != Class::Access,
                 }
             }
 
@@ -141,6 +143,14 @@ kinds! {
     Purge, Disk, true;
     /// A machine compares its documents with those of a peer.
     Compare, Network, false;
+    /// Somebody may do something else on a machine than before.
+    AccessChange, Access, true;
+    /// What somebody may do on a machine ends soon.
+    TokenEnds, Access, true;
+    /// How much a document or a subject may have on a machine is another.
+    Quota, Access, true;
+    /// A machine has no room for what peers bring, or has again.
+    RoomEnds, Access, true;
     /// A sync of the next few operations on the disk fails, and what it should have synced is forgotten.
     SyncFails, Disk, true;
     /// A write fails after half of it is on the disk.

@@ -222,7 +222,8 @@ impl Disk {
     /// Opens the store anew, on this image or on the one that is there.
     pub(crate) fn restart(&mut self, image: Option<Image>) {
         let (backup, real) = (self.backup.take(), self.real.take());
-        let image = image.unwrap_or_else(|| std::mem::take(&mut self.image));
+        let mut image = image.unwrap_or_else(|| std::mem::take(&mut self.image));
+        image.subjects.forget_held();
         *self = Self { backup, real, ..Self::new(image, self.replica) };
     }
 }

@@ -18,6 +18,7 @@ use syncline_core::storage::{Commit, Payload, Standing, StoredChange, StoredGrap
 
 use crate::disk::Call;
 use crate::oracle::{Checked, Oracle, require};
+use crate::shares::Subjects;
 
 /// Everything that a disk holds.
 #[derive(Debug, Clone, Default)]
@@ -28,6 +29,8 @@ pub(crate) struct Image {
     /// Documents that stay on their machine.
     pub(crate) local_only: BTreeSet<DocumentId>,
     pub(crate) highest: Stamp,
+    /// Whose actors are, and what subjects have stored.
+    pub(crate) subjects: Subjects,
 }
 
 /// One document.
@@ -111,6 +114,7 @@ impl Image {
             format!("{:?} where the changes have {heads:?}", commit.heads)
         })?;
         stored.history.push(heads);
+        self.subjects.note(commit);
         Ok(())
     }
 
@@ -150,6 +154,7 @@ impl Image {
         }
         prefix.lives.clone_from(&self.lives);
         prefix.local_only.clone_from(&self.local_only);
+        prefix.subjects = self.subjects.clone();
         prefix.highest = self.highest;
         Ok(prefix)
     }
@@ -166,7 +171,7 @@ impl Image {
     }
 
     /// Reads what a hub asks for.
-    pub(crate) fn load(&self, document: &DocumentId, what: &Load, hash_key: u64) -> Result<Loaded, StoreFailure> {
+    pub(crate) fn load(&mut self, document: &DocumentId, what: &Load, hash_key: u64) -> Result<Loaded, StoreFailure> {
         let stored = self.documents.get(document);
         Ok(match what {
             Load::Summary => {
@@ -184,6 +189,7 @@ impl Image {
                 let find = |hash: &ChangeHash| Some((*hash, stored?.find(hash)?));
                 Loaded::Changes { session: *session, changes: hashes.iter().filter_map(find).collect() }
             }
+            Load::Owners { actors, subject } => self.subjects.load(actors, subject.as_ref()),
         })
     }
 

@@ -27,6 +27,7 @@ mod random;
 mod real;
 pub mod run;
 mod scenario;
+mod shares;
 pub mod shrink;
 mod simulation;
 pub mod small;

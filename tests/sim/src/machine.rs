@@ -241,8 +241,9 @@ fn local(number: usize, store: usize, starts: u64, native: u16) -> LocalPeer {
     }
 }
 
-fn limits(topology: &Topology) -> Limits {
-    let mut limits = Limits::default();
+/// The bounds of every machine in a world.
+pub(crate) fn limits(topology: &Topology) -> Limits {
+    let mut limits = Limits { bind_actors: topology.has(Topology::BINDS), ..Limits::default() };
     if topology.has(Topology::SHORT_QUEUES) {
         limits.queue_messages_max = 3;
     }

@@ -168,6 +168,10 @@ impl Real {
                 let changes = store.changes(document, hashes)?;
                 Loaded::Changes { session: *session, changes: hashes.iter().copied().zip(changes).collect() }
             }
+            Load::Owners { actors, subject } => {
+                let (owners, account) = store.subject(actors, subject.as_ref())?;
+                Loaded::Owners { owners, account }
+            }
         })
     }
 

@@ -45,7 +45,7 @@ pub(crate) struct Topology {
     pub(crate) documents: u8,
     /// Bits: 1 clients begin with a common document, 2 the first client takes single changes only, 4 short queues,
     /// 8 little memory for graphs, 16 payloads one at a time, 32 machines compare their documents and greet those that
-    /// differ, 64 the second machine is of an older version.
+    /// differ, 64 the second machine is of an older version, 128 an actor belongs to who first writes as it.
     pub(crate) tuning: u8,
 }
 
@@ -57,6 +57,7 @@ impl Topology {
     pub(crate) const ONE_PAYLOAD: u8 = 16;
     pub(crate) const COMPARES: u8 = 32;
     pub(crate) const OLDER: u8 = 64;
+    pub(crate) const BINDS: u8 = 128;
 
     pub(crate) fn has(&self, bit: u8) -> bool {
         self.tuning & bit != 0
@@ -66,7 +67,7 @@ impl Topology {
         self.upstream.len() + 1
     }
 
-    fn draw(seed: u64) -> Self {
+    fn draw(seed: u64, tier: Tier) -> Self {
         let mut stream = Stream::new(seed, "topology");
         let machines = stream.one_of(&[1u8, 1, 2, 2, 3]);
         let upstream = (1..machines).map(|machine| stream.below(u64::from(machine)) as u8).collect();
@@ -77,7 +78,12 @@ impl Topology {
         let mut native = Stream::new(seed, "native");
         let bit = |on: bool, bit: u8| if on { bit } else { 0 };
         let natively = bit(native.chance(5_000), Self::COMPARES) | bit(native.chance(2_000), Self::OLDER);
-        Self { upstream, clients, documents, tuning: tuning | natively }
+        let mut tuning = tuning | natively;
+        if tier != Tier::T2 && Stream::new(seed, "binds").chance(2_500) {
+            // What all begin with would be nobody's own.
+            tuning = tuning & !Self::SHARED_START | Self::BINDS;
+        }
+        Self { upstream, clients, documents, tuning }
     }
 }
 
@@ -110,7 +116,7 @@ impl Scenario {
     /// The scenario of a seed.
     #[must_use]
     pub fn draw(seed: u64, tier: Tier) -> Self {
-        let topology = Topology::draw(seed);
+        let topology = Topology::draw(seed, tier);
         let swarm = Swarm::draw(seed, tier);
         let mut streams = Streams::new(seed);
         let mut actions = Vec::new();
@@ -139,6 +145,7 @@ struct Streams {
     crash: Stream,
     hostile: Stream,
     native: Stream,
+    access: Stream,
 }
 
 impl Streams {
@@ -152,6 +159,7 @@ impl Streams {
             crash: stream("crash"),
             hostile: stream("hostile"),
             native: stream("rounds"),
+            access: stream("access"),
         }
     }
 
@@ -181,6 +189,7 @@ impl Streams {
         }
         swarm.strike(Class::Crash, &mut self.crash, actions);
         swarm.strike(Class::Hostile, &mut self.hostile, actions);
+        swarm.strike(Class::Access, &mut self.access, actions);
         if self.native.chance(800) {
             actions.push(drawn(Kind::Compare, &mut self.native));
         }

@@ -10,7 +10,7 @@ use automerge::{AutoCommit, Automerge, AutomergeError};
 use crate::action::Kind;
 use crate::oracle::Violation;
 use crate::run::run_subject;
-use crate::scenario::{Scenario, Tier};
+use crate::scenario::{Scenario, Tier, Topology};
 use crate::shrink::shrink_by;
 use crate::subject::{Choices, Subject};
 
@@ -133,7 +133,18 @@ fn play(seed: u64, subject: &Arc<Subject>) -> Option<Failure> {
 fn scenario(seed: u64) -> Scenario {
     let mut scenario = Scenario::draw(seed, Tier::T1);
     scenario.topology.documents = 1;
-    let left_out = [Kind::HostileAct, Kind::Ephemeral, Kind::Subscribe, Kind::LoseDisk, Kind::ClientLoss];
+    scenario.topology.tuning &= !Topology::BINDS;
+    let left_out = [
+        Kind::HostileAct,
+        Kind::Ephemeral,
+        Kind::Subscribe,
+        Kind::LoseDisk,
+        Kind::ClientLoss,
+        Kind::AccessChange,
+        Kind::TokenEnds,
+        Kind::Quota,
+        Kind::RoomEnds,
+    ];
     scenario.actions.retain(|action| !left_out.contains(&action.kind));
     scenario
 }

@@ -4,6 +4,7 @@
 //! Next: `world/act.rs` (what an action does), `world/deliver.rs` (what is under way), `world/hub.rs` (one hub's
 //! inputs and outputs), `world/quiet.rs` (what must hold in the end).
 
+mod access;
 mod act;
 mod client;
 mod collection;
@@ -51,6 +52,7 @@ pub(crate) struct World {
     oracle: Oracle,
     /// How often a document was deleted or restored.
     decisions: u64,
+    access: access::AccessWorld,
     /// What replicas do, if it is not the simulator's own edits.
     pub(crate) subject: Option<Arc<Subject>>,
     pub(crate) log: Log,
@@ -114,6 +116,7 @@ impl World {
             next_link: 1,
             oracle: Oracle::default(),
             decisions: 0,
+            access: access::AccessWorld::default(),
             subject: None,
             log: Log::new(traced),
         };

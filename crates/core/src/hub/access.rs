@@ -7,7 +7,7 @@
 //! at for that answer: neither the answer nor its time tells whether it exists.
 
 use super::connection::Session;
-use super::document::Presence;
+use super::document::{Barred, Presence};
 use super::{Hub, Now, Outgoing, Output, PeerMessage, Receipt, Remark, SyncMessage};
 use crate::ChangeHash;
 use crate::access::{Access, Permissions, Verdict};
@@ -62,7 +62,7 @@ impl Hub {
             entry.decided.insert(document.clone(), may);
         }
         if let Some(key) = self.keys.get(document).copied() {
-            self.permissions_changed(now, session, key, may);
+            self.permissions_changed(now, session, key, (may, false));
         }
         for (message, receipt) in waiting {
             if may.include(Permissions::READ) {
@@ -83,7 +83,7 @@ impl Hub {
             let Some(document) = self.document(key).map(|document| document.id.clone()) else { continue };
             let Some(entry) = self.sessions.get(&session) else { return };
             match entry.may(&document) {
-                Some(may) => self.permissions_changed(now, session, key, may),
+                Some(may) => self.permissions_changed(now, session, key, (may, false)),
                 None => self.ask_again(session, document),
             }
         }
@@ -106,11 +106,14 @@ impl Hub {
         }
     }
 
-    fn permissions_changed(&mut self, now: Now, session: SessionId, key: u32, may: Permissions) {
+    /// A peer may do this with a document, as far as there is room; `more`: there may be more than there was.
+    fn permissions_changed(&mut self, now: Now, session: SessionId, key: u32, (may, more): (Permissions, bool)) {
         let Some(entry) = self.sessions.get_mut(&session).filter(|entry| entry.documents.contains(&key)) else {
             return;
         };
-        let (native, has_room) = (entry.peer.native > 0, self.has_room);
+        // One of an earlier version is not told, and would offer it again after half a minute or more.
+        let told = entry.peer.native >= NativeMessage::Access { left_ms: None }.since();
+        let (has_room, upstream) = (self.has_room, self.upstreams.contains(&session));
         if !may.include(Permissions::READ) {
             entry.documents.remove(&key);
             entry.dirty.remove(&key);
@@ -125,25 +128,38 @@ impl Hub {
         let Some(document) = self.document(key) else { return };
         let id = document.id.clone();
         let Some(peer) = document.peer(session) else { return };
-        if peer.barred.is_none_or(|needed| !has_room || !may.include(needed)) {
+        let comes_again = match peer.barred {
+            None => false,
+            Some(Barred::Needs(needed)) => has_room && may.include(needed),
+            Some(Barred::Limit) => has_room && more,
+        };
+        if !comes_again {
             return;
         }
         // What it brought in vain a stock peer sends again only on a new connection; a Syncline peer does when it hears
         // that it may do more.
         peer.barred = None;
-        if native {
+        if upstream {
+            // It waits to be asked.
+            peer.sync = peer.sync.anew();
+            self.respond(now, key, session);
+        } else if told {
             peer.sync = PeerSync::default();
         } else {
-            let reason = format!("document {id} may be written: connect again");
+            let reason = format!("document {id} may be written to: connect again");
             self.outputs.push_back(Output::Close { session, reason });
         }
     }
 
     /// There is room again, or none any more. Who brought something in vain meanwhile brings it again.
     pub(super) fn room_changed(&mut self, now: Now, has_room: bool) {
-        if std::mem::replace(&mut self.has_room, has_room) || !has_room {
-            return;
+        if !std::mem::replace(&mut self.has_room, has_room) && has_room {
+            self.offer_all_anew(now);
         }
+    }
+
+    /// Has everybody who brought something in vain bring it again, where it may be taken.
+    pub(super) fn offer_all_anew(&mut self, now: Now) {
         let sessions: Vec<SessionId> = self.sessions.keys().copied().collect();
         for session in sessions {
             let Some(entry) = self.sessions.get(&session) else { continue };
@@ -156,7 +172,7 @@ impl Hub {
                 barred |= document.peer(session).is_some_and(|peer| peer.barred.is_some());
                 let id = document.id.clone();
                 let may = self.sessions.get(&session).and_then(|entry| entry.may(&id)).unwrap_or_default();
-                self.permissions_changed(now, session, key, may);
+                self.permissions_changed(now, session, key, (may, true));
             }
             if barred && speaks {
                 self.send(session, Outgoing::Native(again));
@@ -204,7 +220,7 @@ impl Hub {
             message.changes.drain(..).map(|change| change.hash).chain(message.refused.drain(..)).collect();
         if let Some(peer) = document.peer(session) {
             hashes.iter().for_each(|hash| peer.sync.refuse(*hash));
-            peer.barred = Some(needed);
+            peer.barred = Some(Barred::Needs(needed));
         }
         // A peer would send everything again and again to a replica that has nothing and does not say so.
         message.request |= absent;

@@ -13,6 +13,7 @@ use super::Receipt;
 use super::input::{Load, SyncMessage};
 use super::mesh::{Noticed, WaitingNotice};
 use super::retry::Retry;
+use super::subject::{Permit, Standings};
 use crate::ChangeHash;
 use crate::access::Permissions;
 use crate::authored::Authored;
@@ -21,6 +22,7 @@ use crate::collection::DocumentState;
 use crate::graph::{Graph, Orphans};
 use crate::id::{DocumentId, PeerId, SessionId, StorageId};
 use crate::life::{Life, LifeUpdate};
+use crate::subject::Contribution;
 use crate::sync::{Account, PeerSync, Statement, View};
 
 #[derive(Debug)]
@@ -63,6 +65,8 @@ pub(super) struct Document {
     /// Statements that wait for the changes that came with them.
     pub(super) awaiting: VecDeque<Awaiting>,
     pub(super) orphans: Option<Box<Orphans>>,
+    /// What is known of those who write it.
+    pub(super) standings: Option<Box<Standings>>,
     /// Notices whose changes are on their way to the disk.
     pub(super) noticed: Vec<WaitingNotice>,
     /// Messages already encoded for the present heads: from which node, for V2 or not.
@@ -88,12 +92,13 @@ pub(super) enum Presence {
 
 #[derive(Debug)]
 pub(super) enum Item {
-    Message { session: SessionId, message: Box<SyncMessage>, may: Permissions, receipt: Receipt },
-    Local { changes: Vec<Change>, ticket: u64 },
+    Message { session: SessionId, message: Box<SyncMessage>, permit: Permit, receipt: Receipt },
+    Local { changes: Vec<Change>, ticket: u64, author: Option<Arc<str>> },
     Watch,
     Noticed(Noticed),
     Initiate { session: SessionId, only_offers: bool },
     SetLife { deleted: bool, ticket: u64 },
+    Expire { heads: Vec<ChangeHash>, ticket: u64 },
     SetLocalOnly { local_only: bool, ticket: u64 },
     Replace { heads: Vec<ChangeHash>, changes: Vec<Change>, ticket: u64 },
     Life { session: SessionId, life: Life, may: Permissions, _receipt: Receipt },
@@ -110,12 +115,21 @@ pub(super) struct Peer {
     pub(super) told_life: Option<Life>,
     /// It offered something while the document was deleted.
     pub(super) offered_in_vain: bool,
-    /// It offered something for which this was lacking, or room.
-    pub(super) barred: Option<Permissions>,
+    /// It offered something that was not taken, and may be later.
+    pub(super) barred: Option<Barred>,
     /// The application knows that the peer had everything when there were so many durable changes.
     pub(super) in_step_at: u32,
     /// It did not take something, which is offered again.
     pub(super) retry: Retry,
+}
+
+/// Why something that was offered was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Barred {
+    /// This was lacking, or room for anything.
+    Needs(Permissions),
+    /// The document or its author had as much as it may.
+    Limit,
 }
 
 /// Another history on its way to the disk.
@@ -155,6 +169,8 @@ pub(super) struct Persisting {
     pub(super) authored: Authored,
     /// Where the changes came from.
     pub(super) origin: Origin,
+    /// Who brought the changes, as far as that is kept.
+    pub(super) contributions: Vec<Contribution>,
     /// Local tickets whose changes were already under way, in this commit or an earlier one.
     pub(super) also: Vec<u64>,
 }
@@ -212,6 +228,7 @@ impl Item {
             | Self::Noticed(_)
             | Self::Initiate { .. }
             | Self::SetLife { .. }
+            | Self::Expire { .. }
             | Self::SetLocalOnly { .. }
             | Self::Replace { .. } => None,
         }
@@ -226,6 +243,7 @@ impl Item {
             | Self::Watch
             | Self::Noticed(_)
             | Self::SetLife { .. }
+            | Self::Expire { .. }
             | Self::SetLocalOnly { .. }
             | Self::Life { .. }
             | Self::Replace { .. } => false,
@@ -274,6 +292,7 @@ impl Document {
             replacing: None,
             awaiting: VecDeque::new(),
             orphans: None,
+            standings: None,
             noticed: Vec::new(),
             encoded: Vec::new(),
             watched: false,
@@ -325,6 +344,7 @@ impl Document {
             Item::Watch
             | Item::Initiate { .. }
             | Item::SetLife { .. }
+            | Item::Expire { .. }
             | Item::SetLocalOnly { .. }
             | Item::Life { .. }
             | Item::Replace { .. } => false,

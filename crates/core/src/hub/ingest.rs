@@ -4,13 +4,14 @@
 //! Next: `hub/respond.rs`, `graph/admission.rs`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::document::{Awaiting, Item, Origin, Persisting, Presence};
+use super::document::{Awaiting, Barred, Item, Origin, Persisting, Presence};
 use super::retry::Retry;
+use super::subject::{Intake, Permit};
 use super::{Event, Hub, Load, Loaded, Now, Outgoing, Output, Receipt, Remark, StoreFailure, SyncMessage};
 use crate::ChangeHash;
-use crate::access::Permissions;
 use crate::authored::Authored;
 use crate::change::Change;
 use crate::graph::{Admission, Graph, Orphans};
@@ -39,7 +40,7 @@ impl Hub {
         key: u32,
         session: SessionId,
         mut message: SyncMessage,
-        (may, receipt): (Permissions, Receipt),
+        (permit, receipt): (Permit, Receipt),
     ) {
         if self.document(key).is_some_and(|document| document.local_only) {
             return self.hear_of_nothing(now, key, session, message);
@@ -47,16 +48,19 @@ impl Hub {
         if self.document(key).is_some_and(|document| document.is_deleted()) {
             return self.refuse_deleted(now, key, session);
         }
-        self.bar_changes(key, session, may, &mut message);
-        let SyncMessage { request, statement, changes, refused, .. } = message;
+        self.bar_changes(key, session, permit.may, &mut message);
+        let SyncMessage { mut request, statement, changes, refused, .. } = message;
         if !request && self.is_greeting_in_agreement(key, session, &statement) {
             self.respond_life(key, session);
             return self.leave(key, session);
         }
-        // The sender may be gone by now: its changes still count, its questions do not.
-        let present = self.sessions.contains_key(&session);
-        self.admit_all(key, Origin::Peer(session), changes);
+        // The sender may be gone by now, or may read no more: its changes still count, its questions do not.
+        let present = self.is_at(key, session);
+        let remark = self.admit_all(key, (Origin::Peer(session), permit.author.as_ref()), changes);
         let Some(document) = self.document(key) else { return };
+        // A peer would send everything again and again to a replica that has nothing and does not say so.
+        let turned_away = matches!(remark, Some(Remark::SubjectFull { .. } | Remark::ForeignActor { .. }));
+        request |= turned_away && document.presence == Presence::Absent && document.persisting.is_empty();
         if !present {
             return document.remove_peer(session);
         }
@@ -78,8 +82,15 @@ impl Hub {
         self.respond(now, key, session);
     }
 
-    pub(super) fn handle_local(&mut self, now: Now, key: u32, changes: Vec<Change>, ticket: u64) {
-        let refused = self.admit_all(key, Origin::Local { ticket }, changes);
+    pub(super) fn handle_local(
+        &mut self,
+        now: Now,
+        key: u32,
+        changes: Vec<Change>,
+        ticket: u64,
+        author: Option<&Arc<str>>,
+    ) {
+        let refused = self.admit_all(key, (Origin::Local { ticket }, author), changes);
         let Some(document) = self.document(key) else { return };
         let under_way = document.persisting.back().is_some_and(|last| last.origin == Origin::Local { ticket });
         if let (false, None, Some(last)) = (under_way, &refused, document.persisting.back_mut()) {
@@ -88,7 +99,10 @@ impl Hub {
         } else if !under_way {
             let document = document.id.clone();
             let event = match refused {
-                Some(remark) => Event::NotSaved { document, ticket, message: remark.to_string() },
+                Some(remark) => {
+                    let (message, rule) = (remark.to_string(), Some(remark.kind()));
+                    Event::NotSaved { document, ticket, message, rule }
+                }
                 None => Event::Saved { document, ticket },
             };
             self.outputs.push_back(Output::Notify(event));
@@ -97,7 +111,12 @@ impl Hub {
     }
 
     /// Admits what can be admitted and commits it. Returns the last refusal.
-    pub(super) fn admit_all(&mut self, key: u32, origin: Origin, changes: Vec<Change>) -> Option<Remark> {
+    pub(super) fn admit_all(
+        &mut self,
+        key: u32,
+        (origin, author): (Origin, Option<&Arc<str>>),
+        changes: Vec<Change>,
+    ) -> Option<Remark> {
         let limits = self.limits.clone();
         if changes.is_empty() {
             return None;
@@ -109,31 +128,39 @@ impl Hub {
         let mut bytes = document.payload_bytes as u64;
         let mut remarks = Vec::new();
         let mut authored = Authored::NEVER;
-        let mut queue: std::collections::VecDeque<_> = changes.into_iter().map(|change| (origin, change)).collect();
-        while let Some((from, change)) = queue.pop_front() {
-            let full = is_full(from, (graph.len(), bytes), &limits);
-            match (graph.admit(&change, &limits), full) {
-                (Ok(Admission::Known), _) => {}
-                (Ok(Admission::Ready), Some(full)) => remarks.push((from, change.hash, full)),
-                (Ok(Admission::Ready), None) => {
+        let mut intake = Intake::new(document.standings.take(), &limits);
+        let brought = changes.into_iter().map(|change| (origin, author.cloned(), change));
+        let mut queue: std::collections::VecDeque<_> = brought.collect();
+        while let Some((from, author, change)) = queue.pop_front() {
+            match graph.admit(&change, &limits) {
+                Ok(Admission::Known) => {}
+                Ok(Admission::Ready) => {
+                    let room = is_full(from, (graph.len(), bytes), &limits).map_or(Ok(()), Err);
+                    if let Err(remark) = room.and_then(|()| intake.admit(author.as_ref(), &change)) {
+                        remarks.push((from, change.hash, remark));
+                        continue;
+                    }
                     bytes += change.bytes.len() as u64;
                     if graph.push(&change).is_ok() {
                         authored = authored.max(Authored::at(change.time));
                         let freed = orphans.take_dependents(&change.hash).into_iter();
-                        queue.extend(freed.map(|(session, change)| (Origin::Peer(session), change)));
+                        queue.extend(freed.map(|(of, change)| (Origin::Peer(of), self.author_of(of), change)));
                     }
                 }
-                (Ok(Admission::Orphan(missing)), _) => {
+                Ok(Admission::Orphan(missing)) => {
                     remarks.extend(wait_for_dependencies(&mut orphans, from, change, &missing, &limits));
                 }
-                (Err(refusal), _) => remarks.push((from, change.hash, Remark::Change(refusal))),
+                Err(refusal) => remarks.push((from, change.hash, Remark::Change(refusal))),
             }
         }
+        let (standings, contributions) = intake.end();
+        let document = self.document(key)?;
         let commit = commit_of(&document.id, &graph, before);
         document.orphans = (!orphans.is_empty()).then_some(orphans);
-        document.graph = Some(graph);
+        (document.graph, document.standings) = (Some(graph), standings);
         let last = remarks.last().map(|(_, _, remark)| remark.clone());
-        if let Some((commit, length)) = commit {
+        if let Some((mut commit, length)) = commit {
+            commit.contributions = contributions;
             self.persist(key, origin, commit, (length, authored));
         }
         self.tell_refusals(key, remarks);
@@ -144,7 +171,15 @@ impl Hub {
         let ticket = self.next_ticket;
         self.next_ticket += 1;
         if let Some(document) = self.document(key) {
-            document.persisting.push_back(Persisting { ticket, length, authored, origin, also: Vec::new() });
+            let contributions = commit.contributions.clone();
+            document.persisting.push_back(Persisting {
+                ticket,
+                length,
+                authored,
+                origin,
+                contributions,
+                also: Vec::new(),
+            });
         }
         self.outputs.push_back(Output::Persist { ticket, commit });
     }
@@ -157,6 +192,9 @@ impl Hub {
                 Origin::Peer(session) | Origin::Notice(session) => {
                     if let Some(peer) = document.peer(session) {
                         peer.sync.refuse(hash);
+                        if remark.is_for_want_of_space() {
+                            peer.barred = Some(Barred::Limit);
+                        }
                     }
                     self.refuse_natively(key, session, hash, remark.reason(), &remark.to_string());
                     self.remark(session, Some(&id), remark);
@@ -184,7 +222,11 @@ impl Hub {
         if document.persisting.front().is_none_or(|front| front.ticket != ticket) {
             return;
         }
-        let Some(Persisting { length, authored, origin, also, .. }) = document.persisting.pop_front() else { return };
+        let Some(Persisting { length, authored, origin, also, contributions, .. }) = document.persisting.pop_front()
+        else {
+            return;
+        };
+        document.note_stored(&contributions);
         let before = document.durable;
         document.encoded.clear();
         if let Some(graph) = &mut document.graph {
@@ -235,14 +277,14 @@ impl Hub {
 
     /// A peer says which changes it has. Of a document that is not to be shown it says that as if of one that is not here.
     pub(super) fn hear_account(&mut self, now: Now, key: u32, session: SessionId, account: Account) {
-        let present = self.sessions.contains_key(&session);
+        let present = self.is_at(key, session);
         let Some(document) = self.document(key) else { return };
         if document.is_withheld() || document.durable == 0 {
             let heads = account.heads;
             let statement = Statement { heads, need: Vec::new(), have: Vec::new(), flags: None, with_changes: false };
             let (document, changes, refused) = (document.id.clone(), Vec::new(), Vec::new());
             let message = SyncMessage { document, request: false, statement, changes, refused };
-            return self.handle_message(now, key, session, message, (Permissions::READ, Receipt::default()));
+            return self.handle_message(now, key, session, message, (Permit::to_read(), Receipt::default()));
         }
         if !present {
             return document.remove_peer(session);
@@ -305,7 +347,8 @@ impl Hub {
         if !document.persisting.iter().any(|persisting| persisting.ticket == ticket) {
             return;
         }
-        let failed = std::mem::take(&mut document.persisting);
+        let mut failed = std::mem::take(&mut document.persisting);
+        document.give_back(failed.make_contiguous());
         let mut senders: BTreeSet<_> = document.awaiting.drain(..).map(|awaiting| awaiting.session).collect();
         let announcing = document.peers.iter().filter(|peer| peer.sync.announces_more());
         senders.extend(announcing.map(|peer| peer.session));
@@ -336,7 +379,7 @@ impl Hub {
 
     pub(super) fn not_saved(&mut self, id: &DocumentId, ticket: u64, failure: &StoreFailure) {
         let (document, message) = (id.clone(), failure.message.clone());
-        self.outputs.push_back(Output::Notify(Event::NotSaved { document, ticket, message }));
+        self.outputs.push_back(Output::Notify(Event::NotSaved { document, ticket, message, rule: None }));
     }
 
     pub(super) fn loaded(&mut self, now: Now, id: &DocumentId, loaded: Loaded) {
@@ -347,6 +390,7 @@ impl Hub {
             Loaded::Summary(standing) => self.summary_loaded(key, standing),
             Loaded::Graph(graph) => self.graph_loaded(key, graph),
             Loaded::Payload(payload) => return self.payload_loaded(now, key, payload),
+            Loaded::Owners { owners, account } => self.owners_loaded(key, owners, account),
             Loaded::Changes { session, changes } => return self.changes_loaded(now, key, session, changes),
         }
         self.drive(now, key);
@@ -399,7 +443,7 @@ impl Hub {
         let Some(document) = self.document(key) else { return };
         let first = document.reads_failed == 0;
         let waiting: BTreeSet<_> = match what {
-            Load::Summary | Load::Graph => {
+            Load::Summary | Load::Graph | Load::Owners { .. } => {
                 document.loading = None;
                 self.keep_questions(key, failure)
             }
@@ -414,7 +458,7 @@ impl Hub {
             self.remark(session, Some(id), Remark::Store(failure.clone()));
         }
         self.read_again_later(now, key);
-        if !matches!(what, Load::Summary | Load::Graph) {
+        if !matches!(what, Load::Summary | Load::Graph | Load::Owners { .. }) {
             self.drive(now, key);
         }
     }
@@ -429,7 +473,7 @@ impl Hub {
         // From the latest to the first, so that the latest are kept.
         while let Some(item) = waiting.pop_back() {
             let kept = match item {
-                Item::Message { session, message, may, .. } => {
+                Item::Message { session, message, permit, .. } => {
                     let asked = questions.entry(session).or_default();
                     *asked += 1;
                     let kept = *asked <= QUESTIONS_KEPT && !message.statement.with_changes;
@@ -437,7 +481,7 @@ impl Hub {
                         senders.insert(session);
                     }
                     // What waits for so long must not hold up the rest of the connection.
-                    kept.then(|| Item::Message { session, message, may, receipt: Receipt::default() })
+                    kept.then(|| Item::Message { session, message, permit, receipt: Receipt::default() })
                 }
                 Item::Local { ticket, .. } | Item::Replace { ticket, .. } => {
                     unsaved.push(ticket);
@@ -447,7 +491,7 @@ impl Hub {
                     unsaved.push(ticket);
                     None
                 }
-                Item::SetLife { ticket, .. } => {
+                Item::SetLife { ticket, .. } | Item::Expire { ticket, .. } => {
                     undecided.push(ticket);
                     None
                 }
@@ -504,7 +548,8 @@ pub(super) fn commit_of(id: &DocumentId, graph: &Graph, before: u32) -> Option<(
     let length = graph.len();
     let changes: Vec<_> = (before..length).filter_map(|node| graph.raw(node).cloned()).collect();
     let (document, heads) = (id.clone(), graph.pending_heads());
-    let commit = Commit { document, changes, heads, changes_before: before, snapshot: None };
+    let contributions = Vec::new();
+    let commit = Commit { document, changes, heads, changes_before: before, snapshot: None, contributions };
     (length > before).then_some((commit, length))
 }
 

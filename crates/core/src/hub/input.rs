@@ -8,16 +8,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{MeshEvent, OpenedDocuments, Receipt};
+use super::{MeshEvent, OpenedDocuments, Receipt, Remark};
 use crate::ChangeHash;
 use crate::access::{Access, Permissions};
-use crate::change::Change;
+use crate::change::{Actor, Change};
 use crate::collection::DocumentState;
-use crate::graph::{Graph, OrphanError, Refusal};
+use crate::graph::Graph;
 use crate::id::{DocumentId, PeerId, SessionId, StorageId};
 use crate::life::{Life, LifeUpdate};
+use crate::limits::Limits;
 use crate::native::{NativeMessage, RefusalReason};
 use crate::storage::{Commit, Payload, Standing};
+use crate::subject::{Account, Owner};
 use crate::sync::Statement;
 use crate::wire::RemoteHeads;
 
@@ -178,6 +180,19 @@ pub enum Input {
         /// Comes back in [`Event::Saved`] or [`Event::NotSaved`].
         ticket: u64,
     },
+    /// The same for somebody who is not a peer: what is kept of those who write is kept of it.
+    OnBehalf {
+        /// Who.
+        subject: Arc<str>,
+        /// The document.
+        document: DocumentId,
+        /// Its new changes, dependencies first.
+        changes: Vec<Change>,
+        /// Comes back as that of [`Input::Local`] does.
+        ticket: u64,
+    },
+    /// The bounds are others from here on.
+    Limits(Box<Limits>),
     /// The application wants to hear of a document, and upstream peers are asked about it.
     Watch {
         /// The document.
@@ -275,6 +290,15 @@ pub enum Input {
         /// Deleted, or restored.
         deleted: bool,
         /// Comes back in [`Event::LifeChanged`] or [`Event::LifeFailed`].
+        ticket: u64,
+    },
+    /// A document has not been touched for long: it is deleted, unless it has changed or somebody is at it.
+    Expire {
+        /// The document.
+        document: DocumentId,
+        /// The durable heads that were looked at.
+        heads: Vec<ChangeHash>,
+        /// Comes back in [`Event::LifeChanged`] or, if it is kept, in [`Event::LifeFailed`].
         ticket: u64,
     },
     /// The application keeps a document on this machine, or lets it go to peers.
@@ -382,6 +406,13 @@ pub enum Load {
     Graph,
     /// All bytes, for a fresh peer.
     Payload,
+    /// Whose actors are, and what a subject has stored.
+    Owners {
+        /// The actors.
+        actors: Vec<Actor>,
+        /// The subject, if that is to be known.
+        subject: Option<Arc<str>>,
+    },
     /// Single changes that lie under the snapshot, for a peer that cannot take a snapshot.
     Changes {
         /// Who wants them.
@@ -400,6 +431,13 @@ pub enum Loaded {
     Graph(Option<Box<Graph>>),
     /// For [`Load::Payload`].
     Payload(Option<Payload>),
+    /// For [`Load::Owners`].
+    Owners {
+        /// Of each actor.
+        owners: Vec<(Actor, Owner)>,
+        /// What the subject has.
+        account: Option<(Arc<str>, Account)>,
+    },
     /// For [`Load::Changes`], in the order of the hashes.
     Changes {
         /// Who wants them.
@@ -588,6 +626,8 @@ pub enum Event {
         ticket: u64,
         /// Why.
         message: String,
+        /// The short name of the rule that it breaks; `None` if it was the store that could not.
+        rule: Option<&'static str>,
     },
     /// Changes have become durable.
     Changed {
@@ -676,126 +716,4 @@ pub enum Wake {
     Send,
     /// Idle documents may go.
     Evict,
-}
-
-/// Something that was not taken, and why.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Remark {
-    /// A change contradicts its ancestors.
-    Change(Refusal),
-    /// Too many changes wait for dependencies.
-    Orphan(OrphanError),
-    /// A local change builds on one that is not stored: it is not kept for later, so that its author is not told that
-    /// it is saved.
-    LocalOrphan {
-        /// The change.
-        hash: ChangeHash,
-    },
-    /// The connection has as many documents open as it may.
-    TooManyDocuments {
-        /// The limit.
-        documents_max: usize,
-    },
-    /// The peer may not do that. What was to be done names the permission.
-    NotPermitted(Permissions),
-    /// There is no room for what peers bring, for the time being.
-    NoRoom,
-    /// The document is as large as it may become.
-    DocumentFull {
-        /// The limit's name.
-        limit: &'static str,
-        /// Its value.
-        max: u64,
-    },
-    /// The document is deleted.
-    Deleted,
-    /// The store could not commit or read.
-    Store(StoreFailure),
-    /// The document is larger than a message may be.
-    TooLargeToSend {
-        /// Size, bytes.
-        bytes: usize,
-        /// The limit, bytes.
-        bytes_max: usize,
-    },
-}
-
-impl Remark {
-    /// A short name for counters.
-    #[must_use]
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Self::Change(refusal) => refusal.kind(),
-            Self::Orphan(_) => "change_orphans_full",
-            Self::LocalOrphan { .. } => "local_orphan",
-            Self::TooManyDocuments { .. } => "session_documents",
-            Self::NotPermitted(Permissions::READ) => "read_not_permitted",
-            Self::NotPermitted(Permissions::DELETE) => "delete_not_permitted",
-            Self::NotPermitted(Permissions::CREATE) => "create_not_permitted",
-            Self::NotPermitted(_) => "write_not_permitted",
-            Self::NoRoom => "no_room",
-            Self::DocumentFull { limit, .. } => limit,
-            Self::Deleted => "document_deleted",
-            Self::Store(_) => "store",
-            Self::TooLargeToSend { .. } => "document_too_large",
-        }
-    }
-
-    /// The same for the change's author, as far as it can do something about it.
-    pub(super) fn reason(&self) -> RefusalReason {
-        match self {
-            Self::Change(Refusal::DuplicateSequence { .. } | Refusal::PreviousNotAncestor { .. }) => {
-                RefusalReason::ActorInUse
-            }
-            Self::Change(Refusal::ImplausibleStart { .. }) => RefusalReason::Limit,
-            Self::Orphan(_) => RefusalReason::NoRoomToWait,
-            Self::NotPermitted(_) => RefusalReason::NotPermitted,
-            Self::NoRoom | Self::DocumentFull { .. } => RefusalReason::Limit,
-            Self::Change(_)
-            | Self::LocalOrphan { .. }
-            | Self::TooManyDocuments { .. }
-            | Self::Deleted
-            | Self::Store(_)
-            | Self::TooLargeToSend { .. } => RefusalReason::Other,
-        }
-    }
-
-    /// The words for the peer concerned.
-    #[must_use]
-    pub fn for_peer(&self, document: Option<&DocumentId>) -> String {
-        match document {
-            Some(document) => format!("document {document}: {self}"),
-            None => self.to_string(),
-        }
-    }
-}
-
-impl std::fmt::Display for Remark {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Change(refusal) => refusal.fmt(f),
-            Self::Orphan(error) => error.fmt(f),
-            Self::LocalOrphan { hash } => write!(f, "change {hash} builds on a change that is not stored"),
-            Self::TooManyDocuments { documents_max } => {
-                write!(f, "this connection already has {documents_max} documents open, the most allowed")
-            }
-            Self::NotPermitted(Permissions::READ) => f.write_str("there is no such document, or it may not be read"),
-            Self::NotPermitted(Permissions::DELETE) => f.write_str("it may not be deleted or restored by this peer"),
-            Self::NotPermitted(Permissions::CREATE) => {
-                f.write_str("there is no such document, and this peer may not create it")
-            }
-            Self::NotPermitted(_) => f.write_str("it may not be changed by this peer: nothing of this is kept"),
-            Self::NoRoom => {
-                f.write_str("there is no room on the server: nothing is taken until there is, everything can be read")
-            }
-            Self::DocumentFull { limit, max } => {
-                write!(f, "the document has as much in it as it may ({limit}: {max}): nothing is added to it")
-            }
-            Self::Deleted => f.write_str("the document is deleted"),
-            Self::Store(failure) => f.write_str(&failure.message),
-            Self::TooLargeToSend { bytes, bytes_max } => {
-                write!(f, "the document takes {bytes} bytes; a message may have {bytes_max}")
-            }
-        }
-    }
 }

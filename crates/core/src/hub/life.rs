@@ -4,7 +4,9 @@
 //! Next: `../life.rs`, `ingest.rs`; docs/deletion.md.
 
 use super::document::{Deciding, Origin, Presence};
+use super::subject::in_use;
 use super::{Event, Hub, Now, Outgoing, Output, Remark, StoreFailure};
+use crate::ChangeHash;
 use crate::access::Permissions;
 use crate::authored::Authored;
 use crate::graph::Graph;
@@ -17,6 +19,19 @@ impl Hub {
     /// The application deletes or restores.
     pub(super) fn decide(&mut self, key: u32, deleted: bool, ticket: u64) {
         self.set_life(key, Origin::Local { ticket }, LifeUpdate::Own { deleted });
+    }
+
+    /// A document that nobody has touched for long is deleted, if it is as it was seen and nobody is at it.
+    pub(super) fn expire(&mut self, key: u32, heads: &[ChangeHash], ticket: u64) {
+        let Some(document) = self.document(key) else { return };
+        let unchanged = document.presence == Presence::Stored && document.heads == heads;
+        let under_way = !document.persisting.is_empty() || !document.inbox.is_empty();
+        let alone = document.peers.is_empty() && !document.watched && !under_way;
+        if unchanged && alone && !document.is_withheld() {
+            return self.set_life(key, Origin::Local { ticket }, LifeUpdate::Own { deleted: true });
+        }
+        let id = document.id.clone();
+        self.not_decided(&id, ticket, &StoreFailure { message: in_use(&id) });
     }
 
     /// A peer has a record. One that is greater than ours is to stand; one that is smaller is answered with ours.
@@ -151,7 +166,7 @@ impl Hub {
 
     /// A message about a deleted document is answered, and nothing of it is taken.
     pub(super) fn refuse_deleted(&mut self, now: Now, key: u32, session: SessionId) {
-        if !self.sessions.contains_key(&session) {
+        if !self.is_at(key, session) {
             return;
         }
         let Some(document) = self.document(key) else { return };

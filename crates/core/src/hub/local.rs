@@ -79,7 +79,7 @@ impl Hub {
 
     /// A peer speaks about a document that stays here. Nothing of what it brings is taken or asked for again.
     pub(super) fn hear_of_nothing(&mut self, now: Now, key: u32, session: SessionId, message: SyncMessage) {
-        if !self.sessions.contains_key(&session) {
+        if !self.is_at(key, session) {
             return;
         }
         let SyncMessage { request, statement, changes, refused, .. } = message;

@@ -127,7 +127,7 @@ impl Hub {
     fn drop_graph(&mut self, key: u32) {
         let Some(document) = self.documents.get_mut(key as usize).and_then(Option::as_mut) else { return };
         if document.is_quiet() && document.presence == Presence::Stored {
-            document.graph = None;
+            (document.graph, document.standings) = (None, None);
             self.memory.graphs -= usize::from(document.weight > 0);
             self.memory.bytes -= document.weight;
             document.weight = 0;

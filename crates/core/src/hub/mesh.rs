@@ -87,8 +87,11 @@ impl Hub {
         if document.is_withheld() {
             return self.tell_standing(ticket, NoticeStanding::Apart);
         }
-        let refusal =
-            if document.has_durable(&heads) { None } else { self.admit_all(key, Origin::Notice(session), changes) };
+        let refusal = if document.has_durable(&heads) {
+            None
+        } else {
+            self.admit_all(key, (Origin::Notice(session), None), changes)
+        };
         let Some(document) = self.document(key) else { return };
         let known = |head: &ChangeHash| document.graph.as_ref().is_some_and(|graph| graph.find(head).is_some());
         if document.has_durable(&heads) {

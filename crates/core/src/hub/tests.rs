@@ -16,8 +16,10 @@ mod passing;
 mod reading;
 mod replace;
 mod retry;
+mod subject;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use automerge::transaction::Transactable;
 use automerge::{ActorId, AutoCommit, ROOT};
@@ -27,7 +29,7 @@ use super::*;
 use crate::ChangeHash;
 use crate::access::Access;
 use crate::authored::Authored;
-use crate::change::Change;
+use crate::change::{Actor, Change};
 use crate::chunk::{self, ChunkKind};
 use crate::clock::Stamp;
 use crate::collection::DocumentState;
@@ -36,6 +38,7 @@ use crate::id::{PeerId, ReplicaId};
 use crate::life::Life;
 use crate::loader::InProcess;
 use crate::storage::{Commit, Payload, StoredChange, StoredGraph, Summary};
+use crate::subject::{Account, Contribution, Owner};
 use crate::sync::Statement;
 use crate::sync::bloom::Bloom;
 use crate::sync::message::{Flags, Have, Message};
@@ -77,6 +80,7 @@ struct Stored {
     heads: Vec<ChangeHash>,
     /// Number of changes under the snapshot.
     covered: u32,
+    contributions: Vec<Contribution>,
 }
 
 /// What a peer was sent, taken apart.
@@ -198,6 +202,11 @@ impl Stage {
                 Input::Persisted { document, ticket }
             }
             Output::Load { document, what } => {
+                if let Load::Owners { actors, subject } = &what {
+                    let input = self.owners(document, actors, subject.as_ref());
+                    self.input(input);
+                    return true;
+                }
                 let mut loaded = self.store.get(&document).map_or_else(|| absent(&what), |stored| stored.load(&what));
                 if let Loaded::Summary(standing) = &mut loaded {
                     standing.life = self.lives.get(&document).copied();
@@ -230,6 +239,16 @@ impl Stage {
         };
         self.input(input);
         true
+    }
+
+    /// Whose actors are, as the commits say that are in the store.
+    fn owners(&self, document: DocumentId, actors: &[Actor], subject: Option<&Arc<str>>) -> Input {
+        let all = || self.store.values().flat_map(|stored| &stored.contributions);
+        let owner = |actor: &Actor| all().find(|of| of.actors.contains(actor)).map(|of| of.subject.clone());
+        let owners = actors.iter().map(|actor| (actor.clone(), Owner::stored(owner(actor)))).collect();
+        let bytes = |subject: &Arc<str>| all().filter(|of| of.subject == *subject).map(|of| of.bytes).sum();
+        let account = subject.map(|subject| (Arc::clone(subject), Account::new(bytes(subject))));
+        Input::Loaded { document, loaded: Loaded::Owners { owners, account } }
     }
 
     /// The oldest store call fails.
@@ -303,7 +322,8 @@ impl Stage {
         for change in changes {
             graph.push(change).expect("in order");
         }
-        let stored = Stored { changes: changes.to_vec(), heads: graph.pending_heads(), covered };
+        let (changes, heads) = (changes.to_vec(), graph.pending_heads());
+        let stored = Stored { changes, heads, covered, contributions: Vec::new() };
         self.store.insert(document.clone(), stored);
     }
 }
@@ -315,6 +335,7 @@ impl Stored {
             self.changes.push(Change::decode_stored(bytes.clone()).expect("a stored change is a change"));
         }
         self.heads.clone_from(&commit.heads);
+        self.contributions.extend_from_slice(&commit.contributions);
     }
 
     fn load(&self, what: &Load) -> Loaded {
@@ -331,6 +352,7 @@ impl Stored {
                 let changes = wanted.map(|change| (change.hash, change.bytes.clone())).collect();
                 Loaded::Changes { session: *session, changes }
             }
+            Load::Owners { .. } => unreachable!("the stage answers"),
         }
     }
 
@@ -376,6 +398,7 @@ fn absent(what: &Load) -> Loaded {
         Load::Graph => Loaded::Graph(None),
         Load::Payload => Loaded::Payload(None),
         Load::Changes { session, .. } => Loaded::Changes { session: *session, changes: Vec::new() },
+        Load::Owners { .. } => unreachable!("the stage answers"),
     }
 }
 

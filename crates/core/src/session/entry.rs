@@ -52,6 +52,7 @@ impl Session {
         let mut frame = Vec::new();
         wire::encode(self.local.peer.as_str(), Some(info.peer.as_str()), &body, &mut frame);
         let ends = info.access.until_ms.is_some();
+        self.addressee = Some((info.peer.clone(), info.native));
         self.phase = Phase::Syncing(info.clone());
         let mut steps = vec![Step::Send(frame), Step::Joined(info)];
         if ends {

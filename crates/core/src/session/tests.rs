@@ -506,14 +506,55 @@ fn what_may_not_be_read_is_not_decoded_and_blobs_need_a_permission_for_some_docu
 fn who_sends_too_fast_is_read_later_and_told_once() {
     let limits = Limits { messages_per_second_max: 10, bytes_per_second_max: 1_000, ..Limits::default() };
     let mut session = joined_with(limits.clone());
-    let paced: Vec<_> = (0..60).filter_map(|_| session.pace(at(0), 1)).collect();
+    let paced: Vec<_> = (0..60).filter_map(|_| session.pace(at(0), 1, &[])).collect();
     assert_eq!(paced.len(), 20, "four seconds' worth may come at once");
     assert_eq!(paced[19].wait, Duration::from_secs(2));
     let told: Vec<_> = paced.iter().filter_map(|pause| pause.tell.as_ref().map(Offence::kind)).collect();
     assert_eq!(told, ["message_rate"]);
-    assert_eq!(session.pace(at(2_000), 0).map(|pause| pause.wait), Some(Duration::from_millis(100)));
+    assert_eq!(session.pace(at(2_000), 0, &[]).map(|pause| pause.wait), Some(Duration::from_millis(100)));
     let mut session = joined_with(limits);
-    assert_eq!(session.pace(at(0), 4_000), None);
-    let pause = session.pace(at(0), 500).expect("too much");
+    assert_eq!(session.pace(at(0), 4_000, &[]), None);
+    let pause = session.pace(at(0), 500, &[]).expect("too much");
     assert_eq!((pause.wait, pause.tell.map(|offence| offence.kind())), (Duration::from_millis(500), Some("byte_rate")));
+}
+
+#[test]
+fn what_takes_longer_counts_for_more_messages() {
+    let limits = Limits { messages_per_second_max: 10, ..Limits::default() };
+    let document = DocumentId::from_bytes(&[1; 16]).expect("16 bytes");
+    let mut message = SyncMessage::unread(document, false);
+    let wait = |message: &SyncMessage| {
+        let mut session = joined_with(limits.clone());
+        let steps = [Step::Forward(PeerMessage::Sync(Box::new(message.clone())))];
+        let counted = (1..200).find(|_| session.pace(at(0), 1, &steps).is_some()).expect("it is paused some time");
+        session.set_limits(Limits::default());
+        assert_eq!(session.pace(at(100_000), 1, &steps), None, "other rates count at once");
+        counted
+    };
+    assert_eq!(wait(&message), 41);
+    message.refused = vec![crate::ChangeHash([0; 32]); 400];
+    assert_eq!(wait(&message), 9, "400 changes are four messages more");
+    message.statement.need = vec![crate::ChangeHash([0; 32]); 5_000];
+    assert_eq!(wait(&message), 5, "5,000 hashes five more");
+}
+
+// It was encoded as for a peer that does not know the extension: without the stamp, so that the peer took its last bytes for one.
+#[test]
+fn what_is_queued_when_a_connection_is_closed_goes_out_as_it_would_have() {
+    let mut session = Session::accept(local(), Limits::default()).for_entrant(Some(reading(None)));
+    session.receive(at(0), &join_with(None, Some(3)));
+    let queued = [
+        Outgoing::Native(NativeMessage::Access { left_ms: Some(7) }),
+        Outgoing::Sync { document: document().to_string().into(), data: Bytes::from_static(FIRST_SYNC) },
+    ];
+    let encoded = |session: &Session| {
+        queued.each_ref().map(|message| {
+            let mut frame = Vec::new();
+            session.encode(Stamp::from_u64(5), message, &mut frame);
+            frame
+        })
+    };
+    let before = encoded(&session);
+    assert!(matches!(session.end_access(at(0), Denial::TokenExpired, None)[..], [.., Step::Close(_)]));
+    assert_eq!(encoded(&session), before);
 }

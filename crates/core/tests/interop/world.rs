@@ -451,6 +451,7 @@ impl Store {
                 let changes = hashes.iter().filter_map(|hash| Some((*hash, find(hash)?))).collect();
                 Loaded::Changes { session: *session, changes }
             }
+            Load::Owners { .. } => unreachable!("whose changes are is not kept in this world"),
         }
     }
 

@@ -54,10 +54,10 @@ pub(super) async fn accept(listener: TcpListener, replica: Weak<Inner>) {
 
 async fn serve(inner: Arc<Inner>, stream: TcpStream) -> Result<(), String> {
     stream.set_nodelay(true).map_err(|error| error.to_string())?;
-    let read_max = inner.limits.join_frame_bytes_max as u64 + UPGRADE_BYTES_MAX;
-    let config = websocket_config(&inner.limits);
+    let read_max = inner.limits().join_frame_bytes_max as u64 + UPGRADE_BYTES_MAX;
+    let config = websocket_config(&inner.limits());
     let upgrade = accept_async_with_config(Counted::new(stream, read_max), Some(config));
-    let upgraded = tokio::time::timeout(inner.limits.join_timeout, upgrade).await;
+    let upgraded = tokio::time::timeout(inner.limits().join_timeout, upgrade).await;
     let socket = upgraded.map_err(|_| "no websocket in time".to_owned())?.map_err(|error| error.to_string())?;
     connection::accept_member(inner, socket).await;
     Ok(())

@@ -96,8 +96,9 @@ impl Caller {
         if self.access == Access::none() {
             return unauthorized(shared, Denial::TokenMissing);
         }
-        shared.replica.metrics().refuse("http_not_permitted");
-        tracing::warn!(subject = self.access.subject.as_deref(), kind = "http_not_permitted", "refused: a request");
+        if shared.replica.metrics().refuse_aloud("http_not_permitted") {
+            tracing::warn!(subject = self.access.subject.as_deref(), kind = "http_not_permitted", "refused: a request");
+        }
         let needed = wanted.names().last().unwrap_or("nothing");
         Refusal::new((StatusCode::FORBIDDEN, format!("the token does not permit this: it needs \"{needed}\"\n")))
     }
@@ -121,8 +122,9 @@ impl IntoResponse for Refusal {
 
 /// Counts and answers a request whose token is not good, or missing.
 pub(crate) fn unauthorized(shared: &Shared, denial: Denial) -> Refusal {
-    shared.replica.metrics().refuse(denial.kind());
-    tracing::warn!(kind = denial.kind(), "refused: a request: {denial}");
+    if shared.replica.metrics().refuse_aloud(denial.kind()) {
+        tracing::warn!(kind = denial.kind(), "refused: a request: {denial}");
+    }
     let schemes = [
         (header::WWW_AUTHENTICATE, "Bearer"),
         (header::WWW_AUTHENTICATE, "Basic realm=\"Syncline: the token is the password\""),

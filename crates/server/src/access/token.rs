@@ -54,6 +54,9 @@ pub struct GrantClaim {
     /// The beginning of the ids of some, as text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prefix: Option<String>,
+    /// The same as pairs of hexadecimal digits, for ids that are no text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefix_hex: Option<String>,
     /// What is permitted: `read`, `write`, `create`, `delete`, `admin`.
     pub may: Vec<String>,
 }
@@ -158,14 +161,14 @@ pub(super) fn grants_of(claims: &[GrantClaim]) -> Result<Vec<Grant>, Denial> {
     for claim in claims {
         let may = permissions_of(&claim.may)?;
         let mut grant = |scope| grants.push(Grant { scope, may });
-        match (&claim.documents, &claim.prefix) {
+        match (&claim.documents, prefix_of(claim)?) {
             (Some(Documents::All(all)), None) if all == "*" => grant(Scope::All),
             (Some(Documents::Some(ids)), None) => {
                 for id in ids {
                     grant(Scope::Document(document_of(id)?));
                 }
             }
-            (None, Some(prefix)) if !prefix.is_empty() => grant(Scope::Prefix(prefix.as_bytes().into())),
+            (None, Some(prefix)) if !prefix.is_empty() => grant(Scope::Prefix(prefix.into())),
             _ => {
                 return Err(Denial::TokenClaims("a grant names documents (\"*\" or a list) or a prefix, and not both"));
             }
@@ -175,6 +178,21 @@ pub(super) fn grants_of(claims: &[GrantClaim]) -> Result<Vec<Grant>, Denial> {
         return Err(Denial::TokenClaims("it has more than 1,000 grants"));
     }
     Ok(grants)
+}
+
+/// The beginning of ids that a claim names, if it does.
+fn prefix_of(claim: &GrantClaim) -> Result<Option<Vec<u8>>, Denial> {
+    const WRONG: Denial = Denial::TokenClaims("prefix_hex is pairs of hexadecimal digits, and not beside prefix");
+    match (&claim.prefix, &claim.prefix_hex) {
+        (prefix, None) => Ok(prefix.as_ref().map(|prefix| prefix.as_bytes().to_vec())),
+        (None, Some(hex)) => {
+            let digits: Option<Vec<u8>> =
+                hex.chars().map(|digit| digit.to_digit(16).map(|digit| digit as u8)).collect();
+            let digits = digits.filter(|digits| digits.len().is_multiple_of(2)).ok_or(WRONG)?;
+            Ok(Some(digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect()))
+        }
+        (Some(_), Some(_)) => Err(WRONG),
+    }
 }
 
 /// The permissions of these names.
@@ -232,4 +250,33 @@ pub fn inspect(text: &str) -> Result<(BTreeMap<String, serde_json::Value>, serde
     let header = serde_json::to_value(header).and_then(serde_json::from_value).map_err(|_| Denial::TokenMalformed)?;
     let claims = jsonwebtoken::dangerous::insecure_decode_claims(text).map_err(|_| Denial::TokenMalformed)?;
     Ok((header, claims))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_is_a_text_or_bytes_and_one_of_them() {
+        let claim = |prefix: Option<&str>, hex: Option<&str>| GrantClaim {
+            documents: None,
+            prefix: prefix.map(str::to_owned),
+            prefix_hex: hex.map(str::to_owned),
+            may: vec!["read".to_owned()],
+        };
+        let prefix = |claim| match grants_of(&[claim]) {
+            Ok(grants) => match &grants[..] {
+                [Grant { scope: Scope::Prefix(prefix), .. }] => Some(prefix.to_vec()),
+                _ => None,
+            },
+            Err(_) => None,
+        };
+        assert_eq!(prefix(claim(Some("notes/"), None)), Some(b"notes/".to_vec()));
+        assert_eq!(prefix(claim(None, Some("00fF7a"))), Some(vec![0x00, 0xff, 0x7a]));
+        for wrong in
+            [claim(None, Some("")), claim(None, Some("0")), claim(None, Some("+1zz")), claim(Some("a"), Some("00"))]
+        {
+            assert_eq!(prefix(wrong), None);
+        }
+    }
 }

@@ -133,7 +133,7 @@ pub(super) async fn patch(
     }
     let question = question_of(&shared, &caller, edit, purpose.message, false);
     let answer = shared.api.views.ask(shared.replica.store(), (document.clone(), summary.last_stamp), question).await?;
-    let (heads, changed) = commit_edit(&shared, &document, answer).await?;
+    let (heads, changed) = commit_edit(&shared, &caller, &document, answer).await?;
     let tag = [(header::ETAG, tag_of(&heads))];
     let heads: Vec<String> = heads.iter().map(ChangeHash::to_string).collect();
     Ok((tag, Json(json!({ "heads": heads, "changed": changed }))).into_response())
@@ -153,7 +153,7 @@ pub(super) async fn create(
         caller.needs_everywhere(&shared, Permissions::CREATE).await?;
     }
     if kind_of(&headers) == AUTOMERGE {
-        merge_file(&shared, &document, body).await?;
+        merge_file(&shared, &caller, &document, body).await?;
     } else if kind_of(&headers) == "application/json" {
         let content: Value = parse(&body)?;
         let Value::Object(entries) = content else {
@@ -165,7 +165,7 @@ pub(super) async fn create(
         };
         let edit = Edit::Operations(entries.into_iter().map(add).collect());
         let answer = shared.api.views.ask_of_nothing(question_of(&shared, &caller, edit, None, true)).await?;
-        commit_edit(&shared, &document, answer).await?;
+        commit_edit(&shared, &caller, &document, answer).await?;
     } else {
         return Err(ApiError::UnknownKind("application/json or application/octet-stream"));
     }
@@ -195,7 +195,7 @@ pub(super) async fn upload(
     };
     let wanted = if there { Permissions::WRITE } else { Permissions::CREATE };
     documents::require(&shared, &caller, &id, wanted).await?;
-    merge_file(&shared, &id, body).await?;
+    merge_file(&shared, &caller, &id, body).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -208,7 +208,7 @@ fn needs_room(shared: &Shared) -> Result<(), ApiError> {
     Err(ApiError::NoRoom)
 }
 
-async fn merge_file(shared: &Shared, document: &DocumentId, file: Bytes) -> Result<(), ApiError> {
+async fn merge_file(shared: &Shared, caller: &Caller, document: &DocumentId, file: Bytes) -> Result<(), ApiError> {
     needs_room(shared)?;
     let (loader, limits) = (shared.replica.store().loader(), shared.replica.limits().clone());
     let changes = blocking(move || {
@@ -223,11 +223,26 @@ async fn merge_file(shared: &Shared, document: &DocumentId, file: Bytes) -> Resu
     if changes.is_empty() {
         return Err(ApiError::Bad("the file has no changes".to_owned()));
     }
-    shared.api.tickets.wait(|| shared.replica.change(document.clone(), changes)).await
+    hand_over(shared, caller, document, changes).await
+}
+
+/// What is kept of those who write is kept of callers too.
+async fn hand_over(
+    shared: &Shared,
+    caller: &Caller,
+    document: &DocumentId,
+    changes: Vec<Change>,
+) -> Result<(), ApiError> {
+    let change = || match caller.access.author() {
+        Some(subject) => shared.replica.change_on_behalf(subject, document.clone(), changes),
+        None => shared.replica.change(document.clone(), changes),
+    };
+    shared.api.tickets.wait(change).await
 }
 
 async fn commit_edit(
     shared: &Shared,
+    caller: &Caller,
     document: &DocumentId,
     answer: Answer,
 ) -> Result<(Vec<ChangeHash>, bool), ApiError> {
@@ -236,8 +251,8 @@ async fn commit_edit(
     };
     let Some(bytes) = change else { return Ok((heads, false)) };
     needs_room(shared)?;
-    let change = Change::decode(bytes, shared.replica.limits()).map_err(|error| ApiError::Bad(error.to_string()))?;
-    shared.api.tickets.wait(|| shared.replica.change(document.clone(), vec![change])).await?;
+    let change = Change::decode(bytes, &shared.replica.limits()).map_err(|error| ApiError::Bad(error.to_string()))?;
+    hand_over(shared, caller, document, vec![change]).await?;
     Ok((heads, true))
 }
 

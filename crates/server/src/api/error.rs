@@ -36,6 +36,8 @@ pub(crate) enum ApiError {
     Busy,
     /// There is no room on the disk, or in what the server may take of it.
     NoRoom,
+    /// A change breaks a rule, which has a short name.
+    NotTaken(&'static str, String),
     /// The store failed.
     Failed(String),
     /// Somebody else has decided, as about access.
@@ -68,9 +70,11 @@ impl From<ContentError> for ApiError {
 impl std::fmt::Display for ApiError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Bad(words) | Self::Conflict(words) | Self::Unshowable(words) | Self::Failed(words) => {
-                f.write_str(words)
-            }
+            Self::Bad(words)
+            | Self::Conflict(words)
+            | Self::Unshowable(words)
+            | Self::NotTaken(_, words)
+            | Self::Failed(words) => f.write_str(words),
             Self::NotFound => f.write_str("there is no such document"),
             Self::Deleted => f.write_str("the document is deleted"),
             Self::NotAsExpected => f.write_str("the document has other heads than expected"),
@@ -115,6 +119,10 @@ impl IntoResponse for ApiError {
                 "no_room",
                 "there is no room on the server; everything can be read".to_owned(),
             ),
+            Self::NotTaken("subject_bytes_max", words) => {
+                (StatusCode::INSUFFICIENT_STORAGE, "subject_bytes_max", words)
+            }
+            Self::NotTaken(rule, words) => (StatusCode::CONFLICT, rule, words),
             Self::Failed(words) => {
                 tracing::error!("a request over HTTP failed: {words}");
                 (

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::error::ApiError;
 
-type Outcome = Result<(), String>;
+type Outcome = Result<(), ApiError>;
 
 /// Those who wait, by ticket.
 #[derive(Debug, Default)]
@@ -30,8 +30,7 @@ impl Tickets {
             waiting.insert(hand_over(), sender);
         }
         match receiver.await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(reason)) => Err(ApiError::Failed(reason)),
+            Ok(outcome) => outcome,
             Err(_) => Err(ApiError::Busy),
         }
     }
@@ -48,8 +47,11 @@ impl Tickets {
                 Event::Saved { ticket, .. } | Event::LifeChanged { ticket: Some(ticket), .. } => {
                     self.tell(ticket, Ok(()))
                 }
+                Event::NotSaved { ticket, message, rule: Some(rule), .. } => {
+                    self.tell(ticket, Err(ApiError::NotTaken(rule, message)));
+                }
                 Event::NotSaved { ticket, message, .. } | Event::LifeFailed { ticket, message, .. } => {
-                    self.tell(ticket, Err(message));
+                    self.tell(ticket, Err(ApiError::Failed(message)));
                 }
                 _ => {}
             }

@@ -141,7 +141,7 @@ impl Intake {
         Ok(Self { replica, tickets, hearing })
     }
 
-    pub(super) fn limits(&self) -> &Limits {
+    pub(super) fn limits(&self) -> Arc<Limits> {
         self.replica.limits()
     }
 

@@ -29,6 +29,8 @@ pub(super) async fn show(State(shared): State<Arc<Shared>>, caller: Caller) -> R
             ("Access rules", access.to_owned()),
             ("Origins of pages that may connect", origins.to_owned()),
             ("Deleted documents can be restored for", duration(shared.deleted_keep.as_secs())),
+            ("Actors belong to who first wrote as them", if limits.bind_actors { "yes" } else { "no" }.to_owned()),
+            ("What one subject may store", limits.subject_bytes_max.map_or_else(|| "not bounded".to_owned(), bytes)),
             ("Largest message", bytes(limits.message_bytes_max as u64)),
             ("Documents on one connection", count(limits.session_documents_max as u64)),
             ("Operations in one change", count(limits.change_operations_max)),

@@ -57,6 +57,7 @@ impl Load {
             heads: vec![ChangeHash(head)],
             changes_before: self.changes[document] - 1,
             snapshot: None,
+            contributions: Vec::new(),
         }
     }
 

@@ -71,6 +71,7 @@ impl Model {
             heads: self.heads.clone(),
             changes_before: before as u32,
             snapshot: None,
+            contributions: Vec::new(),
         }
     }
 

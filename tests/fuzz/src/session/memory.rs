@@ -130,6 +130,7 @@ impl Memory {
                 };
                 Loaded::Changes { session: *session, changes: hashes.iter().filter_map(find).collect() }
             }
+            Load::Owners { .. } => unreachable!("whose changes are is not kept in this world"),
         }
     }
 }

@@ -26,6 +26,9 @@ const DAY_MS: u64 = 24 * 3_600 * 1_000;
 impl World {
     pub(crate) fn act(&mut self, action: Action) -> Checked {
         let Action { kind, who, value } = action;
+        if self.is_barred(kind) {
+            return Ok(());
+        }
         self.log.say(|| format!("{action}"));
         let who = usize::from(who);
         let client = who % self.clients.len().max(1);
@@ -94,6 +97,9 @@ impl World {
                 self.decide(kind, machine, value as usize % self.documents.len())
             }
             Kind::ForgetSyncState | Kind::ClientRollback | Kind::ClientLoss => self.client_fails(kind, client),
+            Kind::AccessChange | Kind::TokenEnds | Kind::Quota | Kind::RoomEnds => {
+                self.access_acts(kind, machine, value)
+            }
             Kind::HostileAct => {
                 self.met(kind, machine);
                 self.hostile_acts(machine, value)
@@ -195,6 +201,7 @@ impl World {
         self.now_ms += millis;
         for machine in 0..self.machines.len() {
             self.machines[machine].clocks.advance(millis);
+            self.end_tokens(machine)?;
             self.wake(machine)?;
             self.wake_collection(machine)?;
             self.retry(machine)?;
@@ -263,6 +270,7 @@ impl World {
         self.note_lost_promises(machine);
         self.machines[machine].restart();
         self.check_promises_of(machine)?;
+        self.tell_room(machine)?;
         self.add_set(machine)?;
         self.start_app(machine)
     }

@@ -3,6 +3,7 @@
 //! Owns: the shell's part for a collection, when machines compare, the checks of sets and of what is named.
 //! Must not: decide what differs. Next: `hub.rs`, `quiet.rs`; docs/protocol.md §9, "Rounds".
 
+use syncline_core::access::Permissions;
 use syncline_core::collection::{
     CollectionMessage, DocumentState, EndReason, Event, Gathering, Input, Outcome, Output, Report, Scope, SetName,
     documents_key, message,
@@ -90,8 +91,18 @@ impl World {
     /// Another machine that speaks of collections has joined: machines tell each other names.
     pub(super) fn joined_natively(&mut self, machine: usize, session: SessionId, role: Role) -> Checked {
         self.collection_input(machine, Input::Connected { session, role })?;
+        self.allow_rounds(machine, session)
+    }
+
+    /// A round tells about all documents: as the shell does, it is for those who may read all.
+    pub(super) fn allow_rounds(&mut self, machine: usize, session: SessionId) -> Checked {
+        let connection = self.machines[machine].connections.get(&session);
+        let peer = connection.and_then(|connection| connection.session.peer());
+        let Some(peer) = peer.filter(|peer| peer.native >= message::SINCE) else { return Ok(()) };
+        let reads_all = peer.access.everywhere().include(Permissions::READ);
+        let scope = if reads_all { Scope::Names } else { Scope::Nothing };
         let set = SetName::of_documents();
-        self.collection_input(machine, Input::Allow { session, set, scope: Scope::Names })
+        self.collection_input(machine, Input::Allow { session, set, scope })
     }
 
     pub(super) fn offer_or_compare(&mut self, machine: usize, session: SessionId, rounds: bool) -> Checked {

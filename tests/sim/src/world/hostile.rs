@@ -1,7 +1,7 @@
 //! A peer that does what no honest one does.
 //!
 //! Owns: its forged frames, and the record of what it made up. Must not: make a change that keeps an honest author
-//! out for good: without signatures nobody could tell (`docs/protocol.md` §8).
+//! out for good, where actors are not bound: without signatures nobody could tell (`docs/protocol.md` §8).
 //! Next: `../forge.rs`.
 
 use std::collections::BTreeSet;
@@ -17,6 +17,7 @@ use crate::dag::forged;
 use crate::forge;
 use crate::oracle::{Checked, Made};
 use crate::random::Stream;
+use crate::scenario::Topology;
 
 const NAME: &str = "hostile";
 
@@ -68,6 +69,10 @@ impl World {
         let machine = self.links.get(&link).map_or(machine, |link| link.acceptor);
         let mut stream = Stream::new(value, NAME);
         let document = stream.below(self.documents.len() as u64) as usize;
+        if self.topology.has(Topology::BINDS) && Stream::new(value, "forgery").chance(4_000) {
+            self.hostile_forges(link, machine, document, &mut stream);
+            return Ok(());
+        }
         match stream.below(14) {
             0 => self.hostile_bytes(link, &mut stream),
             1 => self.hostile_bends_a_frame(link, &mut stream),
@@ -172,6 +177,21 @@ impl World {
                 bytes
             }
         };
+        self.hostile_syncs(link, document, &message(Vec::new(), vec![bytes]));
+    }
+
+    /// The next change of somebody's actor, right in everything but whose it is. Nobody made it: it must not be stored.
+    fn hostile_forges(&mut self, link: u64, machine: usize, document: usize, stream: &mut Stream) {
+        let image = &self.machines[machine].disk.image;
+        let owned: Vec<_> = image.subjects.owners.iter().filter(|(_, owner)| &***owner != NAME).collect();
+        let Some(stored) = image.documents.get(&self.documents[document]).filter(|_| !owned.is_empty()) else { return };
+        let (actor, _) = owned[stream.below(owned.len() as u64) as usize];
+        let of_actor = |change: &automerge::Change| change.actor_id().to_bytes() == actor.as_bytes();
+        let changes = stored.changes.iter().filter_map(|change| automerge::Change::try_from(&change.bytes[..]).ok());
+        let seq = changes.filter(of_actor).map(|change| change.seq()).max().unwrap_or(0);
+        let heads: Vec<ChangeHash> = stored.heads.iter().copied().collect();
+        let max_op = heads.iter().filter_map(|head| self.oracle.made(head)).map(|made| made.max_op).max().unwrap_or(0);
+        let (_, bytes) = forged(&heads, actor.as_bytes(), seq + 1, max_op + 1);
         self.hostile_syncs(link, document, &message(Vec::new(), vec![bytes]));
     }
 

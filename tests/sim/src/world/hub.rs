@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use automerge::ChangeHash;
 use bytes::Bytes;
-use syncline_core::access::Access;
+use syncline_core::access::Denial;
 use syncline_core::chunk;
 use syncline_core::clock::Stamp;
 use syncline_core::collection;
@@ -58,6 +58,7 @@ impl World {
                     .say(|| format!("  machine {machine} commits {} changes, ticket {ticket}", commit.changes.len()));
                 commit.changes.iter().for_each(|bytes| self.log.note(machine, "persist", bytes));
                 self.check_taken(machine, &commit.document)?;
+                self.check_permitted(machine, &commit)?;
                 self.machines[machine].batch.push((ticket, commit));
             }
             Output::Load { document, what } => {
@@ -88,7 +89,7 @@ impl World {
             Output::Refused { session, remark, .. } => self.refused(machine, session, &remark)?,
             Output::Close { session, reason } => {
                 self.log.say(|| format!("  machine {machine} closes {}: {reason}", session.0));
-                let restored = self.decisions > 0 && reason.contains("connect again");
+                let restored = self.decisions + self.access.changes > 0 && reason.contains("connect again");
                 let excused = self.machines[machine].disk.has_failed || self.is_hostile(session) || restored;
                 require(excused, "honest peers are kept", || format!("machine {machine} cut off a peer: {reason}"))?;
                 self.close(machine, session);
@@ -110,6 +111,7 @@ impl World {
 
     fn send(&mut self, machine: usize, session: SessionId, message: Outgoing) -> Checked {
         self.check_outgoing(machine, session, &message)?;
+        self.check_told(machine, session, &message)?;
         let world = &mut *self;
         let Some(connection) = world.machines[machine].connections.get_mut(&session) else { return Ok(()) };
         connection.push(Queued::Message(message));
@@ -255,7 +257,7 @@ impl World {
             (Some(_), Remark::Store(_)) | (None, Remark::LocalOrphan { .. }) => failed,
             // Nobody can know before it is told.
             (Some(_), Remark::Deleted) => true,
-            (Some(session), _) => self.is_hostile(session),
+            (Some(session), _) => self.is_hostile(session) || self.excuses(machine, remark),
             (None, _) => false,
         };
         require(excused, "offences are charged to the offender", || {
@@ -315,19 +317,24 @@ impl World {
                 self.collection_input(machine, collection::Input::Received { session, message, receipt })?;
             }
             Step::Forward(message) => {
+                self.note_brought(machine, session, &message);
                 let receipt = Receipt::new(Arc::clone(&self.machines[machine].receipts));
                 self.input(machine, Input::Received { session, message, receipt })?;
             }
             // A hostile peer may send a token, with which it may do what it could do before.
             Step::Authenticate(_) => {
+                let access = self.access_of(machine, Dialler::Hostile);
                 let now = self.machines[machine].clocks.now();
                 let connection = self.machines[machine].connections.get_mut(&session);
-                let steps = connection.map(|connection| connection.session.admit(now, Ok(Access::full())));
+                let steps = connection.map(|connection| connection.session.admit(now, Ok(access)));
                 for step in steps.unwrap_or_default() {
                     self.step(machine, session, step)?;
                 }
             }
-            Step::AccessChanged(access) => self.input(machine, Input::AccessChanged { session, access })?,
+            Step::AccessChanged(access) => {
+                self.input(machine, Input::AccessChanged { session, access })?;
+                self.allow_rounds(machine, session)?;
+            }
             Step::Tell(message) => self.send(machine, session, message)?,
             Step::AccessLeft(_) => {}
             Step::Refused(offence) => self.offended(machine, session, &offence)?,
@@ -340,7 +347,8 @@ impl World {
     }
 
     fn offended(&self, machine: usize, session: SessionId, offence: &Offence) -> Checked {
-        let excused = matches!(offence, Offence::PeerError(_)) || self.is_hostile(session);
+        let ended = matches!(offence, Offence::Denied(Denial::TokenExpired)) && self.access.changes > 0;
+        let excused = matches!(offence, Offence::PeerError(_)) || ended || self.is_hostile(session);
         require(excused, "offences are charged to the offender", || {
             format!("machine {machine} refuses an honest frame of {session:?}: {offence}")
         })

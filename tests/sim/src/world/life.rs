@@ -70,6 +70,7 @@ impl World {
         if !image.is_deleted(&id) || unsaved || image.documents.remove(&id).is_none() {
             return Ok(());
         }
+        image.subjects.purge(&id);
         machine_.purges += 1;
         machine_.purged.insert(document);
         for connection in machine_.connections.values_mut() {

@@ -49,8 +49,9 @@ impl World {
             written: 0,
         };
         self.links.insert(number, link);
+        let access = self.access_of(acceptor, dialler);
         let machine = &mut self.machines[acceptor];
-        let session = Session::accept(machine.local.clone(), machine.limits.clone());
+        let session = Session::accept(machine.local.clone(), machine.limits.clone()).for_entrant(Some(access));
         machine.connections.insert(accepted(number), Connection::new(session));
         number
     }

@@ -98,6 +98,7 @@ impl World {
     fn hand_over(&mut self, machine: usize, document: usize, handed: Option<HandOver>) -> Checked {
         let Some(HandOver { ticket, changes }) = handed else { return Ok(()) };
         let document = self.documents[document].clone();
+        changes.iter().for_each(|change| self.note_own(machine, change.hash));
         self.input(machine, Input::Local { document, changes, ticket })
     }
 
@@ -130,7 +131,7 @@ impl World {
                 require(lies.is_none(), "saved is durable", || format!("machine {machine} calls {lies:?} saved"))?;
                 self.hand_over(machine, document, next)
             }
-            Event::NotSaved { document, ticket, message } => {
+            Event::NotSaved { document, ticket, message, .. } => {
                 let Some(document) = index(&document) else { return Ok(()) };
                 let (now_ms, failed) = (self.now_ms, self.machines[machine].disk.has_failed);
                 let Some(app) = &mut self.machines[machine].app else { return Ok(()) };

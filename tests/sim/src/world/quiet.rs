@@ -54,6 +54,7 @@ impl World {
 
     fn end_faults(&mut self) -> Checked {
         self.unclog();
+        self.end_restrictions()?;
         if let Some(link) = self.hostile.link {
             self.cut(link)?;
         }

@@ -48,7 +48,7 @@ impl World {
             let (changes, heads) = (vec![bytes.clone()], vec![hash]);
             machine.disk.submit(Call::Commits(vec![(
                 0,
-                Commit { document, changes, heads, changes_before: 0, snapshot: None },
+                Commit { document, changes, heads, changes_before: 0, snapshot: None, contributions: Vec::new() },
             )]));
             machine.disk.sync_real(1, oracle)?;
             return machine.disk.restart_process(oracle);
@@ -57,7 +57,14 @@ impl World {
         let stamp = Clock::new(image.highest, std::time::Duration::from_secs(60)).tick(machine.clocks.wall_ms);
         image.append(&document, bytes.clone(), stamp, oracle)?;
         let (changes, heads) = (vec![bytes.clone()], vec![hash]);
-        image.end_commit(&Commit { document, changes, heads, changes_before: 0, snapshot: None })?;
+        image.end_commit(&Commit {
+            document,
+            changes,
+            heads,
+            changes_before: 0,
+            snapshot: None,
+            contributions: Vec::new(),
+        })?;
         let image = std::mem::take(image);
         machine.disk.restart(Some(image));
         Ok(())

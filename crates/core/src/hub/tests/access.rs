@@ -257,3 +257,39 @@ fn a_document_that_is_full_takes_nothing_more_from_peers_and_names_the_limit() {
         assert_eq!(stage.commits.len(), 1, "the machine's own is not bounded");
     }
 }
+
+// What it had said before came from the inbox afterwards, and with it the peer came back to the document.
+#[test]
+fn who_may_not_read_any_more_hears_nothing_although_something_it_said_still_waits() {
+    for deleted in [false, true] {
+        let (mut stage, id, changes) = stage();
+        connect(&mut stage, A, 3, may(Permissions::CREATE));
+        connect(&mut stage, B, 0, may(Permissions::CREATE));
+        if deleted {
+            stage.lives.insert(id.clone(), heard(9, true));
+        }
+        stage.holds = true;
+        stage.sync(A, &id, &[changes[2].hash], &[&changes[2]]);
+        change_access(&mut stage, A, Access::none());
+        stage.forget_sent();
+        stage.holds = false;
+        stage.answer_all();
+        let count = stage.store[&id].changes.len();
+        assert_eq!(count, if deleted { 2 } else { 3 }, "it might when it said so");
+        stage.advance(60_000);
+        stage.input(Input::SetLife { document: id.clone(), deleted: !deleted, ticket: 1 });
+        assert_eq!(stage.take(A), [], "deleted before: {deleted}");
+    }
+}
+
+#[test]
+fn nobody_is_spoken_to_first_who_may_not_read() {
+    let (mut stage, id, _) = stage();
+    connect(&mut stage, A, 3, Access::none());
+    connect(&mut stage, B, 3, may(Permissions::READ));
+    for session in [A, B] {
+        stage.input(Input::Initiate { session, document: id.clone() });
+        stage.input(Input::Offer { session, document: id.clone() });
+    }
+    assert_eq!((stage.take(A).len(), stage.take(B).len()), (0, 1));
+}
