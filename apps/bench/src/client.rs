@@ -96,10 +96,22 @@ pub(crate) struct Client {
     ended: oneshot::Receiver<Vec<Box<dyn Replica>>>,
 }
 
+/// What a server has acknowledged of an author's edits in one document.
+#[derive(Debug, Clone)]
+pub(crate) struct Confirmed {
+    /// The document.
+    pub(crate) document: String,
+    /// The author's number in its ledger.
+    pub(crate) author: u32,
+    /// The last edit that the server's heads included.
+    pub(crate) seq: u32,
+}
+
 enum Command {
     Open(Box<dyn Replica>),
     Edit { slot: usize, due: Instant },
     Synced(oneshot::Sender<()>),
+    Confirmed(oneshot::Sender<Vec<Confirmed>>),
     Stop,
 }
 
@@ -161,6 +173,13 @@ impl Client {
             Ok(Err(_)) => bail!("the connection was lost"),
             Err(_) => bail!("not in sync after {} s", within.as_secs()),
         }
+    }
+
+    /// What has been acknowledged until now; nothing when the connection is lost.
+    pub(crate) async fn confirmed(&self) -> Vec<Confirmed> {
+        let (answer, answered) = oneshot::channel();
+        let _ = self.commands.send(Command::Confirmed(answer));
+        answered.await.unwrap_or_default()
     }
 
     /// Closes the connection and gives the documents back.
@@ -316,6 +335,14 @@ impl Connection {
             Command::Synced(done) => {
                 self.waiting.push(done);
                 self.release_waiting();
+            }
+            Command::Confirmed(answer) => {
+                let confirmed = self.slots.iter().map(|slot| {
+                    let (author, seq) = slot.replica.confirmed();
+                    Confirmed { document: slot.replica.document().to_owned(), author, seq }
+                });
+                // Whoever asked may have gone.
+                let _ = answer.send(confirmed.collect());
             }
             Command::Stop => {}
         }

@@ -96,6 +96,19 @@ pub(crate) fn encode_sync(kind: &str, sender: &str, target: &str, document: &str
     out
 }
 
+/// An `ephemeral` frame; `data` is CBOR of the application's value.
+pub(crate) fn encode_ephemeral(sender: &str, document: &str, count: u64, data: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(data.len() + 160);
+    let mut encoder = Encoder::new(&mut out);
+    let written = (|| {
+        encoder.map(7)?.str("type")?.str("ephemeral")?.str("senderId")?.str(sender)?.str("targetId")?.str("")?;
+        encoder.str("count")?.u64(count)?.str("sessionId")?.str("mob")?;
+        encoder.str("documentId")?.str(document)?.str("data")?.bytes(data)?.ok()
+    })();
+    written.expect("a vector takes every byte");
+    out
+}
+
 /// A fresh document id, as automerge-repo mints them: base58 of 16 random bytes and 4 bytes of their double SHA-256.
 pub(crate) fn random_document_id() -> String {
     let payload = uuid::Uuid::new_v4();

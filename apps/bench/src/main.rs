@@ -13,6 +13,7 @@ mod ledger;
 mod light;
 mod local;
 mod metrics;
+mod mob;
 mod process;
 mod relay;
 mod report;
@@ -34,8 +35,8 @@ use serde_json::{Map, Value};
 use crate::local::{ClientArgs, Job};
 use crate::report::{Report, Usage};
 use crate::scenario::Outcome;
-use crate::scenario::{cold_fetch, fanout, fanout_cpu, hostile, idle, kill, long_text, many_docs};
-use crate::scenario::{never_reading, reconnect, typing};
+use crate::scenario::{backup, cold_fetch, fanout, fanout_cpu, flood, hostile, idle, import, kill};
+use crate::scenario::{long_text, many_docs, never_reading, reconnect, typing};
 use crate::target::{Target, TargetArgs};
 
 #[global_allocator]
@@ -89,6 +90,18 @@ enum Scenario {
     },
     /// Frames that no honest client sends, beside a pair of honest ones.
     Hostile(hostile::HostileArgs),
+    /// An honest pair beside floods of all kinds, and alone.
+    Flood(flood::FloodArgs),
+    /// Documents of an automerge-repo server's directory, taken in.
+    Import(import::ImportArgs),
+    /// A backup under load, restored and compared.
+    Backup(backup::BackupArgs),
+    /// A flood, in a process of its own.
+    #[command(hide = true)]
+    MobJob {
+        /// The work as JSON.
+        job: String,
+    },
     /// Clients that never read, in a crowd of those who do.
     NeverReading(never_reading::NeverReadingArgs),
     /// A bare websocket relay, for scale.
@@ -113,6 +126,7 @@ fn main() -> anyhow::Result<()> {
             print!("{}", report::table(&report::read(&file)?));
             Ok(())
         }
+        Scenario::MobJob { job } => mob::be(serde_json::from_str(&job)?),
         Scenario::ClientJob { job } => local::do_job(serde_json::from_str::<Job>(&job)?),
         scenario @ (Scenario::Typing(_)
         | Scenario::Fanout(_)
@@ -126,6 +140,9 @@ fn main() -> anyhow::Result<()> {
         | Scenario::Kill(_)
         | Scenario::Hostile(_)
         | Scenario::NeverReading(_)
+        | Scenario::Flood(_)
+        | Scenario::Import(_)
+        | Scenario::Backup(_)
         | Scenario::Client(_)) => {
             let report = runtime.block_on(measure(&cli, &scenario));
             runtime.shutdown_timeout(std::time::Duration::from_secs(2));
@@ -178,9 +195,14 @@ async fn run(scenario: &Scenario, target: &mut Target) -> anyhow::Result<Outcome
         Scenario::Kill(args) => kill::run(args, target).await,
         Scenario::Hostile(args) => hostile::run(args, target).await,
         Scenario::NeverReading(args) => never_reading::run(args, target).await,
-        Scenario::Client(_) | Scenario::ClientJob { .. } | Scenario::Relay { .. } | Scenario::Table { .. } => {
-            unreachable!("not measured")
-        }
+        Scenario::Flood(args) => flood::run(args, target).await,
+        Scenario::Import(args) => import::run(args, target).await,
+        Scenario::Backup(args) => backup::run(args, target).await,
+        Scenario::Client(_)
+        | Scenario::ClientJob { .. }
+        | Scenario::MobJob { .. }
+        | Scenario::Relay { .. }
+        | Scenario::Table { .. } => unreachable!("not measured"),
     }
 }
 
@@ -202,7 +224,12 @@ fn describe(scenario: &Scenario) -> (&'static str, Value) {
         Scenario::Hostile(args) => ("hostile", json(args)),
         Scenario::NeverReading(args) => ("never-reading", json(args)),
         Scenario::Client(args) => (args.part.name(), json(args)),
-        Scenario::ClientJob { .. } | Scenario::Relay { .. } | Scenario::Table { .. } => unreachable!("not measured"),
+        Scenario::Flood(args) => ("flood", json(args)),
+        Scenario::Import(args) => ("import", json(args)),
+        Scenario::Backup(args) => ("backup", json(args)),
+        Scenario::ClientJob { .. } | Scenario::MobJob { .. } | Scenario::Relay { .. } | Scenario::Table { .. } => {
+            unreachable!("not measured")
+        }
     }
 }
 

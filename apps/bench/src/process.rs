@@ -38,6 +38,11 @@ impl Template {
         Ok(Self { command: command.to_owned(), port, data })
     }
 
+    /// The command line, its places not filled in.
+    pub(crate) fn command(&self) -> &str {
+        &self.command
+    }
+
     /// Where the server will listen.
     pub(crate) fn url(&self) -> String {
         format!("ws://127.0.0.1:{}", self.port)

@@ -96,6 +96,14 @@ impl Target {
         Ok(self.template()?.fill(command))
     }
 
+    /// The command that starts the server, its places not filled in.
+    ///
+    /// # Errors
+    /// When the server was not started here.
+    pub(crate) fn command(&self) -> anyhow::Result<&str> {
+        Ok(self.template()?.command())
+    }
+
     /// kill -9.
     ///
     /// # Errors

@@ -97,6 +97,11 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     pub(crate) backups: BackupArguments,
 
+    /// OpenTelemetry collector that gets traces (OTLP over HTTP), such as http://127.0.0.1:4318
+    #[cfg(feature = "otlp")]
+    #[arg(long, env = "SYNCLINE_OTLP_ENDPOINT", value_name = "URL")]
+    pub(crate) otlp_endpoint: Option<Url>,
+
     /// What to log: error, warn, info, debug or trace, or a filter such as syncline_replica=debug
     #[arg(long, env = "SYNCLINE_LOG", default_value = "info")]
     pub(crate) log: String,
@@ -401,7 +406,7 @@ impl AccessArguments {
         if self.open && keys {
             bail!("--open lets everybody in: it cannot be given with --token-key, --token-keys-url or --access-url");
         }
-        let mut rules = Rules {
+        Ok(Rules {
             open: self.open,
             key_files: self.token_key.clone(),
             keys_url: self.token_keys_url.clone(),
@@ -410,13 +415,19 @@ impl AccessArguments {
             callback,
             strangers: all(&self.strangers_may),
             origins: self.allow_origin.clone(),
-            ..Rules::default()
-        };
-        if let Some(file) = &self.trust {
-            let pem = std::fs::read(file).with_context(|| format!("--trust {}", file.display()))?;
-            rules.trust = rules.trust.add_pem(&pem).with_context(|| format!("--trust {}", file.display()))?;
-        }
-        Ok(rules)
+            trust: self.trust()?,
+        })
+    }
+
+    /// Whose certificates are believed where the server asks somebody else.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub(crate) fn trust(&self) -> anyhow::Result<Trust> {
+        let trust = Trust::default();
+        let Some(file) = &self.trust else { return Ok(trust) };
+        let pem = std::fs::read(file).with_context(|| format!("--trust {}", file.display()))?;
+        trust.add_pem(&pem).with_context(|| format!("--trust {}", file.display()))
     }
 }
 

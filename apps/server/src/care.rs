@@ -17,6 +17,8 @@ use syncline_server::care::{Import, Imported, Layout, backup_name, export, rewin
 use syncline_store::backup::{self, Progress};
 use syncline_store::{CheckReport, Options, Store};
 
+use crate::say::say;
+
 /// The largest documents that `stats` names.
 const LARGEST: usize = 10;
 
@@ -76,7 +78,12 @@ impl Care {
                 let exported = export(&store, to, || bar.inc(1))?;
                 bar.finish_and_clear();
                 store.close()?;
-                println!("exported {} documents, {} bytes, to {}", exported.documents, exported.bytes, to.display());
+                say(format_args!(
+                    "exported {} documents, {} bytes, to {}",
+                    exported.documents,
+                    exported.bytes,
+                    to.display()
+                ));
                 Ok(ExitCode::SUCCESS)
             }
             Self::Import { from, automerge_repo } => {
@@ -125,7 +132,7 @@ fn compact(data: &Path, loader: Arc<dyn Loader>) -> anyhow::Result<ExitCode> {
     store.close()?;
     drop(store);
     backup::vacuum(data)?;
-    println!("compacted: {before} bytes before, {} after", file.metadata()?.len());
+    say(format_args!("compacted: {before} bytes before, {} after", file.metadata()?.len()));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -146,34 +153,34 @@ fn stats(data: &Path) -> anyhow::Result<ExitCode> {
         ("log file bytes", size("syncline.db-wal")),
     ];
     for (name, value) in rows {
-        println!("{name:<20} {value}");
+        say(format_args!("{name:<20} {value}"));
     }
     for (id, bytes, changes) in stats.largest {
-        println!("{:<20} {id}: {bytes} bytes, {changes} changes", "largest");
+        say(format_args!("{:<20} {id}: {bytes} bytes, {changes} changes", "largest"));
     }
     Ok(ExitCode::SUCCESS)
 }
 
 fn report_import(verb: &str, imported: &Imported) -> ExitCode {
     for (id, reason) in &imported.refused {
-        println!("refused {id}: {reason}");
+        say(format_args!("refused {id}: {reason}"));
     }
     let Imported { documents, earlier, strange, refused } = imported;
-    println!(
+    say(format_args!(
         "{verb} {documents} documents, {earlier} of them in an earlier run; refused {}; {strange} other files",
         refused.len()
-    );
+    ));
     if refused.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(2) }
 }
 
 fn print_copy(verb: &str, place: &Path, report: &CheckReport) {
-    println!(
+    say(format_args!(
         "{verb} {}: verified, {} documents, {} changes; {} blobs",
         place.display(),
         report.documents,
         report.changes,
         report.blobs
-    );
+    ));
 }
 
 fn bar(unit: &'static str) -> ProgressBar {

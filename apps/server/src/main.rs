@@ -7,7 +7,11 @@ mod arguments;
 mod care;
 mod config;
 mod federation;
+mod log;
 mod notify;
+#[cfg(feature = "otlp")]
+mod otlp;
+mod say;
 mod token;
 
 use std::path::{Path, PathBuf};
@@ -20,10 +24,10 @@ use clap::{ArgMatches, CommandFactory};
 use syncline_loader::{ProcessLimits, Processes};
 use syncline_server::Server;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 
 use crate::arguments::{Arguments, Command};
 use crate::notify::{notify, notify_reloading};
+use crate::say::{complain, or_nobody_listens, say};
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
@@ -31,15 +35,11 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 /// The command under which the server starts itself to load documents.
 const LOAD_COMMAND: &str = "load-documents";
 
-/// automerge opens a span, with its fields written out, for every column of every change that it reads: where `info` is
-/// logged, that costs more than the reading. `--log automerge=info` still shows them.
-const QUIET: &str = "automerge=warn";
-
 fn main() -> ExitCode {
     match run() {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("syncline-server: {error:#}");
+            complain(format_args!("{error:#}"));
             ExitCode::FAILURE
         }
     }
@@ -49,12 +49,13 @@ fn run() -> anyhow::Result<ExitCode> {
     let (arguments, matches) = config::read()?;
     let arguments = &arguments;
     if arguments.print_config {
-        println!("{}", config::print(&matches));
+        say(config::print(&matches));
         return Ok(ExitCode::SUCCESS);
     }
     match &arguments.command {
         Some(Command::Load) => {
-            syncline_loader::serve(load_limits(arguments))?;
+            // The server that it works for may be gone before it has its answer.
+            or_nobody_listens(syncline_loader::serve(load_limits(arguments)))?;
             return Ok(ExitCode::SUCCESS);
         }
         Some(Command::Token(command)) => {
@@ -62,25 +63,29 @@ fn run() -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::SUCCESS);
         }
         Some(Command::Man) => {
-            clap_mangen::Man::new(Arguments::command()).render(&mut std::io::stdout())?;
+            or_nobody_listens(clap_mangen::Man::new(Arguments::command()).render(&mut std::io::stdout()))?;
             return Ok(ExitCode::SUCCESS);
         }
         Some(Command::Completions { shell }) => {
-            clap_complete::generate(*shell, &mut Arguments::command(), "syncline-server", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Arguments::command(), "syncline-server", &mut script);
+            say(String::from_utf8_lossy(&script).trim_end());
             return Ok(ExitCode::SUCCESS);
         }
         Some(Command::Check | Command::Care(_)) | None => {}
     }
-    let filter = EnvFilter::try_new(format!("{QUIET},{}", arguments.log)).context("--log is not a log filter")?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     if let Some(Command::Check) = arguments.command {
+        log::begin(arguments)?;
         return check(&arguments.data);
     }
     if let Some(Command::Care(care)) = &arguments.command {
+        log::begin(arguments)?;
         return care.run(&arguments.data, Arc::new(loader(arguments)?));
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().max_blocking_threads(16).build()?;
+    let end_log = log::begin_with_traces(arguments, runtime.handle())?;
     let served = runtime.block_on(serve(arguments, matches));
+    end_log();
     // A thread that hangs in the disk is not waited for.
     runtime.shutdown_background();
     served?;
@@ -117,16 +122,16 @@ async fn serve(arguments: &Arguments, mut settings: ArgMatches) -> anyhow::Resul
         tokio::spawn(schedule.run(arguments.data.clone()));
     }
     let (address, secure) = (server.address(), if server.is_encrypted() { "s" } else { "" });
-    println!("syncline-server listening on ws{secure}://{address}");
-    println!("  status page  http{secure}://{address}/");
-    println!("  data         {}", arguments.data.display());
-    println!(
+    say(format_args!("syncline-server listening on ws{secure}://{address}"));
+    say(format_args!("  status page  http{secure}://{address}/"));
+    say(format_args!("  data         {}", arguments.data.display()));
+    say(format_args!(
         "  access       {}",
         if restricted { "by token" } else { "open: everybody who reaches it may do everything" }
-    );
+    ));
     let mesh = match federation {
         Some(options) => {
-            println!("  federation   {}", arguments.federation.words());
+            say(format_args!("  federation   {}", arguments.federation.words()));
             Some(arguments.federation.join(server.replica(), address, options).await?)
         }
         None => None,
@@ -145,7 +150,7 @@ async fn serve(arguments: &Arguments, mut settings: ArgMatches) -> anyhow::Resul
         }
     }
     notify("STOPPING=1");
-    println!("syncline-server stopping: flushing what has come");
+    say("syncline-server stopping: flushing what has come");
     drop(mesh);
     // Slow peers are not waited for longer than the stop's own bound; this one is for a disk that hangs.
     let bound = arguments.stop_timeout() * 2 + Duration::from_secs(5);
@@ -156,7 +161,7 @@ async fn serve(arguments: &Arguments, mut settings: ArgMatches) -> anyhow::Resul
         _ = terminate.recv() => bail!("stopped at once by a second signal; what was acknowledged is safe"),
         _ = interrupt.recv() => bail!("stopped at once by a second signal; what was acknowledged is safe"),
     }
-    println!("syncline-server stopped");
+    say("syncline-server stopped");
     Ok(())
 }
 
@@ -183,12 +188,12 @@ fn take_up(server: &Server, started: &Arguments, before: ArgMatches) -> ArgMatch
 fn check(data: &Path) -> anyhow::Result<ExitCode> {
     let report = syncline_store::check(data)?;
     for fault in &report.listed {
-        println!("{fault}");
+        say(format_args!("{fault}"));
     }
     let verdict = if report.is_clean() { "clean".to_owned() } else { format!("{} faults", report.faults) };
-    println!(
+    say(format_args!(
         "{verdict}: {} documents, {} changes, {} bytes; {} blobs, {} bytes",
         report.documents, report.changes, report.bytes, report.blobs, report.blob_bytes
-    );
+    ));
     Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::from(2) })
 }

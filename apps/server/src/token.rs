@@ -15,6 +15,7 @@ use syncline_core::access::Permissions;
 use syncline_server::access::{Claims, Documents, GrantClaim, KeyKind, NewKey, SigningKey, inspect};
 
 use crate::arguments::permission;
+use crate::say::say;
 
 /// What can be done with tokens.
 #[derive(Debug, Subcommand)]
@@ -88,14 +89,18 @@ impl TokenCommand {
         match self {
             Self::NewKey { file, algorithm } => new_key(file, *algorithm),
             Self::Mint(arguments) => {
-                println!("{}", arguments.mint()?);
+                say(format_args!("{}", arguments.mint()?));
                 Ok(())
             }
             Self::Inspect => {
                 let mut token = String::new();
                 std::io::stdin().take(64 * 1024).read_to_string(&mut token)?;
                 let (header, claims) = inspect(token.trim())?;
-                println!("{}\n{}", serde_json::to_string_pretty(&header)?, serde_json::to_string_pretty(&claims)?);
+                say(format_args!(
+                    "{}\n{}",
+                    serde_json::to_string_pretty(&header)?,
+                    serde_json::to_string_pretty(&claims)?
+                ));
                 Ok(())
             }
         }
@@ -141,13 +146,13 @@ fn new_key(file: &Path, kind: Kind) -> anyhow::Result<()> {
     };
     let NewKey { private, public } = NewKey::make(kind).context("the system gives no random numbers")?;
     write_new(file, &private, 0o600)?;
-    println!("{}: to sign tokens with (`syncline-server token mint --key`)", file.display());
+    say(format_args!("{}: to sign tokens with (`syncline-server token mint --key`)", file.display()));
     let mut verifies = file.to_owned();
     if let Some(public) = public {
         verifies.as_mut_os_string().push(".pub");
         write_new(&verifies, &public, 0o644)?;
     }
-    println!("{}: for the server (`syncline-server --token-key`)", verifies.display());
+    say(format_args!("{}: for the server (`syncline-server --token-key`)", verifies.display()));
     Ok(())
 }
 

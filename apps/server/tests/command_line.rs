@@ -3,8 +3,9 @@
 //! Owns: flags, refusals, exit codes. Must not: test what a running server does; `tests/e2e` does.
 //! Next: `../src/main.rs`.
 
+use std::io::Write;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 fn server(arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_syncline-server"));
@@ -77,6 +78,31 @@ fn check_of_a_directory_without_data_says_so() {
     let output = server(&["check", "--data", path(directory.path())]);
     assert_eq!(output.status.code(), Some(1));
     assert!(!output.stderr.is_empty(), "the reason is printed");
+}
+
+/// One loads documents for a server that is gone before it has the answer, the others write for a pager that was quit.
+#[test]
+fn nobody_has_to_read_what_is_said() {
+    // A request for the changes of a document without any bytes.
+    let request = [0; 17];
+    for (arguments, input) in [
+        (&["man"][..], &b""[..]),
+        (&["completions", "bash"], b""),
+        (&["--print-config"], b""),
+        (&["token", "inspect"], b"e30.e30.e30"),
+        (&["load-documents"], &request),
+    ] {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_syncline-server"));
+        command.args(arguments).stdin(Stdio::piped()).stdout(writer).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the program starts");
+        // A command that does not read it ends without it.
+        let _ = child.stdin.take().expect("piped").write_all(input);
+        let output = child.wait_with_output().expect("it ends");
+        let said = text(&output.stderr);
+        assert!(!said.contains("panicked") && !said.contains("pipe"), "{arguments:?}: {said}");
+    }
 }
 
 fn path(path: &Path) -> &str {

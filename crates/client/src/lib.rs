@@ -19,7 +19,6 @@
 pub mod blob;
 mod blocking;
 mod branch;
-mod cbor;
 mod compare;
 mod complaints;
 pub mod deletion;

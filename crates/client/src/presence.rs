@@ -1,7 +1,7 @@
 //! Who is at a document, and what they say of themselves: cursors, names, colours. Nothing of it is stored.
 //!
 //! Owns: the messages of automerge-repo's Presence, the state of each peer, heartbeat and expiry.
-//! Must not: trust a peer with memory. Next: `cbor.rs`, `live.rs`; docs/client.md, "Presence".
+//! Must not: trust a peer with memory. Next: `live.rs`, the crate `syncline-content`'s `presence.rs`; docs/client.md, "Presence".
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,18 +9,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
+use syncline_content::cbor;
+use syncline_content::presence::{self, MARKER, Said};
 use syncline_core::id::PeerId;
 use tokio::sync::{Notify, broadcast, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
 use crate::Error;
-use crate::cbor;
 use crate::document::Document;
 use crate::engine::Engine;
-
-/// The key under which automerge-repo wraps a presence message.
-const MARKER: &str = "__presence";
 
 /// Peers of one document that are remembered.
 const PEERS_MAX: usize = 1_024;
@@ -251,25 +249,18 @@ impl State {
     /// Takes a message in. Returns whether its sender is new here and wants to be told our state.
     fn receive(&mut self, peer: &PeerId, data: &[u8], now: Instant, changed: &watch::Sender<u64>) -> bool {
         // What is no presence message is another part of the application's.
-        let Ok(Value::Object(mut envelope)) = cbor::decode(data) else { return false };
-        let Some(Value::Object(mut message)) = envelope.remove(MARKER) else { return false };
+        let Some(said) = presence::read(data) else { return false };
         let name = peer.as_str();
         let known = self.peers.contains_key(name);
-        let kind = message.get("type").and_then(Value::as_str).unwrap_or_default();
-        let news = match (kind, message.get("channel").and_then(Value::as_str)) {
-            ("update", Some(channel)) => Map::from_iter([(channel.to_owned(), message["value"].clone())]),
-            ("snapshot", _) => match message.remove("state") {
-                Some(Value::Object(state)) => state,
-                _ => Map::new(),
-            },
-            ("goodbye", _) => {
+        let news = match said {
+            Said::Channels(channels) => channels,
+            Said::Goodbye => {
                 if self.peers.remove(name).is_some() {
                     changed.send_modify(|ticks| *ticks += 1);
                 }
                 return false;
             }
-            // A heartbeat, or what a later version says.
-            _ => {
+            Said::Alive => {
                 if let Some(peer) = self.peers.get_mut(name) {
                     peer.seen = now;
                 }

@@ -69,6 +69,8 @@ pub struct Hub {
     next_ticket: u64,
     /// Whether there is room for what peers bring.
     has_room: bool,
+    /// Whether the application hears what peers say at documents that it does not watch.
+    overhears: bool,
 }
 
 impl Hub {
@@ -93,7 +95,14 @@ impl Hub {
             fetch_queue: VecDeque::new(),
             next_ticket: 0,
             has_room: true,
+            overhears: false,
         }
+    }
+
+    /// Has the application told what peers say to each other at every document: [`Event::Ephemeral`]. Otherwise it hears
+    /// that of documents that it watches.
+    pub fn overhear(&mut self) {
+        self.overhears = true;
     }
 
     /// The secret with which graphs are to be built for this hub: see [`crate::graph::Graph::from_stored`].

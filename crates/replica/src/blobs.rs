@@ -84,7 +84,7 @@ impl BlobTask {
             Output::Send { session, message } => {
                 if let Some(outbox) = replica.outbox(session) {
                     replica.metrics.blob_bytes_out.inc_by(message.weight() as u64);
-                    outbox.push(Queued::Message(Outgoing::Native(NativeMessage::Blob(message))));
+                    outbox.push(Queued::Message(Outgoing::Native(NativeMessage::Blob(message)), None));
                 }
             }
             Output::AwaitRoom { session } => {

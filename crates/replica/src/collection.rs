@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use syncline_core::collection::{Collection, Gathering, Input, Members, Output, Scope, SetName, documents_key};
+use syncline_core::collection::{Collection, Event, Gathering, Input, Members, Output, Scope, SetName, documents_key};
 use syncline_core::hub::Outgoing;
 use syncline_core::id::{DocumentId, SessionId};
 use syncline_core::native::NativeMessage;
@@ -80,18 +80,26 @@ fn carry_out(replica: &Arc<Inner>, output: Output) {
         Output::Read { set, key, hash_key } => read(replica, set, key, hash_key),
         Output::Send { session, message } => {
             if let Some(outbox) = replica.outbox(session) {
-                outbox.push(Queued::Message(Outgoing::Native(NativeMessage::Collection(message))));
+                let message = NativeMessage::Collection(message);
+                replica.metrics.rounds.note_sent(&message);
+                outbox.push(Queued::Message(Outgoing::Native(message), None));
             }
         }
-        Output::Notify(event) => match replica.mesh() {
-            Some(mesh) if mesh.compares(&event) => mesh.compared(replica, event),
-            _ => replica.tell(News::Collection(event)),
-        },
+        Output::Notify(event) => tell(replica, event),
         Output::Refused { session, kind, words } => {
             if replica.metrics.refuse_aloud(kind) {
                 tracing::warn!(session = session.0, kind, "refused: {words}");
             }
         }
+    }
+}
+
+fn tell(replica: &Arc<Inner>, event: Event) {
+    let Event::Compared { report, .. } = &event;
+    replica.metrics.rounds.note_over(report);
+    match replica.mesh() {
+        Some(mesh) if mesh.compares(&event) => mesh.compared(replica, event),
+        _ => replica.tell(News::Collection(event)),
     }
 }
 

@@ -31,6 +31,7 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig
 use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 
 use crate::dial::{Credentials, ServerUrl};
+use crate::insight::PeerClock;
 use crate::mesh::{self, Gate};
 use crate::outbox::{Outbox, Queued, Waiting};
 use crate::replica::{Inner, News};
@@ -38,6 +39,7 @@ use crate::shard::Allowance;
 use crate::stream::Counted;
 use crate::subjects::Place;
 use crate::tenure::Tenure;
+use crate::way::{self, FanOut};
 
 /// Bytes read from a socket at once. Allocated per connection, so it is what an idle connection costs.
 const READ_BUFFER_BYTES: usize = 2 * 1024;
@@ -143,10 +145,14 @@ struct Connection<S> {
     joined: Option<Instant>,
     /// Something was written to the websocket and not yet flushed to the socket.
     unflushed: bool,
+    /// The commits that the write under way tells of.
+    told: Vec<FanOut>,
     /// What the counters of the stream were when last looked at, and when they last moved.
     seen: Seen,
     progress: Progress,
     closing: bool,
+    /// The peer's clock, once it has told a stamp.
+    clock: Option<Arc<PeerClock>>,
     /// That the peer's clock is too far ahead was logged.
     told_of_drift: bool,
 }
@@ -214,9 +220,11 @@ where
             opened: now,
             joined: None,
             unflushed: false,
+            told: Vec::new(),
             seen: Seen { read: 0, read_at: now, written: 0, pinged_at: now },
             progress: Progress { written: 0, at: now },
             closing: false,
+            clock: None,
             told_of_drift: false,
         }
     }
@@ -284,7 +292,7 @@ where
                         return Poll::Pending;
                     }
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                    Poll::Ready(Ok(())) => self.unflushed = false,
+                    Poll::Ready(Ok(())) => self.end_write(),
                 }
             }
             let queue = self.outbox.take(cx.waker());
@@ -309,6 +317,14 @@ where
         self.progress.at = Instant::now();
     }
 
+    fn end_write(&mut self) {
+        self.unflushed = false;
+        for FanOut { committed, span } in std::mem::take(&mut self.told) {
+            self.replica.metrics.fan_out_seconds.observe(committed.elapsed().as_secs_f64());
+            drop(span);
+        }
+    }
+
     fn note_progress(&mut self) {
         let written = self.socket.get_ref().written;
         if written > self.progress.written {
@@ -316,10 +332,11 @@ where
         }
     }
 
-    fn frame(&self, queued: Queued) -> Bytes {
+    fn frame(&mut self, queued: Queued) -> Bytes {
         match (queued, &self.session) {
             (Queued::Frame(frame), _) => Bytes::from(frame),
-            (Queued::Message(message), Some(session)) => {
+            (Queued::Message(message, fan_out), Some(session)) => {
+                self.told.extend(fan_out);
                 let mut frame = Vec::with_capacity(message.weight() + 128);
                 let native = matches!(message, Outgoing::Native(_));
                 let stamp = if native { self.replica.store.tick() } else { Stamp::ZERO };
@@ -327,7 +344,7 @@ where
                 Bytes::from(frame)
             }
             // Unreachable while `turns` awaits a heavy frame: nothing is polled then.
-            (Queued::Message(_), None) => Bytes::new(),
+            (Queued::Message(..), None) => Bytes::new(),
         }
     }
 
@@ -359,10 +376,11 @@ where
             Message::Binary(_) | Message::Text(_) if self.outbox.is_closing() => Ok(()),
             Message::Binary(frame) => {
                 self.replica.metrics.frames_in.inc();
+                let span = way::receive(&self.replica.store, self.id, frame.len());
                 let steps = self.receive(&frame).await?;
                 self.pace(frame.len(), &steps);
                 let steps = self.authenticate(steps).await;
-                self.carry_out(steps, frame.len())
+                span.in_scope(|| self.carry_out(steps, frame.len()))
             }
             Message::Text(_) => {
                 let steps = self.session.as_mut().map(Session::receive_text).unwrap_or_default();
@@ -423,7 +441,7 @@ where
         for step in steps {
             match step {
                 Step::Send(frame) => self.outbox.push(Queued::Frame(frame)),
-                Step::Tell(message) => self.outbox.push(Queued::Message(message)),
+                Step::Tell(message) => self.outbox.push(Queued::Message(message, None)),
                 Step::Joined(peer) => {
                     self.socket.get_mut().read_max = u64::MAX;
                     self.joined = Some(Instant::now());
@@ -484,7 +502,7 @@ where
         if let Gate::Members { admitted, .. } = &self.gate {
             let Some(mesh) = mesh.filter(|_| admitted.load(Ordering::Acquire)) else { return };
             if let Err(document) = mesh.takes_part_in(&message) {
-                return self.outbox.push(Queued::Message(Outgoing::DocUnavailable { document }));
+                return self.outbox.push(Queued::Message(Outgoing::DocUnavailable { document }, None));
             }
         }
         let allowance = self.allowance.occupy(bytes);
@@ -493,6 +511,10 @@ where
 
     /// The clock follows the peer's, as far as it may.
     fn observe(&mut self, stamp: Stamp) {
+        if self.clock.is_none() {
+            self.clock = self.replica.directory.clock_of(self.id);
+        }
+        self.clock.iter().for_each(|clock| clock.note(self.replica.now(), stamp));
         if let Err(ahead) = self.replica.store.observe(stamp) {
             self.replica.metrics.refuse(ahead.kind());
             if !std::mem::replace(&mut self.told_of_drift, true) {
@@ -519,7 +541,7 @@ where
             let offence = Offence::FrameTooLarge { bytes: bytes_max + 1, bytes_max };
             self.count(&offence);
             let message = Outgoing::Error { message: offence.to_string() };
-            self.outbox.push(Queued::Message(message));
+            self.outbox.push(Queued::Message(message, None));
             self.outbox.close(&offence.to_string());
             self.closing = true;
         }

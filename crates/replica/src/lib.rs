@@ -4,7 +4,7 @@
 //! blobs, `collection` the comparison of all documents with a peer's, `upload` blobs that are put in here, `outbox` the
 //! queue between them and a socket, [`dial`] keeps a connection to a server alive, [`feed`] follows what changes, [`tls`]
 //! encrypts it, [`authority`] is asked who may do what, `tenure` for how long, [`mesh`] takes part in a mesh, [`metrics`]
-//! counts, [`insight`] tells people what goes on.
+//! counts, [`insight`] tells people what goes on, [`way`] traces a message.
 //!
 //! Nothing here decides about the protocol: bytes go into a session, its messages into a hub, the hub's outputs are
 //! carried out in order.
@@ -28,6 +28,7 @@ mod subjects;
 mod tenure;
 pub mod tls;
 mod upload;
+pub mod way;
 
 pub use authority::Authority;
 pub use connection::websocket_config;
@@ -35,6 +36,6 @@ pub use dial::{Credentials, DialError, DialOptions, Dialling, ServerUrl};
 pub use feed::{Feeds, Follower};
 pub use insight::Connected;
 pub use mesh::{Mesh, MeshError, MeshOptions, MeshStatus};
-pub use replica::{News, Options, Replica};
+pub use replica::{News, Options, Overheard, Replica};
 pub use tls::{NoCertificate, Trust};
 pub use upload::{Upload, UploadError};

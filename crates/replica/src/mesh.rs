@@ -340,6 +340,11 @@ impl MeshState {
         }
     }
 
+    /// Connections that are for members only.
+    pub(crate) fn members(&self) -> usize {
+        self.sessions().values().filter(|session| session.admitted.is_some()).count()
+    }
+
     pub(crate) fn received(&self, inner: &Arc<Inner>, session: SessionId, bytes: Bytes) {
         // Who joined before this replica was in a mesh is not known here, and comes again.
         if self.sessions().contains_key(&session) {
@@ -399,7 +404,7 @@ impl MeshState {
             overlay::Output::Send { link, bytes } => {
                 // A neighbour that does not read is closed for its silence soon.
                 if let Some(outbox) = inner.outbox(link).filter(|outbox| !outbox.is_full()) {
-                    outbox.push(Queued::Message(Outgoing::Native(NativeMessage::Mesh(bytes))));
+                    outbox.push(Queued::Message(Outgoing::Native(NativeMessage::Mesh(bytes)), None));
                 }
             }
             overlay::Output::Close { link, reason } => self.close(inner, link, reason),

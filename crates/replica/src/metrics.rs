@@ -1,7 +1,10 @@
 //! What a replica counts.
 //!
 //! Owns: the counters and their names. Must not: be process-global: several replicas run in one test.
-//! Next: the server crate's `/metrics`.
+//! Next: `metrics/queues.rs`, `metrics/rounds.rs`; the server crate's `/metrics`.
+
+mod queues;
+mod rounds;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -12,6 +15,10 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
+use syncline_store::Transacted;
+
+pub use queues::{Kind, QueueMetrics, Skew};
+pub use rounds::{Direction, RoundMetrics, Side, Went};
 
 use crate::refusals::RefusalLog;
 
@@ -38,6 +45,18 @@ pub struct Metrics {
     pub commit_failures: Counter,
     /// From handing changes to the store until they were durable, seconds.
     pub commit_seconds: Histogram,
+    /// One transaction of the store, without the wait for the one before, seconds.
+    pub transaction_seconds: Histogram,
+    /// Commits in one transaction.
+    pub transaction_commits: Histogram,
+    /// Bytes of changes in one transaction.
+    pub transaction_bytes: Histogram,
+    /// From a commit until a peer's socket has taken the message that tells of it, seconds.
+    pub fan_out_seconds: Histogram,
+    /// What waits.
+    pub queues: QueueMetrics,
+    /// Comparisons of all documents with peers.
+    pub rounds: RoundMetrics,
     /// What peers sent that was not taken, by reason.
     pub refused: Family<Reason, Counter>,
     /// The sum of that.
@@ -89,6 +108,12 @@ impl Default for Metrics {
             changes: Counter::default(),
             commit_failures: Counter::default(),
             commit_seconds: Histogram::new(exponential_buckets(0.000_25, 2.0, 14)),
+            transaction_seconds: Histogram::new(exponential_buckets(0.000_25, 2.0, 14)),
+            transaction_commits: Histogram::new(exponential_buckets(1.0, 2.0, 13)),
+            transaction_bytes: Histogram::new(exponential_buckets(64.0, 4.0, 10)),
+            fan_out_seconds: Histogram::new(exponential_buckets(0.000_05, 2.0, 18)),
+            queues: QueueMetrics::default(),
+            rounds: RoundMetrics::default(),
             refused: Family::default(),
             refusals: Counter::default(),
             log: Arc::default(),
@@ -117,6 +142,14 @@ impl Metrics {
         registry.register("changes_committed", "Changes made durable", self.changes.clone());
         registry.register("commit_failures", "Commits that failed", self.commit_failures.clone());
         registry.register("commit_seconds", "Time until changes were durable", self.commit_seconds.clone());
+        let transactions = self.transaction_seconds.clone();
+        registry.register("transaction_seconds", "One transaction of the store", transactions);
+        registry.register("transaction_commits", "Commits in one transaction", self.transaction_commits.clone());
+        registry.register("transaction_bytes", "Bytes of changes in one transaction", self.transaction_bytes.clone());
+        let fan_out = self.fan_out_seconds.clone();
+        registry.register("fan_out_seconds", "From a commit until a peer's socket has taken it", fan_out);
+        self.queues.register(registry);
+        self.rounds.register(registry);
         registry.register("refused", "What was not taken, by reason", self.refused.clone());
         let quarantined = self.quarantined.clone();
         registry.register("documents_quarantined", "Documents that could not be compacted, by reason", quarantined);
@@ -128,6 +161,14 @@ impl Metrics {
         registry.register("has_room", "Whether there is room for what peers bring", self.has_room.clone());
         registry.register("documents_in_memory", "Documents in memory", self.documents.clone());
         registry.register("graph_bytes", "Bytes of change graphs in memory", self.graph_bytes.clone());
+    }
+
+    /// Notes what the store has made durable at once.
+    pub fn transact(&self, transacted: &Transacted) {
+        self.transaction_seconds.observe(transacted.took.as_secs_f64());
+        self.transaction_commits.observe(transacted.commits as f64);
+        self.transaction_bytes.observe(transacted.bytes as f64);
+        self.queues.store.set(transacted.waiting as i64);
     }
 
     /// Counts a document that could not be compacted.

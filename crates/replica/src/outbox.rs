@@ -9,14 +9,16 @@ use std::task::Waker;
 
 use syncline_core::hub::Outgoing;
 
+use crate::way::FanOut;
+
 /// Answers to one peer's own frames that may wait before it is read from again.
 const ANSWERS_MAX: usize = 4_096;
 
 /// What is written to one connection.
 #[derive(Debug)]
 pub(crate) enum Queued {
-    /// A message, put into a frame when its turn comes.
-    Message(Outgoing),
+    /// A message, put into a frame when its turn comes; with the commit that it tells of, if it is sent because of one.
+    Message(Outgoing, Option<FanOut>),
     /// A frame as it is.
     Frame(Vec<u8>),
 }
@@ -124,6 +126,11 @@ impl Outbox {
     /// Whether the peer leaves so much unread that it is not read from either.
     pub(crate) fn is_full(&self) -> bool {
         self.lock().queue.len() > ANSWERS_MAX
+    }
+
+    /// What waits to be written.
+    pub(crate) fn len(&self) -> usize {
+        self.lock().queue.len()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -55,6 +55,19 @@ pub struct Options {
     pub stop_timeout: Duration,
     /// Who decides what peers that dial may do. Default: they may do everything.
     pub authority: Arc<dyn Authority>,
+    /// Who hears what peers say to each other at every document, as far as there is room in this. Default: nobody.
+    pub ear: Option<mpsc::Sender<Overheard>>,
+}
+
+/// What a peer said to the others at a document, and is not stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Overheard {
+    /// Where.
+    pub document: DocumentId,
+    /// Who said it.
+    pub sender: PeerId,
+    /// What: CBOR of the application's value.
+    pub data: Bytes,
 }
 
 impl Default for Options {
@@ -69,6 +82,7 @@ impl Default for Options {
             peer,
             stop_timeout: Duration::from_secs(5),
             authority: Arc::new(Open),
+            ear: None,
         }
     }
 }
@@ -153,6 +167,7 @@ pub(crate) struct Inner {
     /// The mesh in which it takes part.
     mesh: RwLock<Option<Arc<MeshState>>>,
     pub(crate) authority: Arc<dyn Authority>,
+    ear: Option<mpsc::Sender<Overheard>>,
     pub(crate) subjects: Subjects,
     pub(crate) room: Room,
     pub(crate) collection: CollectionHandle,
@@ -196,6 +211,7 @@ impl Replica {
             blobs,
             mesh: RwLock::new(None),
             authority: options.authority,
+            ear: options.ear,
             subjects: Subjects::default(),
             room: Room::default(),
             collection,
@@ -216,7 +232,13 @@ impl Replica {
         });
         inner.metrics.has_room.set(1);
         let seed: [u8; 32] = rand::random();
-        let starts = (0..options.shards.max(1)).map(|n| shard::start(n, Hub::new(limits.as_ref().clone(), seed)));
+        let starts = (0..options.shards.max(1)).map(|number| {
+            let mut hub = Hub::new(limits.as_ref().clone(), seed);
+            if inner.ear.is_some() {
+                hub.overhear();
+            }
+            shard::start(number, hub)
+        });
         let (handles, tasks): (Vec<_>, Vec<_>) = starts.unzip();
         inner.shards.get_or_init(|| handles);
         for task in tasks {
@@ -236,6 +258,8 @@ impl Replica {
                 inner.shard_of(&document).send_from_store(Input::Purged { document });
             }
         });
+        let metrics = inner.metrics.clone();
+        inner.store.on_transacted(move |transacted| metrics.transact(transacted));
         let metrics = inner.metrics.clone();
         inner.store.on_quarantined(move |_, kind| metrics.quarantine(kind));
         (Self { inner }, receiver)
@@ -501,6 +525,7 @@ impl Inner {
 
     /// Hands a peer's message to the shard that has its document, or to all if it is about none.
     pub(crate) fn forward(&self, session: SessionId, message: PeerMessage, allowance: Occupied) {
+        let bytes = allowance.bytes();
         let receipt = Receipt::new(Arc::new(allowance));
         let document = match &message {
             PeerMessage::Sync(message) => message.document.clone(),
@@ -515,6 +540,7 @@ impl Inner {
             PeerMessage::Native(NativeMessage::Mesh(_)) => return,
             PeerMessage::Native(NativeMessage::Collection(message)) => {
                 let message = message.clone();
+                self.metrics.rounds.note_received(&message, bytes);
                 return self.collection.send(collection::Input::Received { session, message, receipt });
             }
             PeerMessage::Native(
@@ -542,7 +568,7 @@ impl Inner {
         if let Some(outbox) = self.outbox(session) {
             let words = "there is no room on the server".to_owned();
             let refused = BlobMessage::Refused { hash, reason: BlobRefusal::NoRoom, words };
-            outbox.push(Queued::Message(Outgoing::Native(NativeMessage::Blob(refused))));
+            outbox.push(Queued::Message(Outgoing::Native(NativeMessage::Blob(refused)), None));
         }
     }
 
@@ -647,8 +673,19 @@ impl Inner {
         self.outboxes.read().unwrap_or_else(PoisonError::into_inner).get(&session).cloned()
     }
 
-    fn all_outboxes(&self) -> Vec<Arc<Outbox>> {
+    pub(crate) fn all_outboxes(&self) -> Vec<Arc<Outbox>> {
         self.outboxes.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// News of a document; what peers said goes to whoever has an ear for it.
+    pub(crate) fn tell_of_document(&self, event: Event) {
+        match (event, &self.ear) {
+            (Event::Ephemeral { document, sender, data }, Some(ear)) => {
+                // Whoever does not keep up misses some of it, as a slow peer does.
+                let _ = ear.try_send(Overheard { document, sender, data });
+            }
+            (event, _) => self.tell(News::Document(event)),
+        }
     }
 
     pub(crate) fn tell(&self, news: News) {

@@ -18,10 +18,12 @@ use syncline_core::storage::Commit;
 use syncline_store::{Store, StoreError};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
+use tracing::Span;
 
 use crate::metrics::Shard as ShardLabel;
 use crate::outbox::{Queued, Waiting};
-use crate::replica::{Inner, News};
+use crate::replica::Inner;
+use crate::way::{self, FanOut};
 
 /// Inputs handled before other tasks of the thread get their turn.
 const TURN_INPUTS: usize = 128;
@@ -32,13 +34,26 @@ const COMMITS_MAX: usize = 4_096;
 /// The sending side of a shard.
 #[derive(Debug, Clone)]
 pub(crate) struct ShardHandle {
-    peers: mpsc::UnboundedSender<Input>,
+    peers: mpsc::UnboundedSender<FromPeer>,
     store: mpsc::UnboundedSender<FromStore>,
+}
+
+/// An input, and what it is a part of.
+#[derive(Debug)]
+struct FromPeer {
+    input: Input,
+    within: Span,
 }
 
 #[derive(Debug)]
 enum FromStore {
     Input(Input),
+    /// Changes are durable, and those who are at their document are to be told.
+    Durable {
+        document: DocumentId,
+        ticket: u64,
+        fan_out: FanOut,
+    },
     /// Commits are done, whether they succeeded or not.
     Committed(usize),
     /// Somebody asks how far everybody is with a document.
@@ -60,6 +75,12 @@ pub(crate) struct Allowance {
 pub(crate) struct Occupied {
     allowance: Arc<Allowance>,
     bytes: usize,
+}
+
+impl Occupied {
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
 }
 
 impl Allowance {
@@ -93,7 +114,7 @@ impl Drop for Occupied {
 impl ShardHandle {
     /// Hands an input over. A shard that has stopped takes nothing more.
     pub(crate) fn send(&self, input: Input) {
-        let _ = self.peers.send(input);
+        let _ = self.peers.send(FromPeer { input, within: way::current() });
     }
 
     /// Hands over an input that never waits behind peers: news from the store.
@@ -122,7 +143,7 @@ pub(crate) fn start(number: usize, hub: Hub) -> (ShardHandle, ShardTask) {
     let (peers, from_peers) = mpsc::unbounded_channel();
     let (store, from_store) = mpsc::unbounded_channel();
     let handle = ShardHandle { peers, store };
-    let task = ShardTask { number, hub, from_peers, from_store, commits: 0, barriers: Vec::new() };
+    let task = ShardTask { number, hub, from_peers, from_store, commits: 0, fan_out: None, barriers: Vec::new() };
     (handle, task)
 }
 
@@ -131,10 +152,12 @@ pub(crate) fn start(number: usize, hub: Hub) -> (ShardHandle, ShardTask) {
 pub(crate) struct ShardTask {
     number: usize,
     hub: Hub,
-    from_peers: mpsc::UnboundedReceiver<Input>,
+    from_peers: mpsc::UnboundedReceiver<FromPeer>,
     from_store: mpsc::UnboundedReceiver<FromStore>,
     /// Commits on their way to the disk.
     commits: usize,
+    /// The commit because of which something is sent at this moment.
+    fan_out: Option<FanOut>,
     barriers: Vec<oneshot::Sender<()>>,
 }
 
@@ -162,12 +185,18 @@ impl ShardTask {
             for from in store_inputs.drain(..) {
                 match from {
                     FromStore::Input(input) => self.handle(&replica, input, &mut turn),
+                    FromStore::Durable { document, ticket, fan_out } => {
+                        self.fan_out = Some(fan_out);
+                        self.handle(&replica, Input::Persisted { document, ticket }, &mut turn);
+                        self.fan_out = None;
+                    }
                     FromStore::Committed(count) => self.commits -= count,
                     FromStore::Look(document, answer) => drop(answer.send(self.hub.insight(&document))),
                     FromStore::Barrier(done) => self.barriers.push(done),
                 }
             }
-            for input in peer_inputs.drain(..) {
+            for FromPeer { input, within } in peer_inputs.drain(..) {
+                let _admit = way::admit(&replica.store, &within).entered();
                 self.handle(&replica, input, &mut turn);
             }
             self.drain(&replica, &mut turn);
@@ -186,7 +215,10 @@ impl ShardTask {
     fn drain(&mut self, replica: &Arc<Inner>, turn: &mut Turn) {
         while let Some(output) = self.hub.poll_output() {
             match output {
-                Output::Persist { ticket, commit } => turn.commits.push((ticket, commit)),
+                Output::Persist { ticket, commit } => {
+                    let span = way::commit(&replica.store, &commit.document, commit.changes.len());
+                    turn.commits.push((ticket, commit, span));
+                }
                 Output::Load { document, what } => turn.loads.push((document, what)),
                 Output::Replace { ticket, commit } => turn.replacements.push((ticket, commit)),
                 Output::SetLife { ticket, document, update } => turn.lives.push((ticket, document, update)),
@@ -195,7 +227,7 @@ impl ShardTask {
                 }
                 Output::Send { session, message } => {
                     if let Some(outbox) = replica.outbox(session) {
-                        outbox.push(Queued::Message(message));
+                        outbox.push(Queued::Message(message, self.fan_out.clone()));
                     }
                 }
                 Output::AwaitDrain { session } => {
@@ -213,7 +245,7 @@ impl ShardTask {
                 Output::State { document, state } => {
                     replica.collection.send(collection::Input::Changed { document, state });
                 }
-                Output::Notify(event) => replica.tell(News::Document(event)),
+                Output::Notify(event) => replica.tell_of_document(event),
                 Output::Mesh(event) => {
                     if let Some(mesh) = replica.mesh() {
                         mesh.hear(replica, event);
@@ -240,6 +272,8 @@ impl ShardTask {
         let label = ShardLabel { shard: self.number as u32 };
         replica.metrics.documents.get_or_create(&label).set(documents as i64);
         replica.metrics.graph_bytes.get_or_create(&label).set(bytes as i64);
+        let waiting = self.from_peers.len() + self.from_store.len();
+        replica.metrics.queues.shards.get_or_create(&label).set(waiting as i64);
         if !turn.commits.is_empty() {
             self.commit(replica, turn.commits);
         }
@@ -259,17 +293,22 @@ impl ShardTask {
         }
     }
 
-    fn commit(&mut self, replica: &Arc<Inner>, commits: Vec<(u64, Commit)>) {
+    fn commit(&mut self, replica: &Arc<Inner>, commits: Vec<(u64, Commit, Span)>) {
         self.commits += commits.len();
+        replica.metrics.queues.commits.inc_by(commits.len() as i64);
         let handle = replica.shards()[self.number].clone();
         let metrics = replica.metrics.clone();
         let started = Instant::now();
-        let changes: usize = commits.iter().map(|(_, commit)| commit.changes.len()).sum();
-        let tickets: Vec<_> = commits.iter().map(|(ticket, commit)| (commit.document.clone(), *ticket)).collect();
-        let commits: Vec<_> = commits.into_iter().map(|(_, commit)| commit).collect();
-        replica.spend_room(commits.iter().map(weight).sum());
+        let changes: usize = commits.iter().map(|(_, commit, _)| commit.changes.len()).sum();
+        let (mut tickets, mut batch) = (Vec::with_capacity(commits.len()), Vec::with_capacity(commits.len()));
+        for (ticket, commit, span) in commits {
+            tickets.push((commit.document.clone(), ticket, span));
+            batch.push(commit);
+        }
+        replica.spend_room(batch.iter().map(weight).sum());
+        let store = replica.store.clone();
         replica.store.commit(
-            commits,
+            batch,
             Box::new(move |result| {
                 metrics.commit_seconds.observe(started.elapsed().as_secs_f64());
                 let failure = match &result {
@@ -284,10 +323,11 @@ impl ShardTask {
                     }
                 };
                 let count = tickets.len();
-                for (document, ticket) in tickets {
-                    handle.send_from_store(match failure.clone() {
-                        None => Input::Persisted { document, ticket },
-                        Some(failure) => Input::PersistFailed { document, ticket, failure },
+                metrics.queues.commits.dec_by(count as i64);
+                for (document, ticket, span) in tickets {
+                    let _ = handle.store.send(match failure.clone() {
+                        None => FromStore::Durable { document, ticket, fan_out: way::fan_out(&store, &span) },
+                        Some(failure) => FromStore::Input(Input::PersistFailed { document, ticket, failure }),
                     });
                 }
                 let _ = handle.store.send(FromStore::Committed(count));
@@ -359,7 +399,7 @@ impl ShardTask {
 /// What one turn of a shard wants from the store.
 #[derive(Debug, Default)]
 struct Turn {
-    commits: Vec<(u64, Commit)>,
+    commits: Vec<(u64, Commit, Span)>,
     lives: Vec<(u64, DocumentId, LifeUpdate)>,
     withheld: Vec<(u64, DocumentId, bool)>,
     replacements: Vec<(u64, Commit)>,

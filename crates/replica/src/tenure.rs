@@ -69,7 +69,7 @@ impl Tenure {
             match credentials.token().await {
                 Ok(token) => {
                     let message = NativeMessage::Token(Token::new(&token));
-                    outbox.push(Queued::Message(Outgoing::Native(message)));
+                    outbox.push(Queued::Message(Outgoing::Native(message), None));
                 }
                 Err(reason) => tracing::warn!("the token for a server cannot be renewed: {reason}"),
             }

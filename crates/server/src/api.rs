@@ -8,6 +8,7 @@ mod content;
 mod documents;
 mod edits;
 mod error;
+mod presence;
 mod tickets;
 mod views;
 
@@ -69,6 +70,7 @@ pub(crate) fn router(body_bytes_max: usize) -> Router<Arc<Shared>> {
         .route("/documents/{id}/content", get(content::read).patch(content::patch))
         .route("/documents/{id}/automerge", get(content::download).put(content::upload))
         .route("/documents/{id}/history", get(content::history))
+        .route("/documents/{id}/presence", get(presence::show))
         .route("/changes", get(changes::since))
         .layer(DefaultBodyLimit::max(body_bytes_max))
 }

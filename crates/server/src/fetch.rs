@@ -17,20 +17,22 @@ use url::Url;
 /// Largest answer, bytes.
 const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 
-/// What is asked: with a body it is a POST of JSON, without one a GET.
+/// What is asked: with a body it is a POST, without one a GET.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Ask {
-    /// JSON.
-    pub(crate) body: Option<Bytes>,
+pub struct Ask {
+    /// JSON, unless the content type says otherwise.
+    pub body: Option<Bytes>,
+    /// What kind the body is, if it is no JSON.
+    pub content_type: Option<&'static str>,
     /// Besides those that every request has.
-    pub(crate) headers: Vec<(&'static str, String)>,
+    pub headers: Vec<(&'static str, String)>,
 }
 
 /// Asks once.
 ///
 /// # Errors
 /// Why there is no answer, in words that name no secret.
-pub(crate) async fn fetch(url: &Url, ask: Ask, trust: &Trust, within: Duration) -> Result<Bytes, String> {
+pub async fn fetch(url: &Url, ask: Ask, trust: &Trust, within: Duration) -> Result<Bytes, String> {
     match tokio::time::timeout(within, exchange(url, ask, trust)).await {
         Ok(answer) => answer,
         Err(_) => Err(format!("no answer within {within:?}")),
@@ -62,7 +64,7 @@ where
         .uri(path)
         .header(header::HOST, HeaderValue::from_str(authority).map_err(|error| error.to_string())?)
         .header(header::ACCEPT, "application/json")
-        .header(header::CONTENT_TYPE, "application/json");
+        .header(header::CONTENT_TYPE, what.content_type.unwrap_or("application/json"));
     for (name, value) in what.headers {
         request = request.header(name, value);
     }

@@ -2,7 +2,8 @@
 //!
 //! Reading order: [`server`] listens and stops, `routes` answers HTTP and upgrades websockets,
 //! `blobs` reads and takes blobs, [`access`] says who may, `door` counts connections, `tls` encrypts them, `room` looks at
-//! the disk, `expiry` for documents that nobody touches, `pages` are for those who run the server, `api` is for programs that do not sync, [`care`] moves documents in
+//! the disk, `expiry` for documents that nobody touches, `pages` are for those who run the server, `api` is for programs that
+//! do not sync, `presence` remembers for them what peers said of themselves, [`care`] moves documents in
 //! and out of a store that no server uses.
 
 pub mod access;
@@ -11,9 +12,10 @@ mod blobs;
 pub mod care;
 mod door;
 mod expiry;
-mod fetch;
+pub mod fetch;
 mod files;
 mod pages;
+mod presence;
 mod room;
 mod routes;
 pub mod server;

@@ -50,18 +50,18 @@ pub(crate) fn router() -> Router<Arc<Shared>> {
 }
 
 /// The first page.
-pub(crate) fn overview(shared: &Shared, caller: &Caller) -> Response {
-    page(shared, caller, || overview::show(shared))
+pub(crate) async fn overview(shared: &Shared, caller: &Caller) -> Response {
+    page(shared, caller, || overview::show(shared)).await
 }
 
 /// What changes on the first page, for its script.
 async fn live(State(shared): State<Arc<Shared>>, caller: Caller) -> Response {
-    page(&shared, &caller, || overview::live(&shared))
+    page(&shared, &caller, || overview::live(&shared)).await
 }
 
 /// Shows something to administrators.
-fn page(shared: &Shared, caller: &Caller, draw: impl FnOnce() -> Markup) -> Response {
-    match caller.needs_everywhere(shared, Permissions::ADMIN) {
+async fn page(shared: &Shared, caller: &Caller, draw: impl FnOnce() -> Markup) -> Response {
+    match caller.needs_everywhere(shared, Permissions::ADMIN).await {
         Ok(()) => Html(draw().into_string()).into_response(),
         Err(refusal) => refusal.into_response(),
     }

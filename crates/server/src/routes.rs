@@ -50,7 +50,7 @@ async fn root(State(shared): State<Arc<Shared>>, request: Request) -> Response {
         };
     }
     match Caller::from_request_parts(&mut parts, &shared).await {
-        Ok(caller) => pages::overview(&shared, &caller),
+        Ok(caller) => pages::overview(&shared, &caller).await,
         Err(refusal) => refusal.into_response(),
     }
 }
@@ -83,10 +83,11 @@ async fn entrant(shared: &Shared, parts: &http::request::Parts) -> Result<Option
 }
 
 async fn metrics(State(shared): State<Arc<Shared>>, caller: Caller) -> Response {
-    if let Err(refusal) = caller.needs_everywhere(&shared, Permissions::ADMIN) {
+    if let Err(refusal) = caller.needs_everywhere(&shared, Permissions::ADMIN).await {
         return refusal.into_response();
     }
     let mut text = String::new();
+    shared.replica.sample();
     shared.blobs_stored.set(shared.replica.store().blob_bytes().cast_signed());
     match prometheus_client::encoding::text::encode(&mut text, &shared.registry) {
         Ok(()) => ([(header::CONTENT_TYPE, OPEN_METRICS)], text).into_response(),

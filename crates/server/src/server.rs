@@ -34,6 +34,7 @@ use crate::access::{Gate, KeyError, Rules};
 use crate::api::Api;
 use crate::door::{Doorkeeper, Doors, Full, Place};
 use crate::pages::{Pages, Series};
+use crate::presence::{self, Presence};
 use crate::room::{Room, RoomMetrics};
 use crate::tls::{Certificate, TlsError, TlsFiles};
 use crate::webhooks::{self, WebhookConfig};
@@ -191,6 +192,7 @@ pub(crate) struct Shared {
     pub(crate) blobs_stored: Gauge,
     pub(crate) api: Api,
     pub(crate) pages: Pages,
+    pub(crate) presence: Presence,
     /// How long deleted documents can be restored.
     pub(crate) deleted_keep: Duration,
 }
@@ -246,7 +248,8 @@ impl Server {
         let options =
             syncline_store::Options { loader, deleted_keep, blob_bytes_max, ..syncline_store::Options::default() };
         let store = open_store(data.clone(), options).await?;
-        let options = Options { limits, authority: gate.clone(), stop_timeout, ..Options::default() };
+        let (ear, overheard) = presence::ear();
+        let options = Options { limits, authority: gate.clone(), stop_timeout, ear: Some(ear), ..Options::default() };
         let (replica, news) = Replica::start(store, options);
         let mut registry = Registry::with_prefix("syncline");
         replica.metrics().register(&mut registry);
@@ -276,8 +279,10 @@ impl Server {
             blobs_stored,
             api,
             pages: Pages::default(),
+            presence: Presence::default(),
         });
         watch(&shared, news);
+        tokio::spawn(presence::hear(Arc::clone(&shared), overheard));
         for webhook in webhooks {
             tokio::spawn(webhooks::run(Arc::clone(&shared), webhook));
         }

@@ -117,7 +117,7 @@ fn signed(secret: &[u8], body: &str) -> Ask {
     let tag = hmac::sign(&key, format!("{now}.{body}").as_bytes());
     let hex: String = tag.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
     let headers = vec![("syncline-signature", format!("t={now},v1={hex}"))];
-    Ask { body: Some(Bytes::from(body.to_owned())), headers }
+    Ask { body: Some(Bytes::from(body.to_owned())), headers, ..Ask::default() }
 }
 
 /// Where it is kept up to which place a receiver was told.

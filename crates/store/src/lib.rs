@@ -44,3 +44,4 @@ pub use stats::{Stats, stats};
 pub use store::selection::{Offer, Policy};
 pub use store::{Driven, Options, Store};
 pub use subject::Standing;
+pub use writer::Transacted;

@@ -36,7 +36,7 @@ use crate::overlay::Unfolded;
 use crate::read::{self, Readers};
 use crate::recover::{self, Recovered};
 use crate::schema::{self, DocumentRow, Home};
-use crate::writer::{End, Shared, Writer};
+use crate::writer::{End, Shared, Transacted, Writer};
 
 /// How a store behaves. The defaults suit a server and a laptop alike.
 #[derive(Debug, Clone)]
@@ -400,6 +400,13 @@ impl Store {
     pub fn on_committed(&self, callback: impl Fn(&[(DocumentId, Stamp)]) + Send + Sync + 'static) {
         let mut committed = self.inner.shared.committed.lock().unwrap_or_else(PoisonError::into_inner);
         *committed = Some(Arc::new(callback));
+    }
+
+    /// Calls back after each transaction of commits, from the writer thread: for metrics. The callback must not block; a
+    /// later one replaces it.
+    pub fn on_transacted(&self, callback: impl Fn(&Transacted) + Send + Sync + 'static) {
+        let mut transacted = self.inner.shared.transacted.lock().unwrap_or_else(PoisonError::into_inner);
+        *transacted = Some(Arc::new(callback));
     }
 
     /// Commits what waits, folds the log, moves everything into the database file and ends the threads.

@@ -39,6 +39,22 @@ pub(crate) type OnPurged = Arc<dyn Fn(DocumentId) + Send + Sync>;
 /// and when.
 pub(crate) type Committed = Arc<dyn Fn(&[(DocumentId, Stamp)]) + Send + Sync>;
 
+/// Told of each transaction of commits, once it is durable.
+pub(crate) type OnTransacted = Arc<dyn Fn(&Transacted) + Send + Sync>;
+
+/// What became durable at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Transacted {
+    /// Commits with changes.
+    pub commits: usize,
+    /// Bytes of their changes.
+    pub bytes: usize,
+    /// From the beginning of the transaction until it was durable.
+    pub took: Duration,
+    /// What waited for the next one by then.
+    pub waiting: usize,
+}
+
 /// Longest wait before another look at the wall clock, which may have been set meanwhile.
 const PURGE_WAIT_MAX: Duration = Duration::from_secs(3600);
 
@@ -60,6 +76,8 @@ pub(crate) struct Shared {
     pub purged: Mutex<Option<OnPurged>>,
     /// Hears of each group of commits once readers see it.
     pub committed: Mutex<Option<Committed>>,
+    /// Hears of each transaction.
+    pub transacted: Mutex<Option<OnTransacted>>,
     /// Bytes of all blobs.
     pub blob_bytes: AtomicU64,
     pub subjects: Subjects,
@@ -113,6 +131,7 @@ impl Shared {
             damaged,
             purged: Mutex::default(),
             committed: Mutex::default(),
+            transacted: Mutex::default(),
             blob_bytes: AtomicU64::new(0),
             subjects: Subjects::default(),
             stopped: AtomicBool::new(false),
@@ -419,18 +438,28 @@ impl Writer {
 
     /// Commits a group of units in one transaction, then tells each how it went, in order.
     fn commit(&mut self, units: Vec<Unit>) {
+        let began = Instant::now();
         let outcome = match &self.failed {
             Some(failed) => Err(failed.clone()),
             None => self.write(&units).map_err(|error| self.note_failure(error)),
         };
         match outcome {
             Ok((verdicts, group)) => {
+                self.tell_transacted(&group, began.elapsed());
                 self.publish(group);
                 for (unit, verdict) in units.into_iter().zip(verdicts) {
                     unit.succeed(verdict);
                 }
             }
             Err(error) => units.into_iter().for_each(|unit| unit.fail(error.clone())),
+        }
+    }
+
+    fn tell_transacted(&self, group: &Group, took: Duration) {
+        let listener = self.shared.transacted.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(listener) = listener {
+            let waiting = self.shared.lock_queue().units.len();
+            listener(&Transacted { commits: group.rows, bytes: group.bytes, took, waiting });
         }
     }
 

@@ -7,10 +7,12 @@ mod support;
 
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
+use rusqlite::Connection;
 use support::{Model, commit, eager, open};
 use syncline_store::backup::{backup, restore, vacuum};
-use syncline_store::{StoreError, check, stats};
+use syncline_store::{Options, StoreError, check, stats};
 
 /// A store with one document of many changes, some of them only in the log.
 fn filled(directory: &std::path::Path, changes: usize) -> (syncline_store::Store, Model) {
@@ -94,4 +96,57 @@ fn a_store_is_counted_while_in_use_and_shrinks_when_it_is_not() {
     vacuum(home.path()).expect("done");
     assert!(file.metadata().expect("there").len() < before, "rows under the snapshot left room");
     assert!(check(home.path()).expect("readable").is_clean());
+}
+
+/// As Litestream does it: a read transaction keeps the log from beginning anew before it is copied, tables of its own lie in
+/// the database, and it moves the log itself from time to time. The store is closed and opened again beside it.
+#[test]
+fn a_tool_that_copies_the_log_as_it_grows_gets_all_of_it() {
+    const TABLES: &str = "PRAGMA wal_autocheckpoint = 0;
+        CREATE TABLE _litestream_seq (id INTEGER PRIMARY KEY, seq INTEGER);
+        CREATE TABLE _litestream_lock (id INTEGER);";
+    const NEXT: &str = "INSERT INTO _litestream_seq VALUES (1, 1) ON CONFLICT (id) DO UPDATE SET seq = seq + 1";
+    let (home, other) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+    let options = || Options { checkpoint_pages: 16, ..eager() };
+    let mut store = open(home.path(), options());
+    let mut model = Model::new(1, 2);
+    let tool = Connection::open(home.path().join("syncline.db")).expect("it opens");
+    tool.busy_timeout(Duration::from_secs(60)).expect("set");
+    let mode: String = tool.query_row("PRAGMA journal_mode = wal", [], |row| row.get(0)).expect("a mode");
+    assert_eq!(mode, "wal");
+    tool.execute_batch(TABLES).expect("it writes between the commits");
+    let log = home.path().join("syncline.db-wal");
+    for round in 0..4 {
+        tool.execute(NEXT, []).expect("it writes between the commits");
+        tool.execute_batch("BEGIN; SELECT count(1) FROM _litestream_seq").expect("it reads");
+        let copied = fs::read(&log).expect("readable");
+        for _ in 0..50 {
+            model.edit(0, 4_000);
+            commit(&store, vec![model.commit(1)]).expect("stored");
+        }
+        if round == 2 {
+            store.close().expect("closed");
+            store = open(home.path(), options());
+        }
+        let grown = fs::read(&log).expect("readable");
+        assert!(grown.len() > copied.len() + 50 * 4_000 && grown.starts_with(&copied), "round {round}");
+        if round < 3 {
+            tool.execute_batch("ROLLBACK").expect("it ends");
+            let moved = |row: &rusqlite::Row<'_>| row.get::<_, i64>(0);
+            assert_eq!(tool.query_row("PRAGMA wal_checkpoint(RESTART)", [], moved).expect("it moves"), 0);
+        }
+    }
+    store.close().expect("closed");
+    // What the tool has by then: the database and the log.
+    for file in ["syncline.db", "syncline.db-wal"] {
+        fs::copy(home.path().join(file), other.path().join(file)).expect("copied");
+    }
+    for directory in [home.path(), other.path()] {
+        assert!(check(directory).expect("readable").is_clean());
+        let store = open(directory, options());
+        let hashes: Vec<_> = model.journal.iter().map(|(hash, _)| *hash).collect();
+        let bytes: Vec<_> = model.journal.iter().map(|(_, bytes)| bytes.clone()).collect();
+        assert_eq!(store.changes(&model.id, &hashes).expect("readable"), bytes);
+        store.close().expect("closed");
+    }
 }

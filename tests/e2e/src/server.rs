@@ -87,6 +87,25 @@ impl Server {
             .unwrap_or_else(|output| panic!("the server did not start:\n{output}"))
     }
 
+    /// Starts a server whose outputs nobody reads from the moment at which it has said its address.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    #[must_use]
+    pub fn start_unheard(data: &Path) -> Self {
+        let (read, write) = std::io::pipe().expect("a pipe");
+        let mut command = server_command(data, &[], "127.0.0.1:0");
+        let log = write.try_clone().expect("a handle");
+        command.process_group(0).stdin(Stdio::null()).stdout(write).stderr(log);
+        let child = command.spawn().expect("the server's executable starts");
+        // The command holds the other end as well.
+        drop(command);
+        let mut lines = BufReader::new(read).lines().map_while(Result::ok);
+        let ready = lines.find_map(|line| line.split_once(READY).map(|(_, address)| address.trim().to_owned()));
+        let address = ready.expect("the server says where it listens");
+        Self { child, address, log: Arc::default() }
+    }
+
     /// Starts a server that may rightly refuse to start.
     ///
     /// # Errors

@@ -360,6 +360,8 @@ fn those_who_decide_elsewhere_are_asked_and_without_an_answer_nothing_is_allowed
     let opened = open.clone();
     let elsewhere = Elsewhere::start(move |question| match question.get("token") {
         Some(token) if token == "known to us" => json!({ "subject": "alice" }),
+        Some(token) if token == "one of us" => json!({ "subject": "root" }),
+        None if question["document"].is_null() && question["subject"] == "root" => json!({ "may": ["admin"] }),
         Some(_) => Value::Null,
         None if question["document"] == json!(opened) && question["subject"] == "alice" => json!({ "may": ["create"] }),
         None => json!({ "may": [] }),
@@ -377,6 +379,12 @@ fn those_who_decide_elsewhere_are_asked_and_without_an_answer_nothing_is_allowed
     let mut author = HonestPeer::on(join("alice too", "known to us").expect("let in"), &closed, AutoCommit::new());
     author.put("value", 1);
     assert!(author.acknowledged().expect_err("refused").contains("no such document"));
+    for (token, status) in [("known to us", 403), ("one of us", 200), ("not known", 401)] {
+        let bearer = format!("Authorization: Bearer {token}\r\n");
+        for path in ["/metrics", "/", "/documents", "/settings"] {
+            assert_eq!(server.http_as(path, &bearer).status, status, "{path} with {token:?}");
+        }
+    }
 
     let nobody = TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("a bound port");
     let data = DataDirectory::new();

@@ -6,17 +6,20 @@
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
+use std::time::Instant;
 
 use automerge::transaction::Transactable;
 use automerge::{AutoCommit, ObjType, ROOT, ReadDoc};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use syncline_e2e::http::{self, Answer};
-use syncline_e2e::{DataDirectory, HonestPeer, Server};
+use syncline_e2e::{DataDirectory, Frame, HonestPeer, Item, PATIENCE, RawPeer, Server, token};
 
 const MERGE: (&str, &str) = ("Content-Type", "application/merge-patch+json");
 const JSON: (&str, &str) = ("Content-Type", "application/json");
 const FILE: (&str, &str) = ("Content-Type", "application/octet-stream");
+
+const SECRET: &[u8] = b"a secret of at least thirty-two bytes, for HS256";
 
 struct Api {
     server: Server,
@@ -187,6 +190,78 @@ fn changes_are_waited_for_and_streamed() {
     let told = waiting.join().expect("an answer");
     assert_eq!(told["documents"][0]["id"], json!(second));
     assert_eq!(told["documents"].as_array().map(Vec::len), Some(1), "what came before is not told again");
+}
+
+#[test]
+fn who_is_at_a_document_is_told_to_those_who_may_read_it() {
+    let data = DataDirectory::new();
+    let (secret, home) = (data.path().join("secret"), data.path().join("data"));
+    std::fs::write(&secret, SECRET).expect("writable");
+    let arguments = ["--token-key", secret.to_str().expect("UTF-8")];
+    let server = Server::start_with(&home, &arguments);
+    let until = token::unix_seconds() + 600;
+    let token_for = |may: &[&str]| {
+        token::signed(&json!({ "sub": "script", "exp": until, "syncline": [{ "documents": "*", "may": may }] }), SECRET)
+    };
+    let [reader, writer, nobody] =
+        [&["read"][..], &["read", "write", "create"], &[]].map(|may| format!("Bearer {}", token_for(may)));
+    let send = |line: &str, token: &str, body: &Value| {
+        http::send(server.address(), line, &[JSON, ("Authorization", token)], body.to_string().as_bytes())
+    };
+    let made = send("POST /api/documents", &writer, &json!({ "n": 1 }));
+    assert_eq!(made.status, 201, "{}", String::from_utf8_lossy(&made.body));
+    let id = made.json()["id"].as_str().expect("an id").to_owned();
+    let path = format!("GET /api/documents/{id}/presence");
+    let peers = || send(&path, &reader, &json!(null)).json()["peers"].as_array().expect("a list").clone();
+    assert_eq!(peers(), [json!(null); 0]);
+
+    let bearer = [("Authorization", writer.as_str())];
+    let mut anna = RawPeer::try_connect(server.address(), "/", &bearer).expect("let in");
+    anna.join_by(&Frame::join("anna")).expect("let in");
+    let mut count = 0.0;
+    let mut say = |data: &[u8]| {
+        count += 1.0;
+        let frame = Frame::new("ephemeral").text("senderId", "anna").text("documentId", &id).text("sessionId", "tab");
+        anna.send(&frame.with("count", Item::Number(count)).bytes("data", data));
+    };
+    let presence = |message: Item| Frame::default().with("__presence", message).encode();
+    let map = |entries: &[(&str, Item)]| {
+        Item::Map(entries.iter().map(|(key, item)| ((*key).to_owned(), item.clone())).collect())
+    };
+    let text = |text: &str| Item::Text(text.to_owned());
+    let cursor = map(&[("x", Item::Number(7.0))]);
+    say(&presence(map(&[
+        ("type", text("snapshot")),
+        ("state", map(&[("name", text("Anna")), ("cursor", Item::Null)])),
+    ])));
+    say(&presence(map(&[("type", text("update")), ("channel", text("cursor")), ("value", cursor)])));
+    say(&[0x63, b'h', b'e', b'y']);
+    let known = || {
+        let mut known = peers();
+        assert!(known.iter_mut().all(|peer| peer.as_object_mut().and_then(|peer| peer.remove("seen_ms")).is_some()));
+        json!(known)
+    };
+    let expected =
+        json!([{ "peer": "anna", "state": { "name": "Anna", "cursor": { "x": 7 } }, "message": "Y2hleQ==" }]);
+    until_equal(known, &expected);
+    say(&presence(map(&[("type", text("goodbye"))])));
+    until_equal(known, &json!([]));
+    assert_eq!(send(&path, &nobody, &json!(null)).status, 404, "as a document that is not there");
+    let unknown = HonestPeer::fresh_document_id();
+    assert_eq!(send(&format!("GET /api/documents/{unknown}/presence"), &reader, &json!(null)).status, 404);
+}
+
+/// Asks again until the answer is this.
+fn until_equal(ask: impl Fn() -> Value, expected: &Value) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let found = ask();
+        if found == *expected {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{found} is not {expected}");
+        std::thread::yield_now();
+    }
 }
 
 #[test]

@@ -4,13 +4,15 @@
 //! Must not: mend a file; the operator decides.
 //! Next: `trace.rs`; docs/store.md.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use automerge::transaction::Transactable;
 use automerge::{AutoCommit, ROOT};
-use syncline_e2e::{DataDirectory, HonestPair, HonestPeer, Server, skip};
+use serde_json::Value;
+use syncline_e2e::{DataDirectory, HonestPair, HonestPeer, RawPeer, Server, skip};
 
 #[test]
 fn health_and_metrics_answer() {
@@ -24,6 +26,65 @@ fn health_and_metrics_answer() {
     assert_eq!(server.http("/nothing-here").status, 404);
     pair.still_syncs();
     assert_eq!(server.refused().0, 0, "honest peers are not refused anything");
+}
+
+/// The dashboard for Grafana that comes with the server asks for metrics that it has, by the names that Prometheus gives them.
+#[test]
+fn every_metric_of_the_dashboard_is_served() {
+    const DASHBOARD: &str = include_str!("../../../packaging/grafana/syncline.json");
+    let data = DataDirectory::new();
+    let server = Server::start(data.path());
+    HonestPair::start(server.address()).still_syncs();
+    // Refusals are told by reason, once there is one.
+    let mut stranger = RawPeer::connect(server.address());
+    stranger.send_bytes(vec![0xff]);
+    stranger.until_closed();
+    server.until_refused(0);
+    let metrics = server.http("/metrics").body;
+    let kinds = metrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
+    let served: BTreeSet<String> = kinds
+        .flat_map(|(name, kind)| {
+            let suffixes: &[&str] = match kind {
+                "counter" => &["_total"],
+                "histogram" => &["_bucket", "_sum", "_count"],
+                _ => &[""],
+            };
+            suffixes.iter().map(move |suffix| format!("{name}{suffix}"))
+        })
+        .collect();
+    let dashboard: Value = serde_json::from_str(DASHBOARD).expect("JSON");
+    let panels = dashboard["panels"].as_array().expect("panels").iter();
+    let targets = panels.flat_map(|panel| panel["targets"].as_array().into_iter().flatten());
+    let asked = targets.map(|target| target["expr"].as_str().expect("each target asks for something"));
+    let is_name = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
+    let names = asked.flat_map(|expr| expr.split(move |letter| !is_name(letter)));
+    let named: BTreeSet<String> = names.filter(|name| name.starts_with("syncline_")).map(str::to_owned).collect();
+    let missing: Vec<_> = named.difference(&served).collect();
+    assert!(missing.is_empty(), "{missing:?} are not in:\n{metrics}");
+    assert!(named.len() > 30, "it shows most of what there is: {named:?}");
+    for counted in ["syncline_fan_out_seconds_count", "syncline_transaction_commits_count"] {
+        let line = metrics.lines().find_map(|line| line.strip_prefix(counted)?.strip_prefix(' '));
+        assert!(line.is_some_and(|count| count != "0"), "{counted} counts the edits of the pair: {line:?}");
+    }
+    assert!(metrics.contains("syncline_sessions{kind=\"automerge_repo\"} "), "{metrics}");
+}
+
+/// Whoever has started the server may close its outputs, or end: it goes on, and stops in order.
+#[test]
+fn nobody_has_to_read_what_the_server_prints() {
+    let data = DataDirectory::new();
+    let mut server = Server::start_unheard(data.path());
+    // Each of these is logged.
+    for _ in 0..3 {
+        assert_eq!(server.http("/documents/nonsense").status, 400);
+        let mut stranger = RawPeer::connect(server.address());
+        stranger.send_bytes(vec![0xff]);
+        stranger.until_closed();
+    }
+    HonestPair::start(server.address()).still_syncs();
+    let status = server.stop();
+    assert!(status.success(), "it ended with {status}");
+    assert_clean(data.path());
 }
 
 #[test]

@@ -122,7 +122,7 @@ pub(crate) async fn run(args: &HostileArgs, target: &Target) -> anyhow::Result<O
 }
 
 /// Two clients of a new document, and its id.
-async fn honest_pair(target: &Target, stats: &Arc<Stats>) -> anyhow::Result<(String, Vec<Client>)> {
+pub(super) async fn honest_pair(target: &Target, stats: &Arc<Stats>) -> anyhow::Result<(String, Vec<Client>)> {
     let (ledger, first) = author::new_document();
     let pair = [Client::connect(target.options(stats)).await?, Client::connect(target.options(stats)).await?];
     pair[0].open(Light::creator(Arc::clone(&ledger), Arc::clone(stats), first));

@@ -17,11 +17,14 @@ use crate::light::Light;
 use crate::stats::Stats;
 use crate::target::Cost;
 
+pub(crate) mod backup;
 pub(crate) mod cold_fetch;
 pub(crate) mod fanout;
 pub(crate) mod fanout_cpu;
+pub(crate) mod flood;
 pub(crate) mod hostile;
 pub(crate) mod idle;
+pub(crate) mod import;
 pub(crate) mod kill;
 pub(crate) mod long_text;
 pub(crate) mod many_docs;

@@ -40,6 +40,7 @@ impl Hub {
             return;
         }
         let key = self.key_of(&id);
+        let overhears = self.overhears;
         self.touch(now, key);
         // Speaking at a document is being there: the sender hears what others say.
         self.join_document(from, key);
@@ -47,13 +48,17 @@ impl Hub {
         if document.is_deleted() || !document.relayed.get_or_insert_default().is_new(&sender, &session, count) {
             return;
         }
-        let watched = document.watched && !document.local_only;
+        let heard = (document.watched || overhears) && !document.local_only;
         let spoken = Spoken { sender, count, session, data };
         self.broadcast(&id, Some(from), &spoken);
+<<<<<<< HEAD
         if !self.neighbours.contains(&from) {
             self.tell_mesh_of_words(&id, spoken.clone());
         }
         if watched {
+=======
+        if heard {
+>>>>>>> wt-a2
             let Spoken { sender, data, .. } = spoken;
             self.outputs.push_back(Output::Notify(Event::Ephemeral { document: id, sender, data }));
         }

@@ -71,7 +71,7 @@ impl Joined {
 
     async fn hears(&self, wanted: impl Fn(&Outgoing) -> bool) {
         poll_fn(|cx| {
-            let heard = |queued: &Queued| matches!(queued, Queued::Message(message) if wanted(message));
+            let heard = |queued: &Queued| matches!(queued, Queued::Message(message, _) if wanted(message));
             if self.outbox.take(cx.waker()).iter().any(heard) { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;

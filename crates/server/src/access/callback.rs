@@ -50,8 +50,8 @@ pub(super) struct Callback {
     answers: Cache<Asked, (Permissions, Instant)>,
 }
 
-/// About whom and which document.
-type Asked = (Option<Arc<str>>, DocumentId);
+/// About whom and which document; `None` is all of them.
+type Asked = (Option<Arc<str>>, Option<DocumentId>);
 
 #[derive(Debug, Deserialize)]
 struct Admitted {
@@ -86,16 +86,16 @@ impl Callback {
         Ok(access)
     }
 
-    /// What somebody may do with a document.
-    pub(super) async fn decide(&self, access: &Access, document: &DocumentId) -> Permissions {
-        let key = (access.subject.clone(), document.clone());
+    /// What somebody may do with a document, or with every document.
+    pub(super) async fn decide(&self, access: &Access, document: Option<&DocumentId>) -> Permissions {
+        let key = (access.subject.clone(), document.cloned());
         let known = self.answers.get(&key);
         if let Some((may, at)) = known
             && at.elapsed() < self.config.keep
         {
             return may;
         }
-        let question = json!({ "subject": access.subject.as_deref(), "document": document.to_string() });
+        let question = json!({ "subject": access.subject.as_deref(), "document": document.map(DocumentId::to_string) });
         let answer = self.ask::<Decided>(&question).await;
         let may = answer.and_then(|answer| {
             let names = answer.map(|answer| answer.may).unwrap_or_default();

@@ -109,6 +109,15 @@ impl Gate {
         }
     }
 
+    /// What somebody may do with every document, also where somebody else decides.
+    pub(crate) async fn everywhere(&self, access: &Access) -> Permissions {
+        let known = access.everywhere();
+        match &self.callback {
+            Some(callback) if access.asks() => known.and(callback.decide(access, None).await),
+            Some(_) | None => known,
+        }
+    }
+
     async fn authenticate_token(&self, token: &Token) -> Result<Access, Denial> {
         if !self.keyring.is_used() {
             return match &self.callback {
@@ -139,7 +148,7 @@ impl Authority for Gate {
     fn decide<'a>(&'a self, access: &'a Access, document: &'a DocumentId) -> Decision<'a, Permissions> {
         Box::pin(async move {
             match &self.callback {
-                Some(callback) => callback.decide(access, document).await,
+                Some(callback) => callback.decide(access, Some(document)).await,
                 None => Permissions::NONE,
             }
         })

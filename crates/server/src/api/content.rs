@@ -150,7 +150,7 @@ pub(super) async fn create(
     let document = document.map_err(|error| ApiError::Failed(error.to_string()))?;
     if !caller.may(&shared, &document).await.include(Permissions::CREATE) {
         // Nobody has a right to an id that was drawn just now but who has it to all.
-        caller.needs_everywhere(&shared, Permissions::CREATE)?;
+        caller.needs_everywhere(&shared, Permissions::CREATE).await?;
     }
     if kind_of(&headers) == AUTOMERGE {
         merge_file(&shared, &caller, &document, body).await?;

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use syncline_content::{Answer, At, Question};
 use syncline_core::ChangeHash;
+use syncline_core::access::Permissions;
 use syncline_core::hub::{Insight, PeerProgress};
 use syncline_core::id::DocumentId;
 use syncline_core::storage::Summary;
@@ -38,7 +39,7 @@ pub(super) async fn show(
     Path(id): Path<String>,
     Query(version): Query<Version>,
 ) -> Response {
-    if let Err(refusal) = caller.needs_everywhere(&shared, syncline_core::access::Permissions::ADMIN) {
+    if let Err(refusal) = caller.needs_everywhere(&shared, Permissions::ADMIN).await {
         return refusal.into_response();
     }
     match draw(&shared, &caller, &id, version.at).await {
@@ -82,14 +83,15 @@ async fn draw(shared: &Shared, caller: &Caller, id: &str, at: Option<String>) ->
                 div class="table" { table { tbody {
                     tr { th { "Changes" } td { (count(u64::from(summary.changes))) } }
                     tr { th { "Size of all changes" } td { (bytes(summary.bytes)) } }
-                    tr { th { "Size as stored in one piece" } td { (bytes(summary.snapshot_bytes)) } }
+                    tr { th { "Size as stored in one piece" } td { @if summary.snapshot_bytes == 0 { "not folded yet" } @else { (bytes(summary.snapshot_bytes)) } } }
                     tr { th { "Last change became durable" } td { (ago(summary.last_stamp.millis())) } }
                     tr { th { "Stamp" } td { code { (summary.last_stamp.as_u64()) } } }
                     tr { th { "Heads" } td { @for head in &summary.heads { (short(&head.to_string())) " " } } }
                 } } }
             },
         )
-    }))
+    })
+    .await)
 }
 
 async fn ask(shared: &Shared, id: &DocumentId, summary: &Summary, question: Question) -> Result<Answer, ApiError> {

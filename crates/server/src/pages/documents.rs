@@ -36,7 +36,7 @@ pub(super) struct Wanted {
 
 pub(super) async fn show(State(shared): State<Arc<Shared>>, caller: Caller, Query(wanted): Query<Wanted>) -> Response {
     // Before the store is read for whoever asks.
-    if let Err(refusal) = caller.needs_everywhere(&shared, Permissions::ADMIN) {
+    if let Err(refusal) = caller.needs_everywhere(&shared, Permissions::ADMIN).await {
         return refusal.into_response();
     }
     let find = wanted.find.unwrap_or_default();
@@ -86,6 +86,7 @@ pub(super) async fn show(State(shared): State<Arc<Shared>>, caller: Caller, Quer
             },
         )
     })
+    .await
 }
 
 /// Those whose id has this in it, the latest change first.

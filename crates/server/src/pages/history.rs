@@ -36,7 +36,7 @@ pub(super) fn graph(path: &str, told: &Value, shown: Option<&str>) -> Markup {
     }
     let left = LANE * (lanes.len().min(LANES_MAX) as f64 + 1.0);
     let height = ROW * changes.len() as f64 + 8.0;
-    let width = left + 340.0;
+    let width = left + 360.0;
     html! {
         @if all > changes.len() as u64 {
             p { "The newest " (changes.len()) " of " (count(all)) " changes." }
@@ -58,7 +58,7 @@ pub(super) fn graph(path: &str, told: &Value, shown: Option<&str>) -> Markup {
                         title { (hash) }
                         circle cx=(x) cy=(y) r="4.5" {}
                         text x=(left) y=(y + 4.0) { (label(change)) }
-                        text class="soft" x=(left + 190.0) y=(y + 4.0) { (when(change)) }
+                        text class="soft" x=(left + 160.0) y=(y + 4.0) { (when(change)) }
                     }
                 }
             }
@@ -66,16 +66,20 @@ pub(super) fn graph(path: &str, told: &Value, shown: Option<&str>) -> Markup {
     }
 }
 
-/// What a change is called: its message, its author, or its actor.
+/// What a change is called: its message, its author, or the beginning of its actor, which is no name.
 fn label(change: &Value) -> String {
-    let words = ["message", "author", "actor"].iter().find_map(|name| change[name].as_str());
-    let words = words.unwrap_or_default();
-    let cut: String = words.chars().take(24).collect();
+    let named = ["message", "author"].iter().find_map(|name| change[name].as_str());
+    let (words, letters_max) = match named {
+        Some(words) => (words, 24),
+        None => (change["actor"].as_str().unwrap_or_default(), 8),
+    };
+    let cut: String = words.chars().take(letters_max).collect();
     if cut.len() < words.len() { format!("{cut}…") } else { cut }
 }
 
 fn when(change: &Value) -> String {
     let operations = change["operations"].as_u64().unwrap_or_default();
     let time = change["time"].as_u64().map(|time_s| format!(", {}", ago(time_s * 1000)));
-    format!("{} operations{}", count(operations), time.unwrap_or_default())
+    let unit = if operations == 1 { "operation" } else { "operations" };
+    format!("{} {unit}{}", count(operations), time.unwrap_or_default())
 }

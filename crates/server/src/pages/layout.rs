@@ -34,7 +34,7 @@ pub(super) fn frame(path: &str, title: &str, content: Markup) -> Markup {
                     a class="brand" href="/" { span class="dot" {} "Syncline" }
                     nav {
                         @for (to, name) in PAGES {
-                            a href=(to) aria-current=[(to == path).then_some("page")] { (name) }
+                            a href=(to) aria-current=[is_within(path, to).then_some("page")] { (name) }
                         }
                     }
                 }
@@ -43,6 +43,11 @@ pub(super) fn frame(path: &str, title: &str, content: Markup) -> Markup {
             }
         }
     }
+}
+
+/// Whether a page is this one, or one of those that it leads to.
+fn is_within(path: &str, page: &str) -> bool {
+    path == page || path.strip_prefix(page).is_some_and(|rest| rest.starts_with('/'))
 }
 
 /// A number with room between its thousands.
@@ -94,7 +99,7 @@ pub(super) fn now_ms() -> u64 {
 
 /// The beginning of a long name, with all of it for those who point at it.
 pub(super) fn short(name: &str) -> Markup {
-    let end = name.char_indices().nth(10).map_or(name.len(), |(at, _)| at);
+    let end = name.char_indices().nth(16).map_or(name.len(), |(at, _)| at);
     html! { code title=(name) { (name[..end]) @if end < name.len() { "…" } } }
 }
 

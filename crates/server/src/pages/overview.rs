@@ -71,7 +71,7 @@ pub(super) fn live(shared: &Shared) -> Markup {
             }
         }
         h2 { "In all" }
-        div class="cards" {
+        div class="cards small" {
             @for (name, value, to) in still {
                 a class="card" href=(to) style="color: inherit; text-decoration: none" {
                     div class="name" { (name) }

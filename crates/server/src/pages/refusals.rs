@@ -78,4 +78,5 @@ pub(super) async fn show(State(shared): State<Arc<Shared>>, caller: Caller) -> R
             },
         )
     })
+    .await
 }

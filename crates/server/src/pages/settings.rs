@@ -54,4 +54,5 @@ pub(super) async fn show(State(shared): State<Arc<Shared>>, caller: Caller) -> R
             },
         )
     })
+    .await
 }

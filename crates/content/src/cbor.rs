@@ -15,7 +15,8 @@ const DEPTH_MAX: usize = 32;
 const VALUES_MAX: usize = 16 * 1024;
 
 /// The value as CBOR.
-pub(crate) fn encode(value: &Value) -> Vec<u8> {
+#[must_use]
+pub fn encode(value: &Value) -> Vec<u8> {
     let mut encoder = Encoder::new(Vec::new());
     // Writing into memory does not fail.
     let _ = write(&mut encoder, value);
@@ -24,7 +25,10 @@ pub(crate) fn encode(value: &Value) -> Vec<u8> {
 
 /// The value of these bytes. What JSON has no word for: `undefined` is null, bytes are a list of numbers, a tag's content
 /// is taken without the tag.
-pub(crate) fn decode(bytes: &[u8]) -> Result<Value, Error> {
+///
+/// # Errors
+/// What is no CBOR, more than one value, too many values or too deep in each other.
+pub fn decode(bytes: &[u8]) -> Result<Value, Error> {
     let mut reader = Reader { decoder: Decoder::new(bytes), values: 0 };
     let value = reader.value(0)?;
     if reader.decoder.position() != bytes.len() {
