@@ -51,14 +51,10 @@ impl Hub {
         let heard = (document.watched || overhears) && !document.local_only;
         let spoken = Spoken { sender, count, session, data };
         self.broadcast(&id, Some(from), &spoken);
-<<<<<<< HEAD
         if !self.neighbours.contains(&from) {
             self.tell_mesh_of_words(&id, spoken.clone());
         }
-        if watched {
-=======
         if heard {
->>>>>>> wt-a2
             let Spoken { sender, data, .. } = spoken;
             self.outputs.push_back(Output::Notify(Event::Ephemeral { document: id, sender, data }));
         }
