@@ -41,9 +41,9 @@ impl Told {
     /// # Errors
     /// [`MessageError`] when it is not one, or beyond a bound.
     pub fn decode(body: Bytes) -> Result<Self, MessageError> {
-        match body.first().ok_or(MessageError::Truncated)? {
-            &DOCUMENT => Ok(DocumentNotice::decode(body)?.map_or(Self::Unknown, Self::Document)),
-            &SPOKEN => SpokenNotice::decode(body.slice(1..)).map(Self::Spoken),
+        match *body.first().ok_or(MessageError::Truncated)? {
+            DOCUMENT => Ok(DocumentNotice::decode(body)?.map_or(Self::Unknown, Self::Document)),
+            SPOKEN => SpokenNotice::decode(body.slice(1..)).map(Self::Spoken),
             _ => Ok(Self::Unknown),
         }
     }

@@ -63,14 +63,15 @@ impl Hub {
     /// Words from the mesh, for those who are at the document here. Where nobody is, nothing is remembered of them.
     pub(super) fn hear(&mut self, id: &DocumentId, spoken: Spoken) {
         let Some(key) = self.keys.get(id).copied() else { return };
+        let overhears = self.overhears;
         let Some(document) = self.document(key) else { return };
         let is_new = document.relayed.get_or_insert_default().is_new(&spoken.sender, &spoken.session, spoken.count);
         if document.is_withheld() || !is_new {
             return;
         }
-        let watched = document.watched;
+        let heard = document.watched || overhears;
         self.broadcast(id, None, &spoken);
-        if watched {
+        if heard {
             let Spoken { sender, data, .. } = spoken;
             self.outputs.push_back(Output::Notify(Event::Ephemeral { document: id.clone(), sender, data }));
         }

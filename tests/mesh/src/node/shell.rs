@@ -105,7 +105,13 @@ impl Node {
                 let message = PeerMessage::Sync(sync);
                 self.hub_input(now, Input::Received { session: link, message, receipt });
             }
-            message => self.hub_input(now, Input::Received { session: link, message, receipt }),
+            message @ (PeerMessage::DocUnavailable { .. }
+            | PeerMessage::Ephemeral { .. }
+            | PeerMessage::RemoteSubscription { .. }
+            | PeerMessage::RemoteHeads { .. }
+            | PeerMessage::Native(_)) => {
+                self.hub_input(now, Input::Received { session: link, message, receipt });
+            }
         }
     }
 
@@ -164,7 +170,13 @@ impl Node {
         match message {
             Outgoing::Native(NativeMessage::Mesh(body)) => may_be_lost = body[0] >= FIRST_LOSSY_TAG,
             Outgoing::Native(NativeMessage::Collection(_)) => self.tally.round_bytes_out += bytes,
-            _ => self.tally.document_bytes_out += bytes,
+            Outgoing::Sync { .. }
+            | Outgoing::Request { .. }
+            | Outgoing::DocUnavailable { .. }
+            | Outgoing::Ephemeral { .. }
+            | Outgoing::RemoteHeads { .. }
+            | Outgoing::Native(_)
+            | Outgoing::Error { .. } => self.tally.document_bytes_out += bytes,
         }
         self.tally.frames_out += 1;
         self.tally.bytes_out += bytes;

@@ -155,7 +155,8 @@ fn words_that_are_not_stored_go_to_the_mesh_and_come_from_it_once() {
     let (id, changes) = (document(1), chain(1, 1));
     stage.sync(C, &id, &heads(&changes), &[&changes[0]]);
     stage.input(Input::Watch { document: id.clone() });
-    (stage.forget_sent(), stage.meshed.clear());
+    stage.forget_sent();
+    stage.meshed.clear();
     let data = Bytes::from_static(b"here");
     let ephemeral = |count, data: &Bytes| {
         let (sender, session) = (peer(C), Arc::from("process"));
