@@ -189,7 +189,7 @@ pub(crate) struct BoundArguments {
     #[arg(long, env = "SYNCLINE_STORAGE_MIB_MAX")]
     storage_mib_max: Option<u32>,
 
-    /// What has to be free on the disk, MiB, or a tenth of it if that is less; with less nothing is taken
+    /// What has to be free on the disk, MiB, or a tenth of it if that is less; with less nothing is taken; 0: the disk is filled to its end
     #[arg(long, env = "SYNCLINE_DISK_FREE_MIB_MIN", default_value_t = 256)]
     disk_free_mib_min: u32,
 }

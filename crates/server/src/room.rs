@@ -14,8 +14,11 @@ use syncline_replica::Replica;
 /// Between two looks, unless half of the room is used up earlier.
 const LOOK: Duration = Duration::from_millis(250);
 
-/// Bytes that one brought byte may take: in the log, in the database, and both once more while its document is folded.
+/// Bytes that one brought byte may take: in the log, in the database, and both once more when its document is compacted.
 const COPIES_MAX: u64 = 4;
+
+/// Bytes that a byte may take yet which has got as far as the log.
+const LATER_COPIES_MAX: u64 = COPIES_MAX - 1;
 
 /// What has to be free, of the whole disk, where the whole disk is small.
 const SHARE_MIN: u64 = 10;
@@ -23,7 +26,7 @@ const SHARE_MIN: u64 = 10;
 /// How much room there has to be.
 #[derive(Debug, Clone)]
 pub struct Room {
-    /// Bytes that have to be free, or a tenth of the disk if that is less.
+    /// Bytes that have to be free, or a tenth of the disk if that is less. With 0 the disk is filled to its end.
     pub free_bytes_min: u64,
     /// Most bytes that the data directory may take.
     pub stored_bytes_max: Option<u64>,
@@ -54,8 +57,8 @@ struct Seen {
     free: u64,
     whole: u64,
     stored: u64,
-    /// Of the log: what may have to be moved into the database yet.
-    unmoved: u64,
+    /// What is in SQLite's log and may have to be moved into the database yet, and what the store will write by itself.
+    owed: u64,
 }
 
 impl Room {
@@ -65,7 +68,8 @@ impl Room {
             let directory = data.clone();
             // A disk that hangs must not stop anything else.
             let seen = tokio::task::spawn_blocking(move || look(&directory)).await.ok().flatten();
-            if let Some(seen) = seen {
+            if let Some(mut seen) = seen {
+                seen.owed += LATER_COPIES_MAX * replica.store().unfolded_bytes();
                 metrics.free.set(seen.free.cast_signed());
                 metrics.stored.set(seen.stored.cast_signed());
                 self.tell(&replica, seen);
@@ -94,7 +98,11 @@ impl Room {
     fn left(&self, seen: Seen, had: bool) -> Option<u64> {
         let more = |bytes: u64| if had { bytes } else { bytes + bytes / 10 };
         let free_min = self.free_bytes_min.min(seen.whole / SHARE_MIN);
-        let free = seen.free.checked_sub(more(free_min))?.checked_sub(seen.unmoved)?;
+        let free = match self.free_bytes_min {
+            // The disk is somebody else's care.
+            0 => u64::MAX,
+            _ => seen.free.checked_sub(more(free_min))?.checked_sub(seen.owed)?,
+        };
         let below_max = match self.stored_bytes_max {
             Some(max) => max.checked_sub(more(seen.stored))?,
             None => u64::MAX,
@@ -106,15 +114,15 @@ impl Room {
 fn look(data: &Path) -> Option<Seen> {
     let disk = statvfs(data).ok()?;
     let unit = disk.fragment_size();
-    let (mut stored, mut unmoved) = (0, 0);
+    let (mut stored, mut owed) = (0, 0);
     for entry in std::fs::read_dir(data).ok()?.flatten() {
         let Ok(metadata) = entry.metadata() else { continue };
         stored += metadata.len();
         if entry.file_name().as_encoded_bytes().ends_with(b"-wal") {
-            unmoved += metadata.len();
+            owed += metadata.len();
         }
     }
-    Some(Seen { free: disk.blocks_available() * unit, whole: disk.blocks() * unit, stored, unmoved })
+    Some(Seen { free: disk.blocks_available() * unit, whole: disk.blocks() * unit, stored, owed })
 }
 
 #[cfg(test)]
@@ -126,7 +134,7 @@ mod tests {
         const MIB: u64 = 1024 * 1024;
         let room = Room { free_bytes_min: 256 * MIB, stored_bytes_max: Some(100 * MIB) };
         let left = |free, whole, stored, had| {
-            let seen = Seen { free: free * MIB, whole: whole * MIB, stored: stored * MIB, unmoved: 0 };
+            let seen = Seen { free: free * MIB, whole: whole * MIB, stored: stored * MIB, owed: 0 };
             room.left(seen, had).map(|bytes| bytes / MIB)
         };
         assert_eq!(left(256, 100_000, 1, true), Some(0));
@@ -140,8 +148,10 @@ mod tests {
         assert_eq!(left(9_000, 100_000, 100, true), Some(0));
         assert_eq!(left(9_000, 100_000, 101, true), None);
         assert_eq!(left(9_000, 100_000, 95, false), None);
-        let seen = Seen { free: 300 * MIB, whole: 100_000 * MIB, stored: MIB, unmoved: 40 * MIB };
-        assert_eq!(room.left(seen, true), Some(MIB), "the log has to be moved yet");
-        assert_eq!(room.left(Seen { unmoved: 60 * MIB, ..seen }, true), None);
+        let seen = Seen { free: 300 * MIB, whole: 100_000 * MIB, stored: MIB, owed: 40 * MIB };
+        assert_eq!(room.left(seen, true), Some(MIB), "it will be written yet");
+        assert_eq!(room.left(Seen { owed: 60 * MIB, ..seen }, true), None);
+        let careless = Room { free_bytes_min: 0, stored_bytes_max: None };
+        assert!(careless.left(Seen { free: 0, ..seen }, true).is_some());
     }
 }

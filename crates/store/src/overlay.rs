@@ -21,9 +21,16 @@ use crate::schema::{DocumentKey, DocumentRow};
 #[derive(Debug, Default)]
 pub(crate) struct Overlay {
     documents: BTreeMap<DocumentId, Unfolded>,
+    /// Of all changes in it.
+    bytes: u64,
 }
 
 impl Overlay {
+    /// Bytes of the changes that are not folded.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     pub(crate) fn find(&self, id: &DocumentId) -> Option<&Unfolded> {
         self.documents.get(id)
     }
@@ -50,20 +57,22 @@ impl Overlay {
         });
         for row in rows {
             unfolded.state.advance(&row);
+            self.bytes += row.bytes;
             unfolded.rows.push_back(row);
         }
     }
 
     /// Forgets a document that begins anew.
     pub(crate) fn remove(&mut self, id: &DocumentId) {
-        self.documents.remove(id);
+        let removed = self.documents.remove(id);
+        self.bytes -= removed.map_or(0, |unfolded| unfolded.rows.iter().map(|row| row.bytes).sum());
     }
 
     /// Drops the first rows of a document that have been folded under this key.
     pub(crate) fn folded(&mut self, id: &DocumentId, key: DocumentKey, rows: usize) {
         let Some(unfolded) = self.documents.get_mut(id) else { return };
         unfolded.key = Some(key);
-        unfolded.rows.drain(..rows);
+        self.bytes -= unfolded.rows.drain(..rows).map(|row| row.bytes).sum::<u64>();
         if unfolded.rows.is_empty() {
             self.documents.remove(id);
         }

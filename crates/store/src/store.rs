@@ -368,6 +368,12 @@ impl Store {
         self.inner.shared.documents.load(Ordering::Relaxed)
     }
 
+    /// Bytes of changes that are in the log only and have yet to be written into their documents.
+    #[must_use]
+    pub fn unfolded_bytes(&self) -> u64 {
+        self.inner.shared.overlay.read().unwrap_or_else(PoisonError::into_inner).bytes()
+    }
+
     /// Whether commits may succeed: not after a failed sync or a damaged file, until the store is opened again.
     #[must_use]
     pub fn is_writable(&self) -> bool {

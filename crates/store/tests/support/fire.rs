@@ -205,19 +205,31 @@ impl Life {
         let data = directory.path().join("data");
         let store = Store::open(&data, Options { durable: false, ..eager() });
         let store = store.unwrap_or_else(|error| panic!("{what}: it does not open: {error}"));
+        let mut changes = self.assert_served(&store, recorded, what);
+        drop(store);
+        let report = check(&data).unwrap_or_else(|error| panic!("{what}: {error}"));
+        assert!(report.is_clean(), "{what}: {:#?}", report.listed);
+        if report.changes as usize > changes {
+            // A commit in flight behind a fold that was lost: the start has folded the same again, byte for byte, and its
+            // frames continue the old log's. See docs/store.md, "Failures".
+            let again = Store::open(&data, Options { durable: false, ..eager() }).expect("it was open before");
+            changes = self.assert_served(&again, recorded, what);
+        }
+        assert_eq!(report.changes as usize, changes, "{what}");
+    }
+
+    /// Returns how many changes the store serves: of each document all that were acknowledged, and none that were not made.
+    fn assert_served(&self, store: &Store, recorded: usize, what: &str) -> usize {
         let mut changes = 0;
         for known in &self.documents {
             let found = store.summary(&known.model.id).unwrap_or_else(|error| panic!("{what}: {error}"));
             let found = found.map_or(0, |summary| summary.changes as usize);
             let (owed, made) = (known.owed(recorded), known.model.journal.len());
             assert!((owed..=made).contains(&found), "{what}: {found} changes, acknowledged {owed}, made {made}");
-            known.model.prefix(found).assert_stored(&store);
+            known.model.prefix(found).assert_stored(store);
             changes += found;
         }
-        drop(store);
-        let report = check(&data).unwrap_or_else(|error| panic!("{what}: {error}"));
-        assert!(report.is_clean(), "{what}: {:#?}", report.listed);
-        assert_eq!(report.changes as usize, changes, "{what}");
+        changes
     }
 }
 
