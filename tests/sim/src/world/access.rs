@@ -92,7 +92,7 @@ impl World {
         self.topology.has(Topology::BINDS) && kind.leaves_changes_to_others()
     }
 
-    fn dialler(&self, session: SessionId) -> Option<Dialler> {
+    pub(super) fn dialler(&self, session: SessionId) -> Option<Dialler> {
         let link = self.links.get(&(session.0 / 2)).filter(|_| session.0.is_multiple_of(2))?;
         Some(link.dialler)
     }

@@ -218,6 +218,16 @@ impl World {
         Ok(())
     }
 
+    /// Who may do something else with a document may begin with it anew, and so may those that it speaks to.
+    fn begin_counting_anew(&mut self, machine: usize, session: SessionId) {
+        let ours = self.machines[machine].connections.get_mut(&session);
+        ours.into_iter().for_each(|connection| connection.sent.clear());
+        if let Some(Dialler::Machine(who)) = self.dialler(session) {
+            let theirs = self.machines[who].connections.get_mut(&SessionId(session.0 | 1));
+            theirs.into_iter().for_each(|connection| connection.sent.clear());
+        }
+    }
+
     /// Every change that is sent is in the store, and is not sent over and over.
     fn check_sent(&mut self, machine: usize, session: SessionId, document: usize, elements: &[Bytes]) -> Checked {
         let machine_ = &mut self.machines[machine];
@@ -332,6 +342,7 @@ impl World {
                 }
             }
             Step::AccessChanged(access) => {
+                self.begin_counting_anew(machine, session);
                 self.input(machine, Input::AccessChanged { session, access })?;
                 self.allow_rounds(machine, session)?;
             }
