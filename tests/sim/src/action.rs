@@ -144,10 +144,10 @@ kinds! {
     Purge, Disk, true;
     /// A machine compares its documents with those of a peer.
     Compare, Network, false;
-    /// Somebody may do something else on a machine than before.
-    AccessChange, Access, true;
-    /// What somebody may do on a machine ends soon.
-    TokenEnds, Access, true;
+    /// Somebody may do something else on a machine than before. Not drawn: docs/simulator.md, "Open".
+    AccessChange, Access, false;
+    /// What somebody may do on a machine ends soon. Not drawn: docs/simulator.md, "Open".
+    TokenEnds, Access, false;
     /// How much a document or a subject may have on a machine is another. Not drawn: docs/simulator.md, "Open".
     Quota, Access, false;
     /// A machine has no room for what peers bring, or has again. Not drawn: docs/simulator.md, "Open".

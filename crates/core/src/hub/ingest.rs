@@ -12,7 +12,6 @@ use super::retry::Retry;
 use super::subject::{Intake, Permit};
 use super::{Event, Hub, Load, Loaded, Now, Outgoing, Output, Receipt, Remark, StoreFailure, SyncMessage};
 use crate::ChangeHash;
-use crate::access::Permissions;
 use crate::authored::Authored;
 use crate::change::Change;
 use crate::graph::{Admission, Graph, Orphans};
@@ -258,12 +257,6 @@ impl Hub {
 
     fn take_statement(&mut self, now: Now, key: u32, awaiting: Awaiting) {
         let Awaiting { session, statement, request, .. } = awaiting;
-        let Some(id) = self.document(key).map(|document| document.id.clone()) else { return };
-        // It may have lost the right to read while its changes were on their way to the disk: it is not there any more.
-        let may = self.sessions.get(&session).and_then(|entry| entry.may(&id));
-        if may.is_some_and(|may| !may.include(Permissions::READ)) {
-            return;
-        }
         let (heads, accounts) = (statement.heads.clone(), self.accounts(session));
         let Some(document) = self.document(key) else { return };
         document.peer_or_new(session).sync.speak_natively(accounts);
