@@ -116,7 +116,7 @@ fn a_change_is_followed_from_its_arrival_to_its_reader() {
         let links = [author.connect(&address), reader.connect(&address)].map(|link| link.expect("an address"));
         let document = author.create(|tx| tx.put(ROOT, "n", 0)).expect("a document");
         document.on_server().await.expect("it is there");
-        let copy = reader.find(document.url()).await.expect("it is found");
+        let copy = reader.find(&document.url()).await.expect("it is found");
         for n in 1..=5_i64 {
             document.change(|tx| tx.put(ROOT, "n", n)).expect("an edit");
             document.on_server().await.expect("it is there");
