@@ -95,7 +95,11 @@ pub struct PeerSync {
     /// It was told so. A stock peer may go on counting on what itself has lost: from then on its heads and needs count.
     reset_told: bool,
     supports_v2: bool,
+    /// It has spoken as one that does not know what it is to begin anew.
+    lacks_reset: bool,
     read_only: bool,
+    /// The next message has the peer begin the conversation anew too.
+    asks_anew: bool,
     /// The peer may not write: nothing is asked of it.
     asks_nothing: bool,
     /// It gives accounts of what it has by hash: see `account.rs`.
@@ -145,6 +149,25 @@ pub struct Draft {
     pub shared_from: Option<u32>,
     /// The peer is to send no changes.
     pub read_only: bool,
+    /// The peer is to forget what it has said and heard.
+    pub anew: Option<Anew>,
+}
+
+/// How a peer is brought to begin a conversation anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Anew {
+    /// It understands the flag for that.
+    ByFlag,
+    /// It does not, but begins anew with whoever has nothing.
+    ByNoHeads,
+}
+
+impl Draft {
+    /// Without changes, and nothing asked for.
+    #[must_use]
+    pub fn with_have(have: Vec<Have>) -> Self {
+        Self { nodes: Vec::new(), need: Vec::new(), have, shared_from: None, read_only: false, anew: None }
+    }
 }
 
 impl PeerSync {
@@ -160,10 +183,12 @@ impl PeerSync {
         Self { offers_only: true, ..Self::initiate() }
     }
 
-    /// The state in which a conversation for the same purpose begins.
+    /// The state in which a conversation for the same purpose begins again, on both sides: what was sent and not taken, by
+    /// either, counts as not sent.
     #[must_use]
     pub fn anew(&self) -> Self {
-        if self.offers_only { Self::offer() } else { Self::initiate() }
+        let begun = if self.offers_only { Self::offer() } else { Self::initiate() };
+        Self { asks_anew: true, supports_v2: self.supports_v2, lacks_reset: self.lacks_reset, ..begun }
     }
 
     /// Whether nothing is wanted from the peer.
@@ -183,14 +208,17 @@ impl PeerSync {
         if let Some(flags) = &statement.flags {
             self.supports_v2 = true;
             self.read_only = flags.read_only;
+            if flags.reset {
+                self.begin_again();
+            }
         }
+        self.lacks_reset = !statement.flags.as_ref().is_some_and(|flags| flags.supports_reset);
         // Two that have nothing would tell each other so for ever.
         let lost_everything = statement.heads.is_empty() && (view.durable > 0 || self.told.is_none());
-        let asks_reset = statement.flags.as_ref().is_some_and(|flags| flags.reset);
         // A stock peer repeats its reset with all that it says until it hears the answer, which names only its own heads.
         let answer_under_way = self.exact && self.unconfirmed > 0;
         let rejects_frontier = is_reset(&statement) && self.told.is_some() && !answer_under_way;
-        if lost_everything || asks_reset || rejects_frontier {
+        if lost_everything || rejects_frontier {
             self.frontier = Frontier::default();
             self.answered.clear();
             self.exact |= rejects_frontier;
@@ -213,6 +241,22 @@ impl PeerSync {
         let news = statement.heads != view.heads && (statement.heads != before || rejects_frontier);
         self.reply_due |= first || statement.with_changes || news || !self.wants.is_empty();
         self.have = if self.unknown_heads.is_empty() { Vec::new() } else { statement.have };
+    }
+
+    /// The peer wants to begin anew: all is as on a new connection, but for the pace at which it is sent changes.
+    fn begin_again(&mut self) {
+        *self = Self {
+            supports_v2: self.supports_v2,
+            lacks_reset: self.lacks_reset,
+            read_only: self.read_only,
+            asks_anew: self.asks_anew,
+            asks_nothing: self.asks_nothing,
+            natively: self.natively,
+            offers_only: self.offers_only,
+            unconfirmed: self.unconfirmed,
+            unconfirmed_since: self.unconfirmed_since,
+            ..Self::default()
+        };
     }
 
     /// The peer answered our first words without a sync message of its own: it has nothing of the document.
@@ -269,7 +313,8 @@ impl PeerSync {
         if !self.heard && !self.reply_due {
             return Plan::Nothing;
         }
-        if self.counts_on_unknown {
+        // To begin anew is more than to say anew what one has.
+        if self.counts_on_unknown && !self.asks_anew {
             return if self.reply_due { Plan::Reset } else { Plan::Nothing };
         }
         if let Some(plan) = self.plan_account(view) {
@@ -277,7 +322,8 @@ impl PeerSync {
         }
         let told_all = self.told.as_ref().is_some_and(|told| told.length == view.durable);
         let nothing_asked = (self.unknown_heads.is_empty() || self.offers_only) && self.wants.is_empty();
-        if told_all && nothing_asked && !self.reply_due && self.frontier.prefix >= view.durable {
+        let all_said = told_all && nothing_asked && !self.reply_due && !self.asks_anew;
+        if all_said && self.frontier.prefix >= view.durable {
             return Plan::Nothing;
         }
         let lacks = self.heard && !self.read_only && self.frontier.prefix < view.durable;
@@ -308,6 +354,11 @@ impl PeerSync {
             self.unconfirmed += 1;
             self.unconfirmed_since = now;
         }
+    }
+
+    /// Notes that the peer was brought to begin anew.
+    pub fn anew_sent(&mut self) {
+        self.asks_anew = false;
     }
 
     /// Notes that our heads alone were sent.
@@ -393,20 +444,24 @@ impl PeerSync {
 
     fn plan_without_changes(&self, view: View<'_>, told_all: bool) -> Plan {
         let nothing_wanted = self.offers_only && self.heard && self.told.is_some();
-        if nothing_wanted || told_all && !self.reply_due {
+        if !self.asks_anew && (nothing_wanted || told_all && !self.reply_due) {
             return Plan::Nothing;
         }
-        let shared_from = self.heard.then_some(view.durable);
-        let have = vec![have_all(view.heads)];
-        let shared_from = shared_from.filter(|_| !self.offers_only);
-        Plan::Send(Draft { nodes: Vec::new(), need: Vec::new(), have, shared_from, read_only: self.offers_only })
+        let like_others = self.heard && !self.offers_only && !self.asks_anew;
+        let draft = Draft::with_have(vec![have_all(view.heads)]);
+        let shared_from = like_others.then_some(view.durable);
+        Plan::Send(Draft { shared_from, read_only: self.offers_only, anew: self.brings_anew(), ..draft })
+    }
+
+    fn brings_anew(&self) -> Option<Anew> {
+        self.asks_anew.then_some(if self.lacks_reset { Anew::ByNoHeads } else { Anew::ByFlag })
     }
 
     fn plan_with_graph(&self, view: View<'_>, graph: &Graph, orphans: Option<&Orphans>, limits: &Limits) -> Plan {
         let draft = self.draft(view, graph, orphans, limits);
         let told = self.told.as_ref();
         let repeats = told.is_some_and(|told| told.length == view.durable && told.need == draft.need);
-        if draft.nodes.is_empty() && repeats && !self.reply_due {
+        if draft.nodes.is_empty() && repeats && !self.reply_due && !self.asks_anew {
             return Plan::Nothing;
         }
         let nodes = &draft.nodes;
@@ -428,8 +483,9 @@ impl PeerSync {
         self.add_wanted(graph, &mut nodes);
         let need = if self.offers_only { Vec::new() } else { self.need(graph, orphans) };
         let shared = frontier.heads.is_empty() && self.unknown_heads.is_empty() && self.wants.is_empty();
-        let shared_from = (shared && !self.exact && !self.offers_only).then_some(frontier.prefix);
-        Draft { nodes, need, have: vec![self.have_for(view, graph)], shared_from, read_only: self.offers_only }
+        let shared_from = (shared && !self.exact && !self.offers_only && !self.asks_anew).then_some(frontier.prefix);
+        let (have, read_only, anew) = (vec![self.have_for(view, graph)], self.offers_only, self.brings_anew());
+        Draft { nodes, need, have, shared_from, read_only, anew }
     }
 
     fn frontier_with_bloom(&self, graph: &Graph, limits: &Limits) -> Frontier {
@@ -500,20 +556,20 @@ fn is_reset(statement: &Statement) -> bool {
 #[must_use]
 pub fn encode_reset(heads: &[ChangeHash]) -> Bytes {
     let blank = Have { last_sync: Vec::new(), bloom: Bytes::new() };
-    let draft = Draft { nodes: Vec::new(), need: Vec::new(), have: vec![blank], shared_from: None, read_only: false };
-    encode_message(heads, &draft, Vec::new(), Version::V1)
+    encode_message(heads, &Draft::with_have(vec![blank]), Vec::new(), Version::V1)
 }
 
 /// The sync message around `elements`, each of which holds one or more chunks.
 #[must_use]
 pub fn encode_message(heads: &[ChangeHash], draft: &Draft, elements: Vec<Bytes>, version: Version) -> Bytes {
+    let (reset, nothing) = (draft.anew == Some(Anew::ByFlag), draft.anew == Some(Anew::ByNoHeads));
     let message = Message {
         version,
-        heads: heads.to_vec(),
+        heads: if nothing { Vec::new() } else { heads.to_vec() },
         need: draft.need.clone(),
         have: draft.have.clone(),
         changes: elements,
-        flags: Some(Flags { reset: false, read_only: draft.read_only, supports_reset: true }),
+        flags: Some(Flags { reset, read_only: draft.read_only, supports_reset: true }),
     };
     let mut out = Vec::new();
     message.encode(&mut out);

@@ -144,14 +144,14 @@ kinds! {
     Purge, Disk, true;
     /// A machine compares its documents with those of a peer.
     Compare, Network, false;
-    /// Somebody may do something else on a machine than before. Not drawn: docs/simulator.md, "Open".
-    AccessChange, Access, false;
-    /// What somebody may do on a machine ends soon. Not drawn: docs/simulator.md, "Open".
-    TokenEnds, Access, false;
-    /// How much a document or a subject may have on a machine is another. Not drawn: docs/simulator.md, "Open".
-    Quota, Access, false;
-    /// A machine has no room for what peers bring, or has again. Not drawn: docs/simulator.md, "Open".
-    RoomEnds, Access, false;
+    /// Somebody may do something else on a machine than before.
+    AccessChange, Access, true;
+    /// What somebody may do on a machine ends soon.
+    TokenEnds, Access, true;
+    /// How much a document or a subject may have on a machine is another.
+    Quota, Access, true;
+    /// A machine has no room for what peers bring, or has again.
+    RoomEnds, Access, true;
     /// A sync of the next few operations on the disk fails, and what it should have synced is forgotten.
     SyncFails, Disk, true;
     /// A write fails after half of it is on the disk.

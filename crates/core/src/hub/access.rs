@@ -13,7 +13,6 @@ use crate::ChangeHash;
 use crate::access::{Access, Permissions, Verdict};
 use crate::id::{DocumentId, SessionId};
 use crate::native::NativeMessage;
-use crate::sync::PeerSync;
 
 /// Changes that are named to a Syncline peer, of one message that may not be written.
 const NAMED_MAX: usize = 64;
@@ -111,9 +110,9 @@ impl Hub {
         let Some(entry) = self.sessions.get_mut(&session).filter(|entry| entry.documents.contains(&key)) else {
             return;
         };
-        // One of an earlier version is not told, and would offer it again after half a minute or more.
-        let told = entry.peer.native >= NativeMessage::Access { left_ms: None }.since();
-        let (has_room, upstream) = (self.has_room, self.upstreams.contains(&session));
+        let (has_room, is_upstream) = (self.has_room, self.upstreams.contains(&session));
+        // A stock client takes "I have nothing" for an answer about the document, and says so to its application.
+        let begins_anew = entry.peer.native > 0 || is_upstream;
         if !may.include(Permissions::READ) {
             entry.documents.remove(&key);
             entry.dirty.remove(&key);
@@ -136,15 +135,10 @@ impl Hub {
         if !comes_again {
             return;
         }
-        // What it brought in vain a stock peer sends again only on a new connection; a Syncline peer does when it hears
-        // that it may do more.
         peer.barred = None;
-        if upstream {
-            // It waits to be asked.
+        if begins_anew {
             peer.sync = peer.sync.anew();
             self.respond(now, key, session);
-        } else if told {
-            peer.sync = PeerSync::default();
         } else {
             let reason = format!("document {id} may be written to: connect again");
             self.outputs.push_back(Output::Close { session, reason });

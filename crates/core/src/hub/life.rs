@@ -143,15 +143,17 @@ impl Hub {
         document.encoded.clear();
     }
 
-    /// Conversations begin anew. A stock peer of which something was not taken does so only on a new connection.
+    /// Conversations begin anew. A stock peer of which something was not taken does so only on a new connection; a Syncline
+    /// peer of which that is so may wait for an answer that it would not get.
     fn speak_again(&mut self, key: u32) {
         let Some(document) = self.documents.get_mut(key as usize).and_then(Option::as_mut) else { return };
         let mut closing = Vec::new();
         for peer in &mut document.peers {
             let offered = std::mem::take(&mut peer.offered_in_vain);
-            if self.upstreams.contains(&peer.session) {
+            let is_native = self.sessions.get(&peer.session).is_some_and(|entry| entry.peer.native > 0);
+            if self.upstreams.contains(&peer.session) || offered && is_native {
                 peer.sync = peer.sync.anew();
-            } else if self.sessions.get(&peer.session).is_some_and(|entry| entry.peer.native > 0) {
+            } else if is_native {
                 peer.sync = PeerSync::default();
             } else if offered {
                 closing.push(peer.session);

@@ -115,6 +115,9 @@ impl Hub {
         let absent = document.presence == Presence::Absent;
         let Some(peer) = document.peer(session) else { return };
         let asks = absent && peer.sync.speaks_first();
+        if draft.anew.is_some() {
+            peer.sync.anew_sent();
+        }
         peer.sync.sent(length, draft.need, !draft.nodes.is_empty(), now.mono);
         let message =
             if asks { Outgoing::Request { document: id, data } } else { Outgoing::Sync { document: text, data } };
@@ -196,9 +199,7 @@ impl Hub {
                 waiting.push(peer.session);
             }
         }
-        let draft =
-            Draft { nodes: Vec::new(), need: Vec::new(), have: Vec::new(), shared_from: None, read_only: false };
-        let draft = Draft { have: vec![sync::have_all(&document.heads)], ..draft };
+        let draft = Draft::with_have(vec![sync::have_all(&document.heads)]);
         let data = sync::encode_message(&document.heads, &draft, vec![element], Version::V2);
         for session in waiting {
             self.send_payload(now, key, session, payload.changes, &data);

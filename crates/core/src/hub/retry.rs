@@ -22,6 +22,13 @@ pub(super) struct Retry {
     tried: u8,
 }
 
+impl Retry {
+    /// Whether the server has refused something, as far as is known since it last let us do something else.
+    fn was_refused(self) -> bool {
+        self.at.is_some() || self.tried > 0
+    }
+}
+
 impl Hub {
     /// A server did not take a change. Most reasons may be gone after a while: there was no room, a limit has been raised.
     pub(super) fn retry_later(&mut self, now: Now, id: &DocumentId, session: SessionId, reason: RefusalReason) {
@@ -43,7 +50,7 @@ impl Hub {
         let open: Vec<u32> = entry.documents.iter().copied().collect();
         for key in open {
             let Some(peer) = self.document(key).and_then(|document| document.peer(session)) else { continue };
-            if peer.retry.at.is_some() || peer.sync.said_it_has_nothing() {
+            if peer.retry.was_refused() || peer.sync.said_it_has_nothing() {
                 peer.retry = Retry::default();
                 peer.sync = peer.sync.anew();
                 self.respond(now, key, session);

@@ -312,6 +312,17 @@ impl Stage {
         self.take_raw(session).iter().map(said).collect()
     }
 
+    /// Whether the peer was told to begin anew since last asked.
+    fn begins_anew(&mut self, session: SessionId) -> bool {
+        let sent = self.take_raw(session);
+        let data = sent.iter().filter_map(|message| match message {
+            Outgoing::Sync { data, .. } | Outgoing::Request { data, .. } => Some(data.clone()),
+            _ => None,
+        });
+        let flags = data.filter_map(|data| Message::decode(data, &Limits::default()).ok()?.flags);
+        flags.into_iter().any(|flags| flags.reset)
+    }
+
     fn forget_sent(&mut self) {
         self.sent.clear();
     }

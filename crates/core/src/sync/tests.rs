@@ -194,15 +194,55 @@ fn a_peer_that_lost_everything_gets_everything_again() {
 }
 
 #[test]
-fn a_reset_flag_lowers_the_peer_to_what_it_announces() {
+fn who_begins_anew_is_sent_what_it_does_not_announce_however_often_and_without_acknowledging() {
     let mut talk = Talk::about(3);
     talk.says(heads_only(Vec::new()));
     talk.send();
     let flags = Some(Flags { reset: true, read_only: false, supports_reset: true });
-    let heads = vec![talk.changes[0].hash];
+    for _ in 0..3 {
+        let heads = vec![talk.changes[0].hash];
+        talk.says(Statement { flags: flags.clone(), ..heads_only(heads) });
+        talk.now += Duration::from_secs(2);
+        assert_eq!(talk.send(), [1, 2]);
+    }
+}
+
+#[test]
+fn who_begins_anew_with_what_it_said_before_is_answered() {
+    let mut talk = Talk::about(2);
+    let heads = vec![talk.changes[0].hash, unknown(9)];
+    talk.says(heads_only(heads.clone()));
+    assert_eq!(talk.draft().need, [unknown(9)]);
+    talk.send();
+    talk.peer.refuse(unknown(9));
+    talk.send();
+    talk.says(heads_only(heads.clone()));
+    assert_eq!(talk.plan(), Plan::Nothing);
+    let flags = Some(Flags { reset: true, read_only: false, supports_reset: true });
     talk.says(Statement { flags, ..heads_only(heads) });
-    talk.now += 50 * MS;
-    assert_eq!(talk.send(), [1, 2]);
+    talk.now += Duration::from_secs(2);
+    assert_eq!(talk.draft().need, [unknown(9)], "what was refused may be taken by now");
+}
+
+#[test]
+fn to_begin_anew_is_said_once_in_the_way_that_the_peer_understands() {
+    for supports_reset in [true, false] {
+        let mut talk = Talk::about(2);
+        let flags = Some(Flags { reset: false, read_only: false, supports_reset });
+        talk.says(Statement { flags, ..heads_only(vec![unknown(9)]) });
+        talk.send();
+        talk.peer = talk.peer.anew();
+        let heads = talk.graph.heads();
+        let encoded = encode_message(&heads, &talk.draft(), Vec::new(), Version::V1);
+        let message = automerge::sync::Message::decode(&encoded).expect("automerge reads it");
+        let reset = message.flags.is_some_and(|flags| flags.contains(automerge::sync::MessageFlags::SYNC_RESET));
+        assert_eq!((reset, message.heads.is_empty()), (supports_reset, !supports_reset));
+        talk.send();
+        talk.peer.anew_sent();
+        assert_eq!(talk.plan(), Plan::Nothing, "until it answers");
+        talk.says(heads_only(vec![unknown(9)]));
+        assert_eq!(talk.draft().anew, None);
+    }
 }
 
 #[test]

@@ -310,11 +310,19 @@ impl World {
     fn check_shares(&self, machine: usize, commit: &Commit) -> Checked {
         let machine = &self.machines[machine];
         let Some(max) = machine.limits.subject_bytes_max else { return Ok(()) };
-        let calls = machine.disk.calls.iter().flat_map(|call| call.commits());
-        let under_way = machine.batch.iter().chain(calls).map(|(_, commit)| commit).chain([commit]);
-        let mut bytes: BTreeMap<&str, u64> = BTreeMap::new();
-        for contribution in under_way.flat_map(|commit| &commit.contributions) {
-            *bytes.entry(&contribution.subject).or_default() += contribution.bytes;
+        // A disk that has failed stores nothing more.
+        let submitted = machine.disk.calls.iter().filter(|_| !machine.disk.poisoned).flat_map(|call| call.commits());
+        let under_way = submitted.chain(&machine.batch).map(|(_, commit)| commit).chain([commit]);
+        let (mut bytes, mut lengths) = (BTreeMap::<&str, u64>::new(), BTreeMap::new());
+        for commit in under_way {
+            let stored = || machine.disk.image.documents.get(&commit.document).map_or(0, |stored| stored.changes.len());
+            let length = lengths.entry(&commit.document).or_insert_with(stored);
+            // One that builds on a commit that has failed fails too.
+            if commit.changes_before as usize == *length {
+                *length += commit.changes.len();
+                let shares = commit.contributions.iter();
+                shares.for_each(|share| *bytes.entry(&share.subject).or_default() += share.bytes);
+            }
         }
         // Only those who bring something now: the limit may have been lowered below what others have.
         for contribution in commit.contributions.iter().filter(|of| of.bytes > 0) {

@@ -110,6 +110,11 @@ impl World {
     }
 
     fn send(&mut self, machine: usize, session: SessionId, message: Outgoing) -> Checked {
+        let closing = self.machines[machine].connections.get(&session).is_some_and(|connection| connection.closing);
+        // What is said to a connection that only waits for its end goes nowhere.
+        if closing {
+            return Ok(());
+        }
         self.check_outgoing(machine, session, &message)?;
         self.check_told(machine, session, &message)?;
         let world = &mut *self;
@@ -246,10 +251,6 @@ impl World {
             return Ok(());
         }
         let Some(connection) = self.machines[machine].connections.get_mut(&session) else { return Ok(()) };
-        // What is said to a connection that only waits for its end goes nowhere.
-        if connection.closing {
-            return Ok(());
-        }
         for hash in hashes {
             let sent = connection.sent.entry(hash).or_default();
             *sent += 1;

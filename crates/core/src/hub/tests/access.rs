@@ -239,6 +239,27 @@ fn without_room_nothing_is_taken_everything_is_read_and_afterwards_it_comes_agai
     assert_eq!(stage.commits.len(), 1);
 }
 
+// The second time was taken for a repetition of the first, because what came for that had not been acknowledged.
+#[test]
+fn what_was_brought_in_vain_is_asked_for_each_time_that_there_is_room_again() {
+    let (mut stage, id, changes) = stage();
+    stage.connect_native(A, Role::Upstream);
+    connect(&mut stage, B, 1, Access::full());
+    for _ in 0..3 {
+        stage.input(Input::Room { has_room: false });
+        for session in [A, B] {
+            stage.sync(session, &id, &[changes[2].hash], &[&changes[2]]);
+        }
+        stage.forget_sent();
+        stage.input(Input::Room { has_room: true });
+        assert_eq!([A, B].map(|session| stage.begins_anew(session)), [true, true]);
+    }
+    assert!(stage.closed.is_empty() && stage.commits.is_empty());
+    stage.sync(B, &id, &[changes[2].hash], &[&changes[2]]);
+    stage.input(Input::Room { has_room: true });
+    assert_eq!([A, B].map(|session| stage.begins_anew(session)), [false, false], "it has been taken");
+}
+
 #[test]
 fn a_document_that_is_full_takes_nothing_more_from_peers_and_names_the_limit() {
     for (limits, name) in [

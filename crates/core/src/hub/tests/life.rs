@@ -203,6 +203,24 @@ fn whoever_was_told_something_while_it_thought_the_document_deleted_is_told_agai
     assert_eq!(stage.take(A), [life_message(&id, life), heads_only(&[changes[1].hash])]);
 }
 
+// Its account was dropped with the deletion, and no record was told that it did not know: it waited for the answer.
+#[test]
+fn a_syncline_peer_whose_words_were_dropped_begins_anew_when_the_document_is_restored() {
+    let mut stage = Stage::of(&[]);
+    let (id, changes) = stored_document(&mut stage);
+    stage.connect_native(A, Role::Downstream);
+    stage.connect_native(B, Role::Downstream);
+    for session in [A, B] {
+        stage.sync(session, &id, &[changes[1].hash], &[]);
+    }
+    set(&mut stage, &id, true, 1);
+    let account = crate::sync::Account { heads: vec![changes[2].hash], hashes: vec![changes[0].hash], last: false };
+    stage.pass(A, PeerMessage::Native(NativeMessage::Account { document: id.clone(), account }));
+    stage.forget_sent();
+    set(&mut stage, &id, false, 2);
+    assert_eq!([A, B].map(|session| stage.begins_anew(session)), [true, false]);
+}
+
 /// What a peer had was known as places in the history that was purged.
 #[test]
 fn who_was_at_a_document_that_was_purged_begins_anew_when_it_is_restored() {
