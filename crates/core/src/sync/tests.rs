@@ -201,7 +201,7 @@ fn who_begins_anew_is_sent_what_it_does_not_announce_however_often_and_without_a
     let flags = Some(Flags { reset: true, read_only: false, supports_reset: true });
     for _ in 0..3 {
         let heads = vec![talk.changes[0].hash];
-        talk.says(Statement { flags: flags.clone(), ..heads_only(heads) });
+        talk.says(Statement { flags, ..heads_only(heads) });
         talk.now += Duration::from_secs(2);
         assert_eq!(talk.send(), [1, 2]);
     }
