@@ -521,6 +521,7 @@ impl Live {
             let before = std::mem::replace(&mut latest.heads, after.clone());
             if self.is_watched() {
                 let patches = patches.map(|mut patches| document.make_patches(&mut patches));
+                let origins = origins.into_iter().collect();
                 latest.steps.push(Step { before, after, origins, patches });
             } else {
                 latest.steps.skip();

@@ -3,9 +3,9 @@
 //! Owns: the writer, the samples of the watching process. Must not: watch in the writer's process.
 //! Next: `job.rs`.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Lines, Write};
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Child, ChildStdout, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -57,18 +57,16 @@ async fn run_one(
     }
     let urls = made.iter().map(|document| document.url().to_string()).collect();
     let job = Job::Watch { library, server: address, documents: urls, directory: theirs.path().to_owned() };
-    let mut child = command(&job)?.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-    let mut said = BufReader::new(child.stdout.take().context("the process's output")?).lines();
-    said.next().context("the watching process ended")??;
-
-    let cpu_before = process::cpu_seconds(child.id()).context("the process is in /proc")?;
+    let watching = Watching::begin(&job)?;
+    let process = watching.child.id();
+    let cpu_before = process::cpu_seconds(process).context("the process is in /proc")?;
     let (began, mut written, mut memory) = (Instant::now(), 0_u64, Vec::new());
     while began.elapsed() < Duration::from_secs(seconds) {
         let document = &made[written as usize % made.len()];
         document.change(|tx| tx.put(ROOT, "n", written as i64))?;
         written += 1;
         if began.elapsed().as_secs() * SAMPLES / seconds.max(1) >= memory.len() as u64 {
-            memory.push(process::memory(child.id()).map_or(0, |memory| memory.resident_kib / 1_024));
+            memory.push(resident_mib(process));
         }
         let due = began + Duration::from_secs_f64(written as f64 / rate as f64);
         tokio::time::sleep_until(due.into()).await;
@@ -76,18 +74,50 @@ async fn run_one(
     for document in &made {
         document.on_server().await?;
     }
-    let cpu = process::cpu_seconds(child.id()).context("the process is in /proc")? - cpu_before;
-    let mut input = child.stdin.take().context("the process's input")?;
-    input.write_all(b"end\n")?;
-    drop(input);
-    let result: Value = serde_json::from_str(&said.next().context("the watching process ended")??)?;
-    child.wait()?;
+    let cpu = process::cpu_seconds(process).context("the process is in /proc")? - cpu_before;
+    memory.push(resident_mib(process));
+    let result = watching.end()?;
+    // What the documents have grown by is in a new process too.
+    let afresh = Watching::begin(&job)?;
+    let afresh_mib = resident_mib(afresh.child.id());
+    afresh.end()?;
     Ok(json!({
         "edits": written,
         "updates_seen": result["updates"],
         "cpu_us_an_edit": round(cpu * 1e6 / written.max(1) as f64),
         "rss_mib_over_time": memory,
+        "rss_mib_afresh": afresh_mib,
     }))
+}
+
+fn resident_mib(process: u32) -> u64 {
+    process::memory(process).map_or(0, |memory| memory.resident_kib / 1_024)
+}
+
+/// A process that watches all documents.
+struct Watching {
+    child: Child,
+    said: Lines<BufReader<ChildStdout>>,
+}
+
+impl Watching {
+    /// Returns once it watches them.
+    fn begin(job: &Job) -> anyhow::Result<Self> {
+        let mut child = command(job)?.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let mut said = BufReader::new(child.stdout.take().context("the process's output")?).lines();
+        said.next().context("the watching process ended")??;
+        Ok(Self { child, said })
+    }
+
+    /// What it has seen.
+    fn end(mut self) -> anyhow::Result<Value> {
+        let mut input = self.child.stdin.take().context("the process's input")?;
+        input.write_all(b"end\n")?;
+        drop(input);
+        let result = serde_json::from_str(&self.said.next().context("the watching process ended")??)?;
+        self.child.wait()?;
+        Ok(result)
+    }
 }
 
 /// The watching process: says when it watches everything, and at the end of its input what it has seen.
