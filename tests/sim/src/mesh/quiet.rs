@@ -197,7 +197,9 @@ impl World {
             self.local_edit(node, 0, 1_000_000 + number)?;
             self.advance(Duration::from_millis(700))?;
         }
-        self.talk_until_agreed("notices are soon everywhere", NOTICE_WITHIN)?;
+        // A member that may wait for one name forgets the others when its neighbours change: a comparison brings those.
+        let within = if self.has(tuning::FORGETFUL) { AGREEMENT_WITHIN } else { NOTICE_WITHIN };
+        self.talk_until_agreed("notices are soon everywhere", within)?;
         let after = counted(self);
         let (new, again) = (after.0 - before.0, after.1 - before.1);
         // A link that is new is tried once for each direction.
