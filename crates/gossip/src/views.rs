@@ -3,7 +3,7 @@
 //! Owns: what is remembered, when an address may be dialled again. Must not: know connections.
 //! Next: `overlay.rs`; docs/protocol.md §11, "Neighbours".
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::config::Config;
@@ -77,25 +77,21 @@ impl Views {
         }
     }
 
-    /// Addresses that may be dialled: not those of neighbours, nor those that are being dialled.
+    /// Addresses that may be dialled, maybe twice: not those of neighbours, nor those that are being dialled.
     pub(crate) fn candidates(
         &self,
         now: Duration,
-        neighbours: &BTreeSet<Member>,
-        dialling: impl Fn(&Address) -> bool,
-    ) -> Vec<Address> {
-        let far = |member: &Member| *member != self.me && !neighbours.contains(member);
-        let given =
-            self.given.iter().filter(|(_, tries)| tries.not_before <= now && tries.found.as_ref().is_none_or(far));
-        let mut found: Vec<Address> = given.map(|(address, _)| address.clone()).collect();
-        for (_, known) in self.contacts.iter().filter(|(member, _)| far(member)) {
-            let address = &known.addresses[known.tries.failures as usize % known.addresses.len()];
-            if known.tries.not_before <= now && !found.contains(address) {
-                found.push(address.clone());
-            }
-        }
-        found.retain(|address| !dialling(address));
-        found
+        is_neighbour: impl Fn(&Member) -> bool + Copy,
+        is_dialling: impl Fn(&Address) -> bool,
+    ) -> impl Iterator<Item = &Address> {
+        let far = move |member: &Member| *member != self.me && !is_neighbour(member);
+        let given = self.given.iter().filter(move |(_, tries)| tries.found.as_ref().is_none_or(far));
+        let known =
+            self.contacts.iter().filter(move |(member, _)| far(member)).map(|(_, known)| {
+                (&known.addresses[known.tries.failures as usize % known.addresses.len()], &known.tries)
+            });
+        let ready = given.chain(known).filter(move |(_, tries)| tries.not_before <= now);
+        ready.map(|(address, _)| address).filter(move |address| !is_dialling(address))
     }
 
     /// When the next address may be dialled that may not be dialled yet.
@@ -168,7 +164,7 @@ mod tests {
     }
 
     fn candidates(views: &Views, now: Duration) -> Vec<Address> {
-        views.candidates(now, &BTreeSet::new(), |_| false)
+        views.candidates(now, |_| false, |_| false).cloned().collect()
     }
 
     #[test]

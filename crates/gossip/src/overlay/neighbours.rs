@@ -77,7 +77,7 @@ impl Overlay {
         }
         let enough = self.busy() >= self.config.neighbours_wanted;
         let at = if enough { self.times.rotate } else { self.times.dial };
-        if !self.candidates().is_empty() {
+        if self.candidates().next().is_some() {
             return Some(at);
         }
         self.views.next_try(self.now.mono).map(|next| next.max(at))
@@ -88,9 +88,17 @@ impl Overlay {
         self.members.len() + self.dialling.len()
     }
 
-    fn candidates(&self) -> Vec<Address> {
-        let neighbours: BTreeSet<Member> = self.members.keys().copied().collect();
-        self.views.candidates(self.now.mono, &neighbours, |address| self.dialling.contains_key(address))
+    /// Looked for one by one: whether there is any is asked after every message.
+    fn candidates(&self) -> impl Iterator<Item = &Address> {
+        let is_neighbour = |member: &Member| self.members.contains_key(member);
+        self.views.candidates(self.now.mono, is_neighbour, |address| self.dialling.contains_key(address))
+    }
+
+    /// Some of those that could be dialled.
+    fn some_candidates(&mut self, count: usize) -> Vec<Address> {
+        let mut seen = BTreeSet::new();
+        let candidates: Vec<Address> = self.candidates().filter(|address| seen.insert(*address)).cloned().collect();
+        self.random.some_of(candidates, count)
     }
 
     fn dial_more(&mut self) {
@@ -103,7 +111,7 @@ impl Overlay {
             few if few < FEW => Purpose::TooFew,
             _ => Purpose::IfRoom,
         };
-        for address in self.random.some_of(self.candidates(), wanted) {
+        for address in self.some_candidates(wanted) {
             self.dial(address, purpose);
         }
     }
@@ -112,7 +120,7 @@ impl Overlay {
     /// never meet otherwise.
     fn dial_beyond(&mut self) {
         if self.online && self.busy() >= self.config.neighbours_wanted {
-            for address in self.random.some_of(self.candidates(), 1) {
+            for address in self.some_candidates(1) {
                 self.dial(address, Purpose::TooFew);
             }
         }
