@@ -1,6 +1,6 @@
-//! A byte stream that counts, and that gives a stranger only so much to send.
+//! A byte stream that counts, that gives a stranger only so much to send, and everybody only so much of a thread at once.
 //!
-//! Owns: the bytes read and written, the bound before the handshake. Must not: know frames.
+//! Owns: the bytes read and written, the bound before the handshake, the turn. Must not: know frames.
 //! Next: `connection.rs`.
 
 use std::io;
@@ -8,6 +8,10 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// Bytes that are read before others have their turn: a peer that sends giant frames as fast as it can would keep a thread
+/// for as long as there is something to read, and its neighbours on that thread wait.
+const TURN_BYTES: usize = 256 * 1024;
 
 /// A stream with counters.
 #[derive(Debug)]
@@ -19,11 +23,13 @@ pub(crate) struct Counted<S> {
     pub(crate) written: u64,
     /// Most bytes that may be read; lifted once the peer has joined.
     pub(crate) read_max: u64,
+    /// Bytes read in this turn.
+    turn: usize,
 }
 
 impl<S> Counted<S> {
     pub(crate) fn new(inner: S, read_max: u64) -> Self {
-        Self { inner, read: 0, written: 0, read_max }
+        Self { inner, read: 0, written: 0, read_max, turn: 0 }
     }
 }
 
@@ -32,9 +38,16 @@ impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
         if self.read >= self.read_max {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::QuotaExceeded, "too much before the handshake")));
         }
+        if self.turn >= TURN_BYTES {
+            self.turn = 0;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let before = buffer.filled().len();
         let result = Pin::new(&mut self.inner).poll_read(cx, buffer);
-        self.read += (buffer.filled().len() - before) as u64;
+        let count = buffer.filled().len() - before;
+        self.read += count as u64;
+        self.turn = if result.is_pending() { 0 } else { self.turn + count };
         result
     }
 }
@@ -54,5 +67,43 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Wake;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Wakes(AtomicUsize);
+
+    impl Wake for Wakes {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn whoever_always_has_more_to_say_lets_others_have_their_turn_and_loses_none() {
+        let sent = vec![7; 5 * TURN_BYTES / 2];
+        let (wakes, mut buffer) = (Arc::new(Wakes::default()), vec![0; 64 * 1024]);
+        let waker = Arc::clone(&wakes).into();
+        let mut stream = Counted::new(&sent[..], u64::MAX);
+        let (mut turns, mut read) = (1, 0);
+        while read < sent.len() {
+            let mut piece = ReadBuf::new(&mut buffer);
+            match Pin::new(&mut stream).poll_read(&mut Context::from_waker(&waker), &mut piece) {
+                Poll::Ready(result) => {
+                    result.expect("bytes in memory are read");
+                    read += piece.filled().len();
+                }
+                Poll::Pending => turns += 1,
+            }
+        }
+        assert_eq!((turns, wakes.0.load(Ordering::Relaxed)), (3, 2), "and it is woken for the next");
     }
 }

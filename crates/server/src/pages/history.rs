@@ -36,7 +36,7 @@ pub(super) fn graph(path: &str, told: &Value, shown: Option<&str>) -> Markup {
     }
     let left = LANE * (lanes.len().min(LANES_MAX) as f64 + 1.0);
     let height = ROW * changes.len() as f64 + 8.0;
-    let width = left + 360.0;
+    let width = left + 420.0;
     html! {
         @if all > changes.len() as u64 {
             p { "The newest " (changes.len()) " of " (count(all)) " changes." }
