@@ -34,7 +34,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone)]
 pub struct Options {
     /// How documents are stored. Default: as on a server, but for changes in its log, which are in memory too: it has at most
-    /// 4,096 of them, and 4 MiB, before they are moved to their documents.
+    /// 16,384 of them, and 8 MiB, before they are moved to their documents.
     pub store: syncline_store::Options,
     /// Bounds on what servers may do, and on the size of changes.
     pub limits: Limits,
@@ -54,8 +54,8 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             store: syncline_store::Options {
-                fold_rows: 4_096,
-                fold_bytes: 4 * 1024 * 1024,
+                fold_rows: 16_384,
+                fold_bytes: 8 * 1024 * 1024,
                 ..syncline_store::Options::default()
             },
             limits: Limits::default(),

@@ -42,6 +42,8 @@ pub(crate) enum Job {
     Rejoin { directory: PathBuf, server: SocketAddr, changed: usize },
     /// The same, with documents that it makes.
     RejoinSamod { directory: PathBuf, server: SocketAddr, documents: usize, changed: usize },
+    /// The same with automerge-repo, whose packages are in a directory.
+    RejoinJavaScript { packages: PathBuf, directory: PathBuf, server: SocketAddr, documents: usize, changed: usize },
     /// Watches documents and says what it sees, until its input ends.
     Watch { library: Library, server: String, documents: Vec<String>, directory: PathBuf },
 }
@@ -75,6 +77,9 @@ pub(crate) fn do_job(job: Job) -> anyhow::Result<()> {
         }
         Job::RejoinSamod { directory, server, documents, changed } => {
             runtime()?.block_on(rejoin::samod(&directory, server, (documents, changed)))?
+        }
+        Job::RejoinJavaScript { packages, directory, server, documents, changed } => {
+            runtime()?.block_on(rejoin::automerge_repo(&packages, &directory, server, (documents, changed)))?
         }
         Job::Watch { library, server, documents, directory } => {
             runtime()?.block_on(watchers::watch(library, &server, &documents, &directory))?

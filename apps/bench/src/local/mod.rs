@@ -78,9 +78,15 @@ pub(crate) enum Part {
         /// Documents that have changed.
         #[arg(long, default_value_t = 10)]
         changed: usize,
-        /// Documents that samod shares.
+        /// Documents that the others share.
         #[arg(long, default_value_t = 10_000)]
-        samods: usize,
+        others: usize,
+        /// A directory with `client.js` and the packages of automerge-repo (`npm/newest`, after `npm ci`), to have that too.
+        #[arg(long)]
+        automerge_repo: Option<PathBuf>,
+        /// Without samod.
+        #[arg(long)]
+        no_samod: bool,
     },
     /// Watched documents that others edit through a server, by this library and by samod.
     Watchers {
@@ -139,8 +145,9 @@ pub(crate) async fn run(args: &ClientArgs, target: &TargetArgs) -> anyhow::Resul
         Part::Edit { trace, edits, rate } => edit(trace, *edits, *rate)?,
         Part::Open { documents } => open(*documents)?,
         Part::Select { documents, touched } => select(&Target::open(target).await?, *documents, *touched)?,
-        Part::Reconnect { documents, changed, samods } => {
-            reconnect(&Target::open(target).await?, (*documents, *changed), *samods)?
+        Part::Reconnect { documents, changed, others, automerge_repo, no_samod } => {
+            let peers = Others { documents: *others, packages: automerge_repo.clone(), samod: !no_samod };
+            reconnect(&Target::open(target).await?, (*documents, *changed), &peers)?
         }
         Part::Watchers { documents, rate, seconds } => {
             watchers::run(&Target::open(target).await?, *documents, *rate, *seconds).await?
@@ -195,15 +202,33 @@ fn select(target: &Target, documents: usize, touched: usize) -> anyhow::Result<V
     Ok(json!({ "filled": filled, "uploaded": uploaded, "touched": touched }))
 }
 
-fn reconnect(target: &Target, (documents, changed): (usize, usize), samods: usize) -> anyhow::Result<Value> {
-    let (ours, theirs) = (Scratch::new(None), Scratch::new(None));
-    let (directory, server) = (ours.path().to_owned(), target.endpoint.socket());
+/// Whom a client of ours is compared with.
+struct Others {
+    documents: usize,
+    packages: Option<PathBuf>,
+    samod: bool,
+}
+
+fn reconnect(target: &Target, (documents, changed): (usize, usize), others: &Others) -> anyhow::Result<Value> {
+    let scratch = Scratch::new(None);
+    let (directory, server) = (scratch.path().to_owned(), target.endpoint.socket());
     let filled = in_own_process(&Job::Fill { documents, directory: directory.clone() })?;
     let uploaded = in_own_process(&Job::Upload { directory: directory.clone(), server })?;
     let syncline = in_own_process(&Job::Rejoin { directory, server, changed })?;
-    let directory = theirs.path().to_owned();
-    let samod = in_own_process(&Job::RejoinSamod { directory, server, documents: samods, changed })?;
-    Ok(json!({ "filled": filled, "uploaded": uploaded, "syncline": syncline, "samod": samod }))
+    let mut all = json!({ "filled": filled, "uploaded": uploaded, "syncline": syncline });
+    let documents = others.documents;
+    if let Some(packages) = others.packages.clone() {
+        let scratch = Scratch::new(None);
+        let directory = scratch.path().to_owned();
+        let job = Job::RejoinJavaScript { packages, directory, server, documents, changed };
+        all["automerge_repo"] = in_own_process(&job)?;
+    }
+    if others.samod {
+        let scratch = Scratch::new(None);
+        let directory = scratch.path().to_owned();
+        all["samod"] = in_own_process(&Job::RejoinSamod { directory, server, documents, changed })?;
+    }
+    Ok(all)
 }
 
 fn name_of(library: Library) -> &'static str {

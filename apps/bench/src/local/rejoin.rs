@@ -1,11 +1,13 @@
 //! A client that shares very many documents with a server comes back after a few have changed on either side: what passes, and
-//! for how long, by this library and by samod.
+//! for how long, by this library, by samod and by automerge-repo.
 //!
 //! Owns: the changes on both sides, the moment of the last byte. Must not: open what others changed, which would ask for it.
 //! Next: `selection.rs`, which counts; `job.rs`, `mod.rs`.
 
+use std::io::{BufRead, BufReader, Lines, Write};
 use std::net::SocketAddr;
 use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
@@ -137,4 +139,75 @@ pub(super) async fn samod(
         "ms": round((end - began).as_secs_f64() * 1e3),
         "up_bytes": up - up_before, "down_bytes": down - down_before,
     }))
+}
+
+/// The same with automerge-repo, by `client.js` in a directory with its packages.
+///
+/// # Errors
+/// As [`syncline()`].
+pub(super) async fn automerge_repo(
+    packages: &Path,
+    directory: &Path,
+    server: SocketAddr,
+    (documents, changed): (usize, usize),
+) -> anyhow::Result<Value> {
+    let (address, passed) = counting(server).await?;
+    let mut client = Script::start(packages, &address, directory, documents)?;
+    let urls: Vec<DocumentUrl> = serde_json::from_value::<Vec<String>>(client.answer()?)?
+        .iter()
+        .map(|url| url.parse())
+        .collect::<Result<_, _>>()
+        .context("both write addresses alike")?;
+    passed.quiet().await?;
+    passed.close();
+    let step = (documents / changed.max(1)).max(1);
+    let spread: Vec<usize> = (0..documents).step_by(step).take(changed).collect();
+    let (there, here) = spread.split_at(changed / 2);
+    write_there(server, &there.iter().map(|at| urls[*at].clone()).collect::<Vec<_>>()).await?;
+    client.ask(&json!({ "write": { "at": here, "number": HERE } }))?;
+    let (up_before, down_before) = passed.bytes();
+    passed.open();
+    let began = passed.first_byte().await?;
+    let end = passed.quiet().await?;
+    let (up, down) = passed.bytes();
+    let numbers = client.ask(&json!({ "read": there }))?;
+    ensure!(numbers == json!(vec![THERE; there.len()]), "what changed has not come: {numbers}");
+    client.end()?;
+    Ok(json!({
+        "documents": documents, "changed": spread.len(),
+        "ms": round((end - began).as_secs_f64() * 1e3),
+        "up_bytes": up - up_before, "down_bytes": down - down_before,
+    }))
+}
+
+/// A client in another language, which answers each line with a line.
+struct Script {
+    child: Child,
+    said: Lines<BufReader<ChildStdout>>,
+}
+
+impl Script {
+    fn start(packages: &Path, address: &str, directory: &Path, documents: usize) -> anyhow::Result<Self> {
+        let mut command = Command::new("node");
+        command.current_dir(packages).arg("client.js").arg(address).arg(directory).arg(documents.to_string());
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("starting node")?;
+        let said = BufReader::new(child.stdout.take().context("the script's output")?).lines();
+        Ok(Self { child, said })
+    }
+
+    fn answer(&mut self) -> anyhow::Result<Value> {
+        Ok(serde_json::from_str(&self.said.next().context("the script has ended")??)?)
+    }
+
+    fn ask(&mut self, question: &Value) -> anyhow::Result<Value> {
+        writeln!(self.child.stdin.as_mut().context("the script's input")?, "{question}")?;
+        self.answer()
+    }
+
+    fn end(mut self) -> anyhow::Result<()> {
+        drop(self.child.stdin.take());
+        let status = self.child.wait()?;
+        ensure!(status.success(), "the script ended with {status}");
+        Ok(())
+    }
 }
