@@ -20,7 +20,7 @@ use crate::checker::{Checker, Counts};
 use crate::history::{DocumentId, Event, History};
 use crate::proxy::Weather;
 use crate::world::{Ground, World};
-use crate::{disk_rounds, network, rounds};
+use crate::{disk_rounds, network, rounds, strangers};
 
 /// Rounds of one epoch: small enough that documents stay small.
 const EPOCH_ROUNDS: u64 = 20;
@@ -58,6 +58,7 @@ classes! {
     Clock = "clock", "The server's clock is off, and jumps.";
     LinkDown = "linkdown", "The network interface is down.";
     OneWay = "oneway", "Packets are dropped in one direction.";
+    Strangers = "strangers", "Others read, write, store, delete and flood, with rights and without.";
     Power = "power", "The disk forgets what was not synced.";
     Full = "full", "The disk has no room.";
     Fsync = "fsync", "A sync fails.";
@@ -305,6 +306,7 @@ async fn round(world: &mut World, class: Class) -> anyhow::Result<u64> {
         Class::Clock => rounds::clock(world).await,
         Class::LinkDown => rounds::outage(world, false).await,
         Class::OneWay => rounds::outage(world, true).await,
+        Class::Strangers => strangers::strangers(world).await,
         Class::Power => disk_rounds::power(world).await,
         Class::Full => disk_rounds::full(world).await,
         Class::Fsync => disk_rounds::failed_sync(world).await,
@@ -336,7 +338,8 @@ pub fn possible() -> (Vec<Class>, Vec<String>) {
         | Class::Reset
         | Class::Cut
         | Class::Backup
-        | Class::Clone => false,
+        | Class::Clone
+        | Class::Strangers => false,
     };
     (Class::ALL.iter().copied().filter(|class| !cannot(class)).collect(), reasons)
 }

@@ -9,21 +9,18 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use automerge::sync::{self, SyncDoc};
 use automerge::transaction::Transactable;
 use automerge::{AutoCommit, Change, ChangeHash, ObjType, ROOT, ReadDoc};
-use futures_util::{SinkExt, StreamExt};
 use rand::RngExt;
 use rand::rngs::StdRng;
-use tokio::net::TcpStream;
 use tokio::sync::{Notify, watch};
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::Message;
 
-use crate::frame::{self, Incoming};
+use crate::frame::Incoming;
 use crate::history::{ClientId, DocumentId, Event, History, Lineage};
 use crate::proxy::Link;
+use crate::session::Session;
 
 /// Changes of a document that a client has offered and not been told about, before it waits.
 const OUTSTANDING_MAX: usize = 3;
@@ -94,14 +91,6 @@ struct Held {
     has_news: bool,
 }
 
-/// A connection after its handshake.
-struct Session {
-    socket: WebSocketStream<TcpStream>,
-    lineage: Lineage,
-    peer: String,
-    server: String,
-}
-
 impl Client {
     pub(crate) fn new(
         number: ClientId,
@@ -124,9 +113,9 @@ impl Client {
     /// Lives until its task is aborted.
     pub(crate) async fn run(mut self) {
         loop {
-            if let Ok(session) = self.connect().await {
+            if let Ok((session, lineage)) = self.connect().await {
                 self.around.board.connected.fetch_add(1, Ordering::Relaxed);
-                let Err(error) = self.sync(session).await;
+                let Err(error) = self.sync(session, lineage).await;
                 self.around.history.add(Event::Fail { client: self.number, why: error.to_string() });
                 for held in &mut self.documents {
                     held.show(self.number, &self.around.board, false);
@@ -138,21 +127,14 @@ impl Client {
         }
     }
 
-    async fn connect(&mut self) -> anyhow::Result<Session> {
+    async fn connect(&mut self) -> anyhow::Result<(Session, Lineage)> {
         let lineage = self.link.lineage();
-        let stream = TcpStream::connect(self.link.address()).await?;
-        stream.set_nodelay(true)?;
-        let (socket, _) = tokio_tungstenite::client_async("ws://localhost/", stream).await?;
-        let mut session = Session { socket, lineage, peer: format!("chaos-{}", self.number), server: String::new() };
-        session.socket.send(Message::binary(frame::join(&session.peer))).await?;
-        let answer = session.receive().await?;
-        let Incoming::Peer(server) = answer else { bail!("a join was answered with {answer:?}") };
-        session.server = server;
-        Ok(session)
+        let session = Session::open(self.link.address(), &format!("chaos-{}", self.number), None).await?;
+        Ok((session, lineage))
     }
 
     /// Syncs and edits until the connection ends.
-    async fn sync(&mut self, mut session: Session) -> anyhow::Result<std::convert::Infallible> {
+    async fn sync(&mut self, mut session: Session, lineage: Lineage) -> anyhow::Result<std::convert::Infallible> {
         for held in &mut self.documents {
             held.state = sync::State::new();
             held.has_news = true;
@@ -162,9 +144,9 @@ impl Client {
             for held in &mut self.documents {
                 held.speak(&mut session).await?;
             }
-            session.socket.flush().await?;
+            session.flush().await?;
             tokio::select! {
-                incoming = session.receive() => self.hear(incoming?, session.lineage)?,
+                incoming = session.receive() => self.hear(incoming?, lineage)?,
                 changed = self.around.work.changed() => changed.context("the world ended")?,
             }
         }
@@ -254,22 +236,8 @@ impl Held {
         }
         // One message for each piece of news, as stock clients do: automerge may offer a reset for ever.
         if let Some(message) = self.doc.sync().generate_sync_message(&mut self.state) {
-            let frame = frame::about(kind, &session.peer, &session.server, &self.id, &message.encode());
-            session.socket.feed(Message::binary(frame)).await?;
+            session.say(kind, &self.id, &message.encode()).await?;
         }
         Ok(())
-    }
-}
-
-impl Session {
-    async fn receive(&mut self) -> anyhow::Result<Incoming> {
-        loop {
-            match self.socket.next().await.context("the connection ended")?? {
-                Message::Binary(bytes) => return frame::decode(&bytes),
-                Message::Text(text) => bail!("a text message: {text}"),
-                Message::Close(_) => bail!("the server closed the connection"),
-                Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {}
-            }
-        }
     }
 }

@@ -20,4 +20,6 @@ mod proxy;
 mod reader;
 mod rounds;
 mod server;
+mod session;
+mod strangers;
 mod world;

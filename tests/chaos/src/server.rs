@@ -23,6 +23,9 @@ use crate::network::Network;
 /// What the server prints before its address once it accepts connections.
 const READY: &str = "syncline-server listening on ws://";
 
+/// The variable that names a file with a key for tokens.
+pub(crate) const RULES: &str = "SYNCLINE_TOKEN_KEY";
+
 /// The longest that a server may take to start or to stop.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -52,13 +55,11 @@ impl Server {
         let stderr = File::options().create(true).append(true).open(log)?;
         let mut command = ends_with_us(executable()?, network);
         let address = network.map_or(Ipv4Addr::LOCALHOST, Network::address);
-        command
-            .arg("--open")
-            .arg("--listen")
-            .arg(format!("{address}:0"))
-            .arg("--data")
-            .arg(data)
-            .env("SYNCLINE_LOG", "warn");
+        // Who has said who may do what has not said that everybody may do everything.
+        if environment.iter().all(|(name, _)| name != RULES) {
+            command.arg("--open");
+        }
+        command.arg("--listen").arg(format!("{address}:0")).arg("--data").arg(data).env("SYNCLINE_LOG", "warn");
         command.envs(environment.iter().map(|(name, value)| (name, value)));
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr).spawn()?;
         let stdout = child.stdout.take().context("stdout is piped")?;
@@ -153,6 +154,16 @@ pub(crate) fn check(data: &Path) -> anyhow::Result<Option<String>> {
     }
     let said = [output.stdout, output.stderr].concat();
     Ok(Some(format!("{}: {}", output.status, String::from_utf8_lossy(&said).trim())))
+}
+
+/// Runs a command of the server's program; what it prints.
+///
+/// # Errors
+/// With what it says, when it fails.
+pub(crate) fn say(arguments: &[&str]) -> anyhow::Result<String> {
+    let output = Command::new(executable()?).args(arguments).output()?;
+    ensure!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr).trim());
+    Ok(String::from_utf8(output.stdout)?.trim().to_owned())
 }
 
 /// A command whose process the kernel kills when our thread is gone, however we end.

@@ -123,6 +123,11 @@ impl World {
         }
     }
 
+    /// The documents that clients share.
+    pub(crate) fn documents(&self) -> &[(DocumentId, String)] {
+        &self.documents
+    }
+
     /// A directory beside the data.
     pub(crate) fn scratch(&self) -> &Path {
         self.scratch.path()

@@ -55,7 +55,7 @@ fn fields(mut bytes: &[u8]) -> Vec<(u64, u64, &[u8])> {
     found
 }
 
-fn inside<'a>(message: &'a [u8], number: u64) -> impl Iterator<Item = &'a [u8]> {
+fn inside(message: &[u8], number: u64) -> impl Iterator<Item = &[u8]> {
     fields(message).into_iter().filter(move |(found, ..)| *found == number).map(|(.., content)| content)
 }
 
