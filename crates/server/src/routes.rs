@@ -57,9 +57,13 @@ async fn root(State(shared): State<Arc<Shared>>, request: Request) -> Response {
 
 /// Whether the store takes writes, for load balancers.
 async fn ready(State(shared): State<Arc<Shared>>) -> (StatusCode, &'static str) {
-    match shared.replica.store().is_writable() {
-        true => (StatusCode::OK, "ready\n"),
-        false => (StatusCode::SERVICE_UNAVAILABLE, "the store takes no writes: look at the log\n"),
+    let replica = &shared.replica;
+    match (replica.store().is_writable(), replica.has_room()) {
+        (true, true) => (StatusCode::OK, "ready\n"),
+        (true, false) => {
+            (StatusCode::SERVICE_UNAVAILABLE, "there is no room: nothing is taken, everything can be read\n")
+        }
+        (false, _) => (StatusCode::SERVICE_UNAVAILABLE, "the store takes no writes: look at the log\n"),
     }
 }
 

@@ -166,10 +166,13 @@ fn writes_end_before_the_disk_is_full_reads_go_on_and_room_is_noticed() {
     let mut pair = HonestPair::start(server.address());
     let kept = fill(&server);
     assert_eq!(refusals(&server, "store"), 0, "the disk was never full");
+    let told = server.http("/ready");
+    assert!(told.status == 503 && told.body.contains("no room"), "{told:?}");
     is_there(&server, &kept[..1]);
     let grown = Command::new("mount").args(["-o", "remount,size=256m"]).arg(data.path()).status();
     assert!(grown.is_ok_and(|status| status.success()));
     while server.http("/metrics").body.contains("syncline_has_room 0") {}
+    assert_eq!(server.http("/ready").status, 200);
     // Whoever was refused something has been cut off, to come again; the pair was not.
     pair.still_syncs();
     let (id, mut author) = noise(&server, kept.len());
