@@ -310,7 +310,7 @@ impl PeerSync {
     /// What to send at `now`, if anything.
     #[must_use]
     pub fn plan(&self, view: View<'_>, orphans: Option<&Orphans>, limits: &Limits, now: Duration) -> Plan {
-        if !self.heard && !self.reply_due {
+        if !self.heard && !self.reply_due && !self.asks_anew {
             return Plan::Nothing;
         }
         // To begin anew is more than to say anew what one has.

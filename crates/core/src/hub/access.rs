@@ -137,7 +137,7 @@ impl Hub {
         }
         peer.barred = None;
         if begins_anew {
-            peer.sync = peer.sync.anew();
+            peer.begin_anew();
             self.respond(now, key, session);
         } else {
             let reason = format!("document {id} may be written to: connect again");

@@ -264,6 +264,12 @@ impl Peer {
             retry: Retry::default(),
         }
     }
+
+    /// What is said next begins the conversation anew on both sides. It answers whatever the peer has asked.
+    pub(super) fn begin_anew(&mut self) {
+        self.sync = self.sync.anew();
+        self.unanswered_request = false;
+    }
 }
 
 impl Document {
@@ -402,6 +408,7 @@ impl Document {
             && self.loading.is_none()
             && self.fetching.is_none()
             && self.orphans.is_none()
-            && self.deadline.is_none()
+            // With nobody here there is nobody to be sent something then.
+            && (self.deadline.is_none() || self.peers.is_empty())
     }
 }

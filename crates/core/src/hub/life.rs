@@ -48,7 +48,11 @@ impl Hub {
                     peer.told_life = Some(heard);
                     // Of what it was told while it took the document for deleted it has taken nothing.
                     if heard.deleted && !own.deleted {
-                        peer.sync = if upstream { peer.sync.anew() } else { PeerSync::default() };
+                        if upstream {
+                            peer.begin_anew();
+                        } else {
+                            peer.sync = PeerSync::default();
+                        }
                     }
                 }
                 self.respond(now, key, session);
@@ -152,7 +156,7 @@ impl Hub {
             let offered = std::mem::take(&mut peer.offered_in_vain);
             let is_native = self.sessions.get(&peer.session).is_some_and(|entry| entry.peer.native > 0);
             if self.upstreams.contains(&peer.session) || offered && is_native {
-                peer.sync = peer.sync.anew();
+                peer.begin_anew();
             } else if is_native {
                 peer.sync = PeerSync::default();
             } else if offered {

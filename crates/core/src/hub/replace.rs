@@ -55,7 +55,7 @@ impl Hub {
         for peer in &mut document.peers {
             peer.in_step_at = 0;
             if self.upstreams.contains(&peer.session) {
-                peer.sync = peer.sync.anew();
+                peer.begin_anew();
             } else {
                 // What it has is counted in the old history.
                 peer.sync = PeerSync::default();

@@ -52,7 +52,7 @@ impl Hub {
             let Some(peer) = self.document(key).and_then(|document| document.peer(session)) else { continue };
             if peer.retry.was_refused() || peer.sync.said_it_has_nothing() {
                 peer.retry = Retry::default();
-                peer.sync = peer.sync.anew();
+                peer.begin_anew();
                 self.respond(now, key, session);
             }
         }
@@ -64,7 +64,7 @@ impl Hub {
         match peer.retry.at {
             Some(at) if at <= now.mono => {
                 peer.retry = Retry { at: None, tried: peer.retry.tried + 1 };
-                peer.sync = peer.sync.anew();
+                peer.begin_anew();
             }
             Some(at) => self.wake_at(key, at),
             None => {}

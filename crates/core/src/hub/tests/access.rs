@@ -260,6 +260,23 @@ fn what_was_brought_in_vain_is_asked_for_each_time_that_there_is_room_again() {
     assert_eq!([A, B].map(|session| stage.begins_anew(session)), [false, false], "it has been taken");
 }
 
+// That the document is not here was said in the place of it, and nothing after it.
+#[test]
+fn what_was_brought_in_vain_of_a_document_that_is_not_here_is_asked_for_once_the_queue_is_empty() {
+    let (id, changes) = (document(1), chain(1, 2));
+    let mut stage = Stage::with(Limits { queue_messages_max: 1, ..Limits::default() });
+    stage.connect_native(A, Role::Upstream);
+    stage.input(Input::Initiate { session: A, document: id.clone() });
+    stage.input(Input::Initiate { session: A, document: document(2) });
+    assert_eq!(stage.awaiting_drain, [A], "the queue is full");
+    stage.input(Input::Room { has_room: false });
+    stage.sync(A, &id, &[changes[0].hash], &[&changes[0]]);
+    stage.input(Input::Room { has_room: true });
+    stage.forget_sent();
+    stage.input(Input::Drained { session: A });
+    assert!(stage.begins_anew(A));
+}
+
 #[test]
 fn a_document_that_is_full_takes_nothing_more_from_peers_and_names_the_limit() {
     for (limits, name) in [

@@ -77,3 +77,14 @@ fn what_another_device_contradicts_is_not_offered_again() {
     stage.advance(120 * MINUTE);
     assert_eq!(stage.take(A), []);
 }
+
+// The next try, up to a quarter of an hour later, kept the document in memory although the server was gone.
+#[test]
+fn a_document_whose_server_has_left_before_the_next_try_is_forgotten() {
+    let (mut stage, id, changes) = offered();
+    refuse(&mut stage, &id, &changes[2], RefusalReason::Limit);
+    stage.input(Input::Disconnected { session: A });
+    (0..3).for_each(|_| stage.advance(10_000));
+    stage.advance(31_000);
+    assert_eq!(stage.hub.footprint(), (0, 0, 0));
+}
