@@ -356,9 +356,10 @@ impl PeerSync {
         }
     }
 
-    /// Notes that the peer was brought to begin anew.
-    pub fn anew_sent(&mut self) {
-        self.asks_anew = false;
+    /// The same for all that a draft says.
+    pub fn sent_draft(&mut self, length: u32, draft: Draft, now: Duration) {
+        self.asks_anew &= draft.anew.is_none();
+        self.sent(length, draft.need, !draft.nodes.is_empty(), now);
     }
 
     /// Notes that our heads alone were sent.

@@ -174,6 +174,22 @@ impl Server {
         self.log.lock().expect("the log's writers do not panic").clone()
     }
 
+    /// The first line with these words, once it is there: what a server logs comes after what it answers.
+    ///
+    /// # Panics
+    /// When it does not come.
+    pub fn until_printed(&self, words: &str) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let printed = self.printed();
+            if let Some(line) = printed.lines().find(|line| line.contains(words)) {
+                return line.to_owned();
+            }
+            assert!(Instant::now() < deadline, "{words} is in:\n{printed}");
+            thread::yield_now();
+        }
+    }
+
     /// Ends the process as a power cut would, and starts another on the same directory and port.
     ///
     /// # Panics

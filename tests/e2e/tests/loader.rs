@@ -55,8 +55,7 @@ fn a_document_that_is_uploaded_whole_and_cannot_be_loaded_is_refused_alone() {
     let told = author.acknowledged().expect_err("the server cannot load the document");
     assert!(told.contains("SIGABRT") && told.contains("32 MiB"), "{told}");
     assert!(server.refused().1.iter().any(|reason| reason.contains("document_loader_died")));
-    let printed = server.printed();
-    let line = printed.lines().find(|line| line.contains("document_loader_died")).expect("a line in the log");
+    let line = server.until_printed("document_loader_died");
     assert!(line.contains(&id) && line.contains("author"), "the log says which document and who sent it: {line}");
     pair.still_syncs();
 }
@@ -80,8 +79,7 @@ fn a_document_that_cannot_be_compacted_stays_raw_is_named_and_served() {
         author.until_acknowledged();
     }
     until_counted(&server, "syncline_documents_quarantined_total{reason=\"loader_died\"}");
-    let printed = server.printed();
-    let line = printed.lines().find(|line| line.contains("cannot be compacted")).expect("a line in the log");
+    let line = server.until_printed("cannot be compacted");
     assert!(line.contains(&id) && line.contains("SIGABRT"), "the log says which document and why: {line}");
     let mut newcomer = HonestPeer::join(server.address(), "newcomer", &id, AutoCommit::new());
     newcomer.until("last", 104);

@@ -113,10 +113,7 @@ impl Hub {
         let data = match peer.sync.plan(view_of(&nothing), None, &self.limits, now.mono) {
             Plan::Send(draft) => {
                 let data = sync::encode_message(&[], &draft, Vec::new(), sync::message::Version::V1);
-                if draft.anew.is_some() {
-                    peer.sync.anew_sent();
-                }
-                peer.sync.sent(0, draft.need, false, now.mono);
+                peer.sync.sent_draft(0, draft, now.mono);
                 data
             }
             Plan::Reset => {

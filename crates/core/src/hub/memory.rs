@@ -113,7 +113,9 @@ impl Hub {
             let forgotten = document.peers.is_empty() && !document.watched;
             self.drop_graph(key);
             if forgotten && let Some(document) = self.documents[key as usize].take() {
-                document.deadline.map(|at| self.deadlines.remove(&(at, key)));
+                if let Some(at) = document.deadline {
+                    self.deadlines.remove(&(at, key));
+                }
                 self.keys.remove(&document.id);
                 self.free.push(key);
             }

@@ -115,10 +115,7 @@ impl Hub {
         let absent = document.presence == Presence::Absent;
         let Some(peer) = document.peer(session) else { return };
         let asks = absent && peer.sync.speaks_first();
-        if draft.anew.is_some() {
-            peer.sync.anew_sent();
-        }
-        peer.sync.sent(length, draft.need, !draft.nodes.is_empty(), now.mono);
+        peer.sync.sent_draft(length, draft, now.mono);
         let message =
             if asks { Outgoing::Request { document: id, data } } else { Outgoing::Sync { document: text, data } };
         self.send(session, message);

@@ -73,7 +73,7 @@ impl Talk {
     /// Sends what is planned. Returns the nodes in it.
     fn send(&mut self) -> Vec<u32> {
         let draft = self.draft();
-        self.peer.sent(self.graph.durable(), draft.need.clone(), !draft.nodes.is_empty(), self.now);
+        self.peer.sent_draft(self.graph.durable(), draft.clone(), self.now);
         draft.nodes
     }
 
@@ -238,7 +238,6 @@ fn to_begin_anew_is_said_once_in_the_way_that_the_peer_understands() {
         let reset = message.flags.is_some_and(|flags| flags.contains(automerge::sync::MessageFlags::SYNC_RESET));
         assert_eq!((reset, message.heads.is_empty()), (supports_reset, !supports_reset));
         talk.send();
-        talk.peer.anew_sent();
         assert_eq!(talk.plan(), Plan::Nothing, "until it answers");
         talk.says(heads_only(vec![unknown(9)]));
         assert_eq!(talk.draft().anew, None);

@@ -126,20 +126,13 @@ fn limits_are_read_again_while_the_server_runs_and_those_that_cannot_be_are_name
     author.put("number", 2);
     let told = author.acknowledged().expect_err("it is full");
     assert!(told.contains("document_changes_max: 1"), "{told}");
-    let until_printed = |server: &Server, words: &str| {
-        let deadline = Instant::now() + PATIENCE;
-        while !server.printed().contains(words) {
-            assert!(Instant::now() < deadline, "{words} is in:\n{}", server.printed());
-            std::thread::yield_now();
-        }
-    };
     std::fs::write(&file, "document-changes-max = 1\nno-such = 1\n").expect("a file");
     server.hang_up();
-    until_printed(&server, "the settings stay as they were");
+    server.until_printed("the settings stay as they were");
     std::fs::write(&file, "document-changes-max = 100\nblob-mib-max = 6\n").expect("a file");
     server.hang_up();
-    until_printed(&server, "needs a new start, and is as it was until then: blob-mib-max = 6");
-    until_printed(&server, "from here on: document-changes-max = 100");
+    server.until_printed("needs a new start, and is as it was until then: blob-mib-max = 6");
+    server.until_printed("from here on: document-changes-max = 100");
     // Who was refused something is asked to come again with it.
     while author.acknowledged().is_ok() {}
     let doc = std::mem::take(author.doc());
