@@ -82,9 +82,12 @@ fn what_another_device_contradicts_is_not_offered_again() {
 #[test]
 fn a_document_whose_server_has_left_before_the_next_try_is_forgotten() {
     let (mut stage, id, changes) = offered();
+    for _ in 0..3 {
+        refuse(&mut stage, &id, &changes[2], RefusalReason::Limit);
+        stage.advance(2 * MINUTE);
+    }
     refuse(&mut stage, &id, &changes[2], RefusalReason::Limit);
     stage.input(Input::Disconnected { session: A });
-    (0..3).for_each(|_| stage.advance(10_000));
-    stage.advance(31_000);
+    (0..4).for_each(|_| stage.advance(31_000));
     assert_eq!(stage.hub.footprint(), (0, 0, 0));
 }
