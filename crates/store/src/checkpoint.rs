@@ -119,6 +119,12 @@ impl Checkpointer {
         state.asked = false;
     }
 
+    /// As if the thread had met this.
+    #[cfg(test)]
+    pub(crate) fn fail(&self, failed: rusqlite::Error) {
+        self.lock().failed = Some(failed);
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -280,7 +280,10 @@ impl Writer {
                     self.clean();
                     self.watch_checkpoint();
                 }
-                Turn::End(End::Stop) => return self.failed.map_or(Ok(()), Err),
+                Turn::End(End::Stop) => {
+                    self.hear_checkpointer();
+                    return self.failed.map_or(Ok(()), Err);
+                }
                 Turn::End(End::Close) => return self.finish(),
             }
         }
@@ -553,13 +556,21 @@ impl Writer {
         }
     }
 
-    pub(crate) fn watch_checkpoint(&mut self) {
+    fn watch_checkpoint(&mut self) {
         if self.failed.is_some() {
             return;
         }
         if let Err(error) = self.checkpointer.watch(&self.connection) {
             let error = self.note_failure(error);
             tracing::warn!(%error, "the write-ahead log could not be moved into the database");
+        }
+    }
+
+    /// Asks what the checkpoint thread met since the last commit: moving the log once more would sync again what did not
+    /// reach the disk, and that succeeds.
+    fn hear_checkpointer(&mut self) {
+        if let Err(error) = self.checkpointer.expect_sound() {
+            self.note_failure(error);
         }
     }
 
@@ -622,6 +633,7 @@ impl Writer {
         while !self.log.is_empty() && self.may_fold() {
             self.fold();
         }
+        self.hear_checkpointer();
         if let Some(failed) = self.failed {
             return Err(failed);
         }

@@ -80,7 +80,7 @@ impl Driven {
         Some((document, covered))
     }
 
-    /// The checkpointer's turn; false if the writer has not asked for one.
+    /// The checkpointer's turn; false if the writer has not asked for one. The writer hears at its next turn how it went.
     pub fn checkpoint(&mut self) -> bool {
         let checkpointer = &self.store.inner.checkpointer;
         if !checkpointer.is_asked() {
@@ -91,7 +91,6 @@ impl Driven {
         }
         if let Some(connection) = &self.checkpoints {
             checkpointer.obey(connection);
-            self.writer.watch_checkpoint();
         }
         true
     }
@@ -113,5 +112,36 @@ impl Driven {
 impl std::fmt::Debug for Driven {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Driven").field("store", &self.store).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ground::System;
+
+    // The checkpoint thread's last sync may fail after the last commit: then the end is the first to hear of it.
+    #[test]
+    fn a_close_moves_nothing_after_the_checkpoint_thread_has_failed() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        for fails in [false, true] {
+            let driven = Driven::open(directory.path(), Options::default(), Arc::new(System)).expect("a healthy disk");
+            let connection = schema::open_checkpointer(&driven.home.database()).expect("a healthy disk");
+            connection.execute("INSERT INTO meta VALUES (?1, x'00')", [fails]).expect("a healthy disk");
+            drop(connection);
+            let log = || std::fs::metadata(directory.path().join("syncline.db-wal")).map_or(0, |log| log.len());
+            let before = log();
+            assert!(before > 0, "something waits to be moved");
+            if fails {
+                let failure = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_IOERR_FSYNC);
+                driven.store.inner.checkpointer.fail(rusqlite::Error::SqliteFailure(failure, None));
+                let closed = driven.close();
+                assert!(matches!(closed, Err(StoreError::Poisoned { .. })), "{closed:?}");
+                assert_eq!(log(), before, "the log was moved and emptied");
+            } else {
+                driven.close().expect("a healthy disk");
+                assert_eq!(log(), 0);
+            }
+        }
     }
 }
