@@ -69,8 +69,9 @@ pub(crate) struct Broadcast {
     known: Known,
     neighbours: BTreeMap<SessionId, Link>,
     /// Passed on, to be sent again to who grafts.
-    kept: BTreeMap<NoticeId, Kept>,
-    kept_order: VecDeque<NoticeId>,
+    kept: BTreeMap<NoticeId, Notice>,
+    /// With the time since when, the oldest first.
+    kept_order: VecDeque<(Duration, NoticeId)>,
     kept_bytes: usize,
     /// Delivered, and not durable here yet.
     waiting: BTreeMap<NoticeId, (Notice, SessionId)>,
@@ -89,12 +90,6 @@ struct Link {
     room: Bucket,
     /// The same for what is fleeting: it must not take the place of what is durable.
     fleeting_room: Bucket,
-}
-
-#[derive(Debug)]
-struct Kept {
-    notice: Notice,
-    at: Duration,
 }
 
 #[derive(Debug)]
@@ -190,8 +185,7 @@ impl Broadcast {
             }
             Message::Graft { id } => {
                 self.set_eager(from, true);
-                if let Some(kept) = self.kept.get(&id) {
-                    let notice = kept.notice.clone();
+                if let Some(notice) = self.kept.get(&id).cloned() {
                     self.send(now, from, Message::Notice(notice), &mut effects);
                 }
             }
@@ -276,8 +270,7 @@ impl Broadcast {
             .map(|(l, _)| *l)
             .collect();
         due.into_iter().for_each(|link| self.tell_names(now, link, &mut effects));
-        let old = |kept: &Kept| kept.at + config.kept_for <= now;
-        while self.kept_order.front().and_then(|id| self.kept.get(id)).is_some_and(old) {
+        while self.kept_order.front().is_some_and(|(at, _)| *at + config.kept_for <= now) {
             self.forget_oldest();
         }
         effects
@@ -307,8 +300,8 @@ impl Broadcast {
             }
         }
         self.kept_bytes += notice.body.len();
-        self.kept_order.push_back(notice.id);
-        self.kept.insert(notice.id, Kept { notice, at: now });
+        self.kept_order.push_back((now, notice.id));
+        self.kept.insert(notice.id, notice);
         while self.kept.len() > config.kept_max || self.kept_bytes > config.kept_bytes_max {
             self.forget_oldest();
         }
@@ -358,8 +351,8 @@ impl Broadcast {
     }
 
     fn forget_oldest(&mut self) {
-        if let Some(kept) = self.kept_order.pop_front().and_then(|oldest| self.kept.remove(&oldest)) {
-            self.kept_bytes -= kept.notice.body.len();
+        if let Some(notice) = self.kept_order.pop_front().and_then(|(_, oldest)| self.kept.remove(&oldest)) {
+            self.kept_bytes -= notice.body.len();
         }
     }
 }
