@@ -24,7 +24,7 @@ use syncline_core::id::SessionId;
 use syncline_core::limits::Limits;
 use syncline_core::native::NativeMessage;
 use syncline_core::session::{Offence, Pause, Session, Step, is_heavy};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig, frame::coding::CloseCode};
@@ -49,6 +49,11 @@ const TICK: Duration = Duration::from_secs(10);
 
 /// The same while a write is under way: who does not read is to go soon after its time is up.
 const WRITING_TICK: Duration = Duration::from_secs(2);
+
+/// How long, and how much, is read of a peer that has been told good-bye. A socket that is closed while something is unread is
+/// reset, and a reset takes the last words with it.
+const LINGER: Duration = Duration::from_millis(500);
+const LINGER_BYTES_MAX: usize = 1024 * 1024;
 
 /// How websockets are set up, here and in the server that accepts them.
 #[must_use]
@@ -628,7 +633,7 @@ where
         self.seen.written = written;
     }
 
-    /// Writes what is queued and a close frame, within a bound.
+    /// Writes what is queued and a close frame, within a bound, and leaves the peer a moment to read it.
     async fn say_goodbye(&mut self, reason: &str) {
         let bound = self.limits.stall_timeout.min(Duration::from_secs(2));
         let mut cut = reason.len().min(120);
@@ -638,9 +643,22 @@ where
         let frame = CloseFrame { code: CloseCode::Normal, reason: reason[..cut].to_owned().into() };
         let goodbye = async {
             poll_fn(|cx| self.poll_write(cx)).await?;
-            self.socket.close(Some(frame)).await
+            self.socket.close(Some(frame)).await?;
+            Ok::<_, WsError>(self.socket.get_mut().shutdown().await?)
         };
         // The peer may be gone already.
-        let _ = tokio::time::timeout(bound, goodbye).await;
+        if let Ok(Ok(())) = tokio::time::timeout(bound, goodbye).await {
+            let _ = tokio::time::timeout(LINGER, self.linger()).await;
+        }
+    }
+
+    /// Reads what nobody looks at any more until the peer closes its end.
+    async fn linger(&mut self) {
+        let (mut scrap, mut left) = (vec![0; READ_BUFFER_BYTES], LINGER_BYTES_MAX);
+        while let Ok(read) = self.socket.get_mut().read(&mut scrap).await
+            && (1..left).contains(&read)
+        {
+            left -= read;
+        }
     }
 }
