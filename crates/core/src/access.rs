@@ -203,6 +203,12 @@ impl Access {
         &self.grants
     }
 
+    /// Whether it has ended by this time.
+    #[must_use]
+    pub fn has_ended(&self, wall_ms: u64) -> bool {
+        self.until_ms.is_some_and(|until_ms| until_ms <= wall_ms)
+    }
+
     /// How long it lasts from this time on, if it ends.
     #[must_use]
     pub fn left(&self, wall_ms: u64) -> Option<Duration> {

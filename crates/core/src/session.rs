@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::access::{Access, Token};
+use crate::access::{Access, Denial, Token};
 use crate::bucket::Bucket;
 use crate::clock::Stamp;
 use crate::hub::{Now, Outgoing, PeerInfo, PeerMessage, Role, SyncMessage};
@@ -256,6 +256,7 @@ impl Session {
         let access = entrant.clone().unwrap_or_else(Access::none);
         let info = info(peer, &theirs, self.local.native, (Role::Downstream, access));
         match entrant {
+            Some(access) if access.has_ended(now.wall_ms) => self.close(Offence::Denied(Denial::TokenExpired)),
             Some(_) => self.welcome(now, info),
             None => {
                 self.phase = Phase::Presenting(info);

@@ -16,6 +16,9 @@ use crate::wire;
 impl Session {
     /// What the token of [`Step::Authenticate`] permits, or why it permits nothing.
     pub fn admit(&mut self, now: Now, decision: Result<Access, Denial>) -> Vec<Step> {
+        // Whoever read the token may count in whole seconds: it is good for no part of one longer.
+        let ended = |access: &Access| access.has_ended(now.wall_ms);
+        let decision = decision.and_then(|access| if ended(&access) { Err(Denial::TokenExpired) } else { Ok(access) });
         match (std::mem::replace(&mut self.phase, Phase::Closed), decision) {
             (Phase::Presenting(peer), Ok(access)) => self.welcome(now, PeerInfo { access, ..peer }),
             (Phase::Presenting(_), Err(denial)) => self.close(Offence::Denied(denial)),

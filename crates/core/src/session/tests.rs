@@ -464,6 +464,18 @@ fn a_syncline_peer_hears_how_long_it_has_and_renews_on_the_same_connection() {
 }
 
 #[test]
+fn what_has_ended_already_lets_nobody_in() {
+    let now = Now { mono: Duration::ZERO, wall_ms: 61_000 };
+    let mut session = guarded();
+    session.receive(at(0), &join_with(Some("a.b.c"), None));
+    let steps = session.admit(now, Ok(reading(Some(61_000))));
+    check_closed(&mut session, &steps, "token_expired");
+    let mut session = Session::accept(local(), Limits::default()).for_entrant(Some(reading(Some(61_000))));
+    let steps = session.receive(now, &join_with(None, None));
+    check_closed(&mut session, &steps, "token_expired");
+}
+
+#[test]
 fn what_has_ended_leaves_what_strangers_may_or_nothing() {
     for strangers in [None, Some(Access::none())] {
         let mut session = guarded();

@@ -155,7 +155,7 @@ impl Authority for Gate {
     }
 
     fn still_holds(&self, access: &Access, now: Now) -> Result<(), Denial> {
-        if access.until_ms.is_some_and(|until_ms| until_ms <= now.wall_ms) {
+        if access.has_ended(now.wall_ms) {
             return Err(Denial::TokenExpired);
         }
         match &access.key {
