@@ -20,7 +20,7 @@ use crate::checker::{Checker, Counts};
 use crate::history::{DocumentId, Event, History};
 use crate::proxy::Weather;
 use crate::world::{Ground, World};
-use crate::{disk_rounds, network, rounds, strangers};
+use crate::{clock, disk_rounds, expiry, network, rounds, strangers};
 
 /// Rounds of one epoch: small enough that documents stay small.
 const EPOCH_ROUNDS: u64 = 20;
@@ -59,6 +59,7 @@ classes! {
     LinkDown = "linkdown", "The network interface is down.";
     OneWay = "oneway", "Packets are dropped in one direction.";
     Strangers = "strangers", "Others read, write, store, delete and flood, with rights and without.";
+    Expiry = "expiry", "Tokens expire while those who hold them write.";
     Power = "power", "The disk forgets what was not synced.";
     Full = "full", "The disk has no room.";
     Fsync = "fsync", "A sync fails.";
@@ -307,6 +308,7 @@ async fn round(world: &mut World, class: Class) -> anyhow::Result<u64> {
         Class::LinkDown => rounds::outage(world, false).await,
         Class::OneWay => rounds::outage(world, true).await,
         Class::Strangers => strangers::strangers(world).await,
+        Class::Expiry => expiry::expiry(world).await,
         Class::Power => disk_rounds::power(world).await,
         Class::Full => disk_rounds::full(world).await,
         Class::Fsync => disk_rounds::failed_sync(world).await,
@@ -318,16 +320,16 @@ async fn round(world: &mut World, class: Class) -> anyhow::Result<u64> {
 pub fn possible() -> (Vec<Class>, Vec<String>) {
     let mut reasons = Vec::new();
     let no_disk = syncline_disk::unavailable();
-    let no_clock = rounds::faketime().is_none();
+    let no_clock = clock::library().is_none();
     reasons.extend(no_disk.iter().map(|reason| format!("power, full and fsync are left out: {reason}")));
     if no_clock {
-        reasons.push("clock is left out: libfaketime is not installed".to_owned());
+        reasons.push("clock and expiry are left out: libfaketime is not installed".to_owned());
     }
     let no_network = network::unavailable();
     reasons.extend(no_network.iter().map(|reason| format!("linkdown and oneway are left out: {reason}")));
     let cannot = |class: &Class| match class {
         Class::Power | Class::Full | Class::Fsync => no_disk.is_some(),
-        Class::Clock => no_clock,
+        Class::Clock | Class::Expiry => no_clock,
         Class::LinkDown | Class::OneWay => no_network.is_some(),
         Class::Kill
         | Class::Stop

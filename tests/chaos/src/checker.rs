@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use automerge::ChangeHash;
 
-use crate::history::{DocumentId, Event, Lineage};
+use crate::history::{ClientId, DocumentId, Event, Lineage};
 
 type Changes = BTreeSet<ChangeHash>;
 
@@ -20,6 +20,8 @@ pub enum Violation {
     Phantom(Lineage, DocumentId, ChangeHash),
     /// A change came twice in one answer.
     Duplicate(Lineage, DocumentId, ChangeHash),
+    /// A change was kept of a client that knew its token to have expired.
+    Forbidden(Lineage, DocumentId, ChangeHash),
     /// A server names a head that it does not send.
     HeadWithoutChange(Lineage, DocumentId, ChangeHash),
     /// After everything was mended, this change had not reached everybody.
@@ -42,6 +44,10 @@ pub struct Checker {
     heads: BTreeMap<DocumentId, BTreeSet<Vec<ChangeHash>>>,
     /// What was fetched since then.
     fetched: BTreeMap<DocumentId, Vec<Changes>>,
+    /// Whose token has expired.
+    expired: BTreeSet<ClientId>,
+    /// What they have made since.
+    forbidden: Changes,
     violations: Vec<Violation>,
     counts: Counts,
 }
@@ -79,13 +85,26 @@ impl Checker {
 
     fn take(&mut self, event: &Event) {
         match event {
-            Event::Invoke { document, hash, .. } => {
+            Event::Invoke { client, document, hash } => {
                 self.counts.invoked += 1;
+                if self.expired.contains(client) {
+                    self.forbidden.insert(*hash);
+                }
                 self.invoked.entry(*document).or_default().insert(*hash);
             }
             Event::Ok { lineage, document, hash, .. } => {
                 self.counts.acknowledged += 1;
+                if self.forbidden.contains(hash) {
+                    self.violations.push(Violation::Forbidden(*lineage, *document, *hash));
+                }
                 self.promised.entry((*lineage, *document)).or_default().insert(*hash);
+            }
+            Event::Expired { client } => {
+                self.expired.insert(*client);
+            }
+            Event::Renewed => {
+                self.expired.clear();
+                self.forbidden.clear();
             }
             Event::Read { lineage, document, hashes, heads } => self.read(*lineage, *document, hashes, heads),
             Event::Rest { document, heads, .. } => {
@@ -133,7 +152,9 @@ impl Checker {
         let phantom = found.difference(invoked).map(|hash| Violation::Phantom(lineage, document, *hash));
         let hollow = heads.iter().filter(|head| !found.contains(head));
         let hollow = hollow.map(|head| Violation::HeadWithoutChange(lineage, document, *head));
-        self.violations.extend(lost.chain(phantom).chain(hollow));
+        let forbidden = self.forbidden.intersection(&found);
+        let forbidden = forbidden.map(|hash| Violation::Forbidden(lineage, document, *hash));
+        self.violations.extend(lost.chain(phantom).chain(hollow).chain(forbidden));
         // What a server was seen to have it must keep as well: others may have seen it.
         self.promised.entry((lineage, document)).or_default().extend(found.iter().copied());
         self.heads.entry(document).or_default().insert(sorted(heads));

@@ -25,6 +25,12 @@ use crate::session::Session;
 /// Changes of a document that a client has offered and not been told about, before it waits.
 const OUTSTANDING_MAX: usize = 3;
 
+/// What is in the words that a client hears when its token has expired.
+const EXPIRED: &str = "token has expired";
+
+/// The same when it comes with it.
+const UNAUTHORIZED: &str = "401 Unauthorized";
+
 /// Between two tries to connect.
 const RETRY: Duration = Duration::from_millis(2);
 
@@ -79,6 +85,8 @@ pub(crate) struct Client {
     around: Surroundings,
     random: StdRng,
     documents: Vec<Held>,
+    /// It was told that its token has expired, and has not been let in with another.
+    expired: bool,
 }
 
 struct Held {
@@ -107,13 +115,17 @@ impl Client {
             outstanding: Vec::new(),
             has_news: false,
         };
-        Self { number, link, around, random, documents: documents.iter().map(held).collect() }
+        Self { number, link, around, random, documents: documents.iter().map(held).collect(), expired: false }
     }
 
     /// Lives until its task is aborted.
     pub(crate) async fn run(mut self) {
         loop {
-            if let Ok((session, lineage)) = self.connect().await {
+            let connected = self.connect().await;
+            if let Err(error) = &connected {
+                self.note_expiry(&error.to_string());
+            }
+            if let Ok((session, lineage)) = connected {
                 self.around.board.connected.fetch_add(1, Ordering::Relaxed);
                 let Err(error) = self.sync(session, lineage).await;
                 self.around.history.add(Event::Fail { client: self.number, why: error.to_string() });
@@ -129,7 +141,10 @@ impl Client {
 
     async fn connect(&mut self) -> anyhow::Result<(Session, Lineage)> {
         let lineage = self.link.lineage();
-        let session = Session::open(self.link.address(), &format!("chaos-{}", self.number), None).await?;
+        let (peer, token) = (format!("chaos-{}", self.number), self.link.token());
+        let session = Session::open(self.link.address(), &peer, token.as_deref()).await?;
+        anyhow::ensure!(self.link.token() == token, "it was given another token meanwhile");
+        self.expired = false;
         Ok((session, lineage))
     }
 
@@ -167,10 +182,19 @@ impl Client {
                 Ok(())
             }
             Incoming::Error(message) => {
+                self.note_expiry(&message);
                 self.around.history.add(Event::Fail { client: self.number, why: message });
                 Ok(())
             }
             Incoming::Unavailable(_) | Incoming::Peer(_) | Incoming::Other => Ok(()),
+        }
+    }
+
+    /// Notes it if this is what it is told, in words or as an HTTP status.
+    fn note_expiry(&mut self, words: &str) {
+        let told = words.contains(EXPIRED) || words.contains(UNAUTHORIZED);
+        if told && !std::mem::replace(&mut self.expired, true) {
+            self.around.history.add(Event::Expired { client: self.number });
         }
     }
 
@@ -179,7 +203,9 @@ impl Client {
         if !*self.around.work.borrow_and_update() {
             return;
         }
-        for held in self.documents.iter_mut().filter(|held| held.outstanding.len() < OUTSTANDING_MAX) {
+        // Who has just been told that its token has expired writes on.
+        let most = OUTSTANDING_MAX + usize::from(self.expired);
+        for held in self.documents.iter_mut().filter(|held| held.outstanding.len() < most) {
             let Some(hash) = held.edit(&mut self.random) else { continue };
             self.around.history.add(Event::Invoke { client: self.number, document: held.number, hash });
             held.outstanding.push(hash);

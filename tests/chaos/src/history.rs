@@ -51,6 +51,13 @@ pub enum Event {
         /// What it was told, if anything.
         why: String,
     },
+    /// A client was told that its token has expired: what it makes from here on may not be kept.
+    Expired {
+        /// Who.
+        client: ClientId,
+    },
+    /// No connection of a token that had expired is left; whoever comes from here on may write.
+    Renewed,
     /// A client that had nothing fetched a document: every change that came, in order, with repetitions.
     Read {
         /// From which server.
@@ -121,6 +128,7 @@ struct Inner {
     file: Option<BufWriter<File>>,
     written: u64,
     acknowledged: usize,
+    expired: usize,
 }
 
 impl History {
@@ -130,7 +138,8 @@ impl History {
     /// When the file cannot be made.
     pub fn new(file: Option<&Path>) -> std::io::Result<Self> {
         let file = file.map(File::create).transpose()?.map(BufWriter::new);
-        let inner = Inner { started: Instant::now(), events: Vec::new(), file, written: 0, acknowledged: 0 };
+        let inner =
+            Inner { started: Instant::now(), events: Vec::new(), file, written: 0, acknowledged: 0, expired: 0 };
         Ok(Self { inner: Arc::new(Mutex::new(inner)) })
     }
 
@@ -147,6 +156,7 @@ impl History {
         }
         inner.written += 1;
         inner.acknowledged += usize::from(matches!(event, Event::Ok { .. }));
+        inner.expired += usize::from(matches!(event, Event::Expired { .. }));
         inner.events.push((micros, event));
     }
 
@@ -160,6 +170,12 @@ impl History {
     #[must_use]
     pub fn acknowledged(&self) -> usize {
         self.lock().acknowledged
+    }
+
+    /// How often a client was told that its token has expired.
+    #[must_use]
+    pub fn expired(&self) -> usize {
+        self.lock().expired
     }
 
     /// Finishes the file.
@@ -188,6 +204,8 @@ impl Event {
                 "type": "ok", "client": client, "server": lineage, "document": document, "hash": hash.to_string()
             }),
             Self::Fail { client, why } => json!({"type": "fail", "client": client, "why": why}),
+            Self::Expired { client } => json!({"type": "expired", "client": client}),
+            Self::Renewed => json!({"type": "renewed"}),
             Self::Read { lineage, document, hashes, heads } => json!({
                 "type": "read", "server": lineage, "document": document, "hashes": texts(hashes), "heads": texts(heads)
             }),

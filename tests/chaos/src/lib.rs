@@ -5,20 +5,23 @@
 //! Next: `campaign.rs`; docs/chaos.md.
 //!
 //! Reading order: `history` is what happened, `checker` what may not have happened; `frame`, `chunk` and `client` are
-//! the clients, `proxy` and `network` the links, `server` the process, `world` all of them together; `rounds` and `disk_rounds` are
-//! the faults, `campaign` draws them and counts.
+//! the clients, `proxy` and `network` the links, `server` the process, `world` all of them together; `rounds`, `strangers`, `expiry` and
+//! `disk_rounds` are the faults, `campaign` draws them and counts.
 
 pub mod campaign;
 pub mod checker;
 mod chunk;
 mod client;
+mod clock;
 mod disk_rounds;
+mod expiry;
 mod frame;
 pub mod history;
 mod network;
 mod proxy;
 mod reader;
 mod rounds;
+mod rules;
 mod server;
 mod session;
 mod strangers;

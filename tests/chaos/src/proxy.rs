@@ -46,6 +46,7 @@ pub(crate) struct Link {
 #[derive(Debug)]
 struct Shared {
     target: Mutex<(Lineage, Option<SocketAddr>)>,
+    token: Mutex<Option<String>>,
     open: AtomicBool,
     weather: watch::Sender<Weather>,
     /// Counts the times that all connections were reset: the weather may have changed before one looks.
@@ -67,6 +68,7 @@ impl Link {
         let address = listener.local_addr()?;
         let shared = Arc::new(Shared {
             target: Mutex::new((0, None)),
+            token: Mutex::new(None),
             open: AtomicBool::new(false),
             weather: watch::Sender::new(Weather::Fair),
             resets: AtomicU64::new(0),
@@ -90,6 +92,16 @@ impl Link {
     /// Leads new connections to this server.
     pub(crate) fn lead_to(&self, lineage: Lineage, address: SocketAddr) {
         *self.shared.target.lock().unwrap_or_else(PoisonError::into_inner) = (lineage, Some(address));
+    }
+
+    /// With what whoever uses the link presents itself.
+    pub(crate) fn token(&self) -> Option<String> {
+        self.shared.token.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Gives whoever uses the link something to present at the next connection.
+    pub(crate) fn set_token(&self, token: Option<String>) {
+        *self.shared.token.lock().unwrap_or_else(PoisonError::into_inner) = token;
     }
 
     /// Lets new connections in.

@@ -16,6 +16,7 @@ use tokio_tungstenite::tungstenite::Message;
 use crate::chunk;
 use crate::frame::{self, Incoming};
 use crate::history::{DocumentId, Event, Lineage};
+use crate::session;
 
 const PEER: &str = "chaos-reader";
 
@@ -39,9 +40,10 @@ pub(crate) async fn read(
     address: SocketAddr,
     lineage: Lineage,
     documents: &[(DocumentId, String)],
+    token: Option<&str>,
 ) -> anyhow::Result<Vec<Event>> {
     loop {
-        if let Some(events) = try_to_read(address, lineage, documents).await? {
+        if let Some(events) = try_to_read(address, lineage, documents, token).await? {
             return Ok(events);
         }
     }
@@ -52,10 +54,11 @@ async fn try_to_read(
     address: SocketAddr,
     lineage: Lineage,
     documents: &[(DocumentId, String)],
+    token: Option<&str>,
 ) -> anyhow::Result<Option<Vec<Event>>> {
     let stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
-    let (mut socket, _) = tokio_tungstenite::client_async("ws://localhost/", stream).await?;
+    let (mut socket, _) = tokio_tungstenite::client_async(session::url(token), stream).await?;
     socket.send(Message::binary(frame::join(PEER))).await?;
     let mut server = None;
     let mut fetches: BTreeMap<String, Fetch> = BTreeMap::new();

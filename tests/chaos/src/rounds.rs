@@ -141,26 +141,16 @@ pub(crate) async fn clone(world: &mut World) -> anyhow::Result<u64> {
 
 /// Restarts under a clock that is hours or days off and jumps while the server works, and again under the true one.
 pub(crate) async fn clock(world: &mut World) -> anyhow::Result<u64> {
-    let library = faketime().context("libfaketime is not installed")?;
     work_for_a_while(world).await?;
     world.kill().await?;
-    let offset = world.scratch().join("clock");
-    set_clock(world, &offset)?;
-    world.environment = vec![
-        ("LD_PRELOAD".to_owned(), library.display().to_string()),
-        ("FAKETIME_TIMESTAMP_FILE".to_owned(), offset.display().to_string()),
-        // Every look at the clock looks at the file, so that a jump is one.
-        ("FAKETIME_NO_CACHE".to_owned(), "1".to_owned()),
-        // Timers must run on; only what the wall shows is shifted.
-        ("FAKETIME_DONT_FAKE_MONOTONIC".to_owned(), "1".to_owned()),
-    ];
+    shift_clock(world)?;
     world.check_and_read().await?;
-    ensure!(world.server()?.has_loaded("libfaketime"), "the server runs without libfaketime");
+    world.expect_clock_apart()?;
     world.let_clients_in();
     work_for_a_while(world).await?;
     let jumps = world.random.random_range(1..=3);
     for _ in 0..jumps {
-        set_clock(world, &offset)?;
+        shift_clock(world)?;
         work_for_a_while(world).await?;
     }
     world.kill().await?;
@@ -170,14 +160,10 @@ pub(crate) async fn clock(world: &mut World) -> anyhow::Result<u64> {
     Ok(1 + jumps)
 }
 
-/// Sets the clock of whoever looks at this file up to a day off.
-fn set_clock(world: &mut World, offset: &Path) -> anyhow::Result<()> {
+/// Sets the server's clock up to a day off.
+fn shift_clock(world: &mut World) -> anyhow::Result<()> {
     let seconds = world.random.random_range(-86_400..86_400_i64);
-    world.history.add(Event::Fault { what: format!("the server's clock is {seconds} s off") });
-    let next = offset.with_extension("next");
-    std::fs::write(&next, format!("{seconds:+}"))?;
-    // Nobody sees it half written.
-    Ok(std::fs::rename(&next, offset)?)
+    world.set_clock_apart(seconds)
 }
 
 /// Restarts in a network of its own, whose link then fails and comes back, and again in ours.
@@ -215,13 +201,6 @@ pub(crate) async fn outage(world: &mut World, one_way: bool) -> anyhow::Result<u
 
 fn network(world: &mut World) -> anyhow::Result<&mut Network> {
     world.network.as_mut().context("the server is in our own network")
-}
-
-/// Where libfaketime is, if it is installed.
-pub(crate) fn faketime() -> Option<PathBuf> {
-    let found = std::fs::read_dir("/usr/lib").ok()?.filter_map(Result::ok);
-    let mut candidates = found.map(|entry| entry.path().join("faketime/libfaketime.so.1"));
-    candidates.find(|path| path.exists())
 }
 
 /// Everybody is let in, works on, and comes to agree.

@@ -17,6 +17,11 @@ pub(crate) struct Session {
     server: String,
 }
 
+/// Where a connection leads, with what is presented there.
+pub(crate) fn url(token: Option<&str>) -> String {
+    token.map_or("ws://localhost/".to_owned(), |token| format!("ws://localhost/?access_token={token}"))
+}
+
 impl Session {
     /// Connects and joins; with a token, if there is one.
     ///
@@ -25,8 +30,7 @@ impl Session {
     pub(crate) async fn open(address: impl ToSocketAddrs, peer: &str, token: Option<&str>) -> anyhow::Result<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        let url = token.map_or("ws://localhost/".to_owned(), |token| format!("ws://localhost/?access_token={token}"));
-        let (socket, _) = tokio_tungstenite::client_async(url, stream).await?;
+        let (socket, _) = tokio_tungstenite::client_async(url(token), stream).await?;
         let mut session = Self { socket, peer: peer.to_owned(), server: String::new() };
         session.socket.send(Message::binary(frame::join(peer))).await?;
         let answer = session.receive().await?;

@@ -5,7 +5,6 @@
 //! anybody reads in a document of the honest is a phantom. Next: `rounds.rs`; docs/access.md, docs/chaos.md.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -20,7 +19,7 @@ use tokio::net::TcpStream;
 use crate::frame::{self, Incoming};
 use crate::history::Event;
 use crate::rounds::{recover, work_for_a_while};
-use crate::server;
+use crate::rules::{HOUR, Rules};
 use crate::session::Session;
 use crate::world::{PATIENCE, World};
 
@@ -36,7 +35,8 @@ pub(crate) async fn strangers(world: &mut World) -> anyhow::Result<u64> {
     work_for_a_while(world).await?;
     world.kill().await?;
     let rules = Rules::new(world.scratch())?;
-    world.environment = rules.environment();
+    world.environment = rules.environment(Some("create"));
+    world.environment.push(("SYNCLINE_SUBJECT_MIB_MAX".to_owned(), SUBJECT_MIB_MAX.to_string()));
     world.check_and_read().await?;
     world.let_clients_in();
     world.history.add(Event::Fault { what: "strangers".to_owned() });
@@ -47,8 +47,8 @@ pub(crate) async fn strangers(world: &mut World) -> anyhow::Result<u64> {
     world.work(1).await?;
     // What one has stored stays its own through the rounds.
     let glutton = format!("glutton {}", world.random.random::<u32>());
-    let (reads, creates) = (rules.token("reader", "read")?, rules.token(&glutton, "create")?);
-    let deletes = rules.token("owner", "create,delete")?;
+    let (reads, creates) = (rules.token("reader", "read", HOUR)?, rules.token(&glutton, "create", HOUR)?);
+    let deletes = rules.token("owner", "create,delete", HOUR)?;
     let (mut reader, (), ()) = in_time(async {
         tokio::try_join!(
             write_in_vain(address, &reads, &honest),
@@ -80,40 +80,6 @@ pub(crate) async fn strangers(world: &mut World) -> anyhow::Result<u64> {
 
 async fn in_time<T>(doing: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     tokio::time::timeout(PATIENCE, doing).await.context("a stranger waits in vain")?
-}
-
-/// The rules of a round: those who come with nothing may do what the honest do.
-struct Rules {
-    key: PathBuf,
-}
-
-impl Rules {
-    fn new(directory: &Path) -> anyhow::Result<Self> {
-        let rules = Self { key: directory.join("key") };
-        rules.exchange()?;
-        Ok(rules)
-    }
-
-    /// Another key is in the place of the one that was there.
-    fn exchange(&self) -> anyhow::Result<()> {
-        let next = self.key.with_extension("next");
-        server::say(&["token", "new-key", "--algorithm", "hs256", &next.display().to_string()])?;
-        Ok(std::fs::rename(next, &self.key)?)
-    }
-
-    fn environment(&self) -> Vec<(String, String)> {
-        let set = [
-            (server::RULES, self.key.display().to_string()),
-            ("SYNCLINE_STRANGERS_MAY", "create".to_owned()),
-            ("SYNCLINE_SUBJECT_MIB_MAX", SUBJECT_MIB_MAX.to_string()),
-        ];
-        set.map(|(name, value)| (name.to_owned(), value)).into()
-    }
-
-    fn token(&self, subject: &str, may: &str) -> anyhow::Result<String> {
-        let key = self.key.display().to_string();
-        server::say(&["token", "mint", "--all", "--key", &key, "--subject", subject, "--may", may])
-    }
 }
 
 /// A stranger's copy of a document.

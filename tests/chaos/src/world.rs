@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use nix::sys::signal::Signal;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::client::{Board, Client, Surroundings};
+use crate::clock;
 use crate::frame;
 use crate::history::{DocumentId, Event, History, Lineage};
 use crate::network::Network;
@@ -55,10 +56,12 @@ pub(crate) struct World {
     pub(crate) ground: Ground,
     pub(crate) links: Vec<Arc<Link>>,
     pub(crate) board: Arc<Board>,
-    /// Changes how the server's next start sees the clock.
+    /// What the server finds around it at its next start.
     pub(crate) environment: Vec<(String, String)>,
     /// The network in which the server starts next, if it is not ours.
     pub(crate) network: Option<Network>,
+    /// With what a reader presents itself.
+    pub(crate) reader_token: Option<String>,
     server: Option<Server>,
     scratch: TempDir,
     work: watch::Sender<bool>,
@@ -87,6 +90,7 @@ impl World {
             board: Arc::default(),
             environment: Vec::new(),
             network: None,
+            reader_token: None,
             server: None,
             scratch: tempfile::Builder::new().prefix("syncline-chaos-").tempdir()?,
             work: watch::Sender::new(true),
@@ -197,6 +201,29 @@ impl World {
         self.wait_until("clients notice the end", |world| world.board.connected() == 0).await
     }
 
+    /// Sets the server's clock so many seconds apart from ours: at once if it runs with such a clock, or else from its next
+    /// start on.
+    ///
+    /// # Errors
+    /// When libfaketime is not installed.
+    pub(crate) fn set_clock_apart(&mut self, seconds: i64) -> anyhow::Result<()> {
+        let library = clock::library().context("libfaketime is not installed")?;
+        self.history.add(Event::Fault { what: format!("the server's clock is {seconds} s off") });
+        let file = self.scratch.path().join("clock");
+        clock::set(&file, seconds)?;
+        let environment = clock::environment(&library, &file);
+        self.environment.retain(|(name, _)| environment.iter().all(|(ours, _)| ours != name));
+        self.environment.extend(environment);
+        Ok(())
+    }
+
+    /// # Errors
+    /// When the server runs with our clock.
+    pub(crate) fn expect_clock_apart(&mut self) -> anyhow::Result<()> {
+        ensure!(self.server()?.has_loaded("libfaketime"), "the server runs without libfaketime");
+        Ok(())
+    }
+
     /// Cuts the power of the disk; the server must be dead.
     pub(crate) fn cut_power(&mut self, cut: Cut) {
         self.history.add(Event::Fault { what: format!("power cut: {cut:?}") });
@@ -231,7 +258,11 @@ impl World {
     /// # Errors
     /// When it does not answer as it should.
     pub(crate) async fn read(&self, lineage: Lineage, address: std::net::SocketAddr) -> anyhow::Result<()> {
-        let read = tokio::time::timeout(PATIENCE, reader::read(address, lineage, &self.documents)).await;
+        let read = tokio::time::timeout(
+            PATIENCE,
+            reader::read(address, lineage, &self.documents, self.reader_token.as_deref()),
+        )
+        .await;
         let events = read.context("the server does not answer a reader")??;
         events.into_iter().for_each(|event| self.history.add(event));
         Ok(())

@@ -51,6 +51,19 @@ fn a_change_that_nobody_made_is_a_phantom() {
 }
 
 #[test]
+fn what_was_made_after_a_token_had_expired_is_kept_by_nobody_until_it_is_renewed() {
+    let expired = Event::Expired { client: 0 };
+    for kept in [ok(2), read(0, &[1, 2])] {
+        let history = [invoke(1), ok(1), expired.clone(), invoke(2), kept.clone()];
+        assert_eq!(verdict(&history), [Violation::Forbidden(0, 0, hash(2))]);
+        let history = [invoke(1), ok(1), expired.clone(), invoke(2), read(0, &[1]), Event::Renewed, kept];
+        assert_eq!(verdict(&history), []);
+    }
+    let others = [expired, Event::Invoke { client: 1, document: 0, hash: hash(1) }, ok(1)];
+    assert_eq!(verdict(&others), [], "another's token has not expired");
+}
+
+#[test]
 fn a_change_that_comes_twice_is_a_duplicate() {
     assert_eq!(verdict(&[invoke(1), read(0, &[1, 1])]), [Violation::Duplicate(0, 0, hash(1))]);
 }
