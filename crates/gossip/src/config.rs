@@ -35,6 +35,8 @@ pub struct Config {
     pub names_wait: Duration,
     /// Wait for a notice of which the name is known.
     pub graft_wait: Duration,
+    /// Wait for a notice of what came by sync before the others are told of it; half of it for certain, half by chance.
+    pub hearsay_wait: Duration,
     /// Notices kept to be sent again.
     pub kept_max: usize,
     /// Their bytes.
@@ -82,6 +84,7 @@ impl Default for Config {
             silence_max: seconds(7),
             names_wait: millis(100),
             graft_wait: millis(400),
+            hearsay_wait: seconds(2),
             kept_max: 1_024,
             kept_bytes_max: 4 * 1024 * 1024,
             kept_for: seconds(60),

@@ -24,8 +24,10 @@ use crate::notice::{DocumentNotice, SpokenNotice, Told};
 use crate::overlay::{self, Moment, Offence, Overlay};
 
 mod announce;
+mod hearsay;
 
 use announce::Announcements;
+use hearsay::Hearsay;
 
 /// Notices that wait for the disk or for what they build on.
 const PENDING_MAX: usize = 1_024;
@@ -93,6 +95,8 @@ pub struct Membership {
     fetching: BTreeMap<DocumentId, BTreeSet<u64>>,
     next_ticket: u64,
     announcements: Announcements,
+    hearsay: Hearsay,
+    hearsay_wait: Duration,
     /// How much may be said.
     words: Bucket,
     outputs: VecDeque<Output>,
@@ -111,6 +115,8 @@ impl Membership {
     #[must_use]
     pub fn new(config: Config, key: MeshKey, limits: Limits, participation: Participation, seed: [u8; 32]) -> Self {
         Self {
+            hearsay: Hearsay::default(),
+            hearsay_wait: config.hearsay_wait,
             overlay: Overlay::new(config, key, seed),
             limits,
             participation,
@@ -152,7 +158,7 @@ impl Membership {
     pub fn hear(&mut self, now: Moment, event: MeshEvent) {
         match event {
             MeshEvent::Durable { document, changes, heads, source } => {
-                self.note_durable(document, changes, heads, source);
+                self.note_durable(now, document, changes, heads, source);
             }
             MeshEvent::Spoken { document, sender, count, session, data } => {
                 self.speak(now, &SpokenNotice { document, sender, session, count, data });
@@ -171,7 +177,8 @@ impl Membership {
     /// When an input of the kind [`overlay::Input::Timeout`] is due.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Duration> {
-        self.overlay.poll_timeout().into_iter().chain(self.announcements.due()).min()
+        let own = self.announcements.due().into_iter().chain(self.hearsay.due());
+        self.overlay.poll_timeout().into_iter().chain(own).min()
     }
 
     fn drain(&mut self, now: Moment) {
@@ -207,7 +214,7 @@ impl Membership {
         };
         let DocumentNotice { stamp, document, heads, changes } = notice;
         self.outputs.push_back(Output::Overlay(overlay::Output::Stamp { link, stamp }));
-        self.announcements.note_seen(&document, &heads);
+        self.hearsay.note_told(&document, &heads);
         let Some(changes) = self.read(&changes) else {
             return self.refuse(now, id, link, Offence::BadChange);
         };
@@ -285,7 +292,14 @@ impl Membership {
     }
 
     /// Something has become durable: notices may have waited for it, and others may not know of it.
-    fn note_durable(&mut self, document: DocumentId, changes: Vec<Bytes>, heads: Vec<ChangeHash>, source: Source) {
+    fn note_durable(
+        &mut self,
+        now: Moment,
+        document: DocumentId,
+        changes: Vec<Bytes>,
+        heads: Vec<ChangeHash>,
+        source: Source,
+    ) {
         if !self.takes_part_in(&document) {
             return;
         }
@@ -295,17 +309,25 @@ impl Membership {
             self.ask(pending, Vec::new());
         }
         match source {
-            Source::Notice => {}
-            Source::Neighbour(_) if told_of || self.announcements.has_seen(&document, &heads) => {}
-            Source::Neighbour(_) => self.announcements.add(document, Vec::new(), heads),
-            Source::Outside => self.announcements.add(document, changes, heads),
+            Source::Neighbour(_) if !told_of => {
+                let due = now.mono + self.overlay.around(self.hearsay_wait);
+                self.hearsay.add(document, heads, due);
+            }
+            Source::Notice | Source::Neighbour(_) => self.hearsay.note_heads(document, heads),
+            Source::Outside => {
+                self.hearsay.forget(&document);
+                self.announcements.add(document, changes, heads);
+            }
         }
     }
 
     fn announce_what_is_due(&mut self, now: Moment) {
+        while let Some((document, heads)) = self.hearsay.next(now.mono) {
+            self.announcements.add(document, Vec::new(), heads);
+        }
         while let Some((document, heads, changes)) = self.announcements.next(now.mono) {
             let notice = DocumentNotice { stamp: now.stamp, document, heads, changes };
-            self.announcements.note_seen(&notice.document, &notice.heads);
+            self.hearsay.note_told(&notice.document, &notice.heads);
             self.overlay.handle(now, overlay::Input::Publish(notice.encode()));
         }
     }

@@ -325,6 +325,11 @@ impl Overlay {
         }
     }
 
+    /// Half of a time for certain, half by chance.
+    pub(crate) fn around(&mut self, time: Duration) -> Duration {
+        self.random.around(time)
+    }
+
     /// Takes one input in. Never panics on what a peer sent.
     pub fn handle(&mut self, now: Moment, input: Input) {
         self.now = now;

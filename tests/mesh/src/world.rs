@@ -353,8 +353,13 @@ impl<'a> World<'a> {
 
     fn durable(&mut self, node: usize, hashes: &[ChangeHash]) {
         for hash in hashes {
-            let own = self.authors.is_author(hash, node);
-            self.measure.durable(self.now, &mut self.nodes[node], *hash, own);
+            match self.authors.author_of(hash) {
+                Some(author) if author != node => {
+                    let author_up_at = self.nodes[author].up_at;
+                    self.measure.arrived(self.now, &mut self.nodes[node], *hash, author_up_at);
+                }
+                _ => self.measure.made(self.now, *hash),
+            }
         }
     }
 

@@ -1,13 +1,12 @@
 //! What is to be told to the mesh, at a bounded rate.
 //!
-//! Owns: the queue of documents, the merging of what is told of one, which heads were told lately.
-//! Must not: forget the latest heads of a document that waits. Next: `../membership.rs`.
+//! Owns: the queue of documents, the merging of what is told of one.
+//! Must not: forget the latest heads of a document that waits. Next: `../membership.rs`, `hearsay.rs`.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
-use sha2::{Digest as _, Sha256};
 use syncline_core::ChangeHash;
 use syncline_core::id::DocumentId;
 
@@ -20,9 +19,6 @@ const PER_SECOND_MAX: u32 = 200;
 /// Documents that wait to be told of. What is beyond is found by repair.
 const QUEUE_MAX: usize = 16 * 1024;
 
-/// States of documents that were told lately.
-const SEEN_MAX: usize = 4_096;
-
 /// What one document has to tell.
 type Told = (Vec<Bytes>, Vec<ChangeHash>);
 
@@ -33,8 +29,6 @@ pub(super) struct Announcements {
     room: Bucket,
     /// When the next may be told.
     next_at: Duration,
-    seen: BTreeSet<[u8; 16]>,
-    seen_order: VecDeque<[u8; 16]>,
 }
 
 impl Default for Announcements {
@@ -44,8 +38,6 @@ impl Default for Announcements {
             told: BTreeMap::new(),
             room: Bucket::new(PER_SECOND_MAX, Duration::ZERO),
             next_at: Duration::ZERO,
-            seen: BTreeSet::new(),
-            seen_order: VecDeque::new(),
         }
     }
 }
@@ -84,31 +76,6 @@ impl Announcements {
     pub(super) fn due(&self) -> Option<Duration> {
         (!self.order.is_empty()).then_some(self.next_at)
     }
-
-    /// Everybody is told, or is being told, that a document has these heads.
-    pub(super) fn note_seen(&mut self, document: &DocumentId, heads: &[ChangeHash]) {
-        let digest = digest(document, heads);
-        if self.seen.insert(digest) {
-            self.seen_order.push_back(digest);
-        }
-        if self.seen_order.len() > SEEN_MAX
-            && let Some(oldest) = self.seen_order.pop_front()
-        {
-            self.seen.remove(&oldest);
-        }
-    }
-
-    pub(super) fn has_seen(&self, document: &DocumentId, heads: &[ChangeHash]) -> bool {
-        self.seen.contains(&digest(document, heads))
-    }
-}
-
-fn digest(document: &DocumentId, heads: &[ChangeHash]) -> [u8; 16] {
-    let mut hash = Sha256::new_with_prefix(document.as_bytes());
-    heads.iter().for_each(|head| hash.update(head.0));
-    let mut digest = [0; 16];
-    digest.copy_from_slice(&hash.finalize()[..16]);
-    digest
 }
 
 #[cfg(test)]

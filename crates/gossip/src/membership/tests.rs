@@ -65,6 +65,12 @@ impl Stage {
         self.receive(LINK, &Message::Notice(Notice { hops: 0, id, seal, body }))
     }
 
+    fn wait(&mut self, time: Duration) -> Vec<Output> {
+        self.now.mono += time;
+        self.member.handle(self.now, overlay::Input::Timeout);
+        self.drain()
+    }
+
     fn hear(&mut self, event: MeshEvent) -> Vec<Output> {
         self.member.hear(self.now, event);
         self.drain()
@@ -157,18 +163,30 @@ fn of_a_document_in_which_it_has_no_part_a_member_passes_notices_on_and_tells_no
 }
 
 #[test]
-fn what_a_repair_brought_is_told_to_others_unless_they_are_being_told() {
+fn what_a_repair_brought_is_told_to_others_if_nobody_tells_them_meanwhile() {
+    let wait = Config::default().hearsay_wait;
     let mut stage = Stage::new(Participation::All);
-    let repaired = |number| MeshEvent::Durable {
+    let durable = |number, source| MeshEvent::Durable {
         document: document(number),
         changes: Vec::new(),
         heads: told(number).heads,
-        source: Source::Neighbour(LINK),
+        source,
     };
-    assert_eq!(passed_on(&stage.hear(repaired(7))), [LINK, OTHER]);
-    assert!(passed_on(&stage.hear(repaired(7))).is_empty(), "once");
+    let repaired = |number| durable(number, Source::Neighbour(LINK));
+    stage.hear(repaired(10));
+    assert_eq!(passed_on(&stage.hear(durable(10, Source::Outside))), [LINK, OTHER]);
+    assert!(passed_on(&stage.wait(wait)).is_empty(), "what was edited here has told of it");
+    assert!(passed_on(&stage.hear(repaired(7))).is_empty(), "the notice may be on its way");
+    assert!(stage.member.poll_timeout().is_some_and(|at| at <= stage.now.mono + wait));
+    assert_eq!(passed_on(&stage.wait(wait)), [LINK, OTHER]);
+    assert!(passed_on(&stage.hear(repaired(7))).is_empty());
+    assert!(passed_on(&stage.wait(wait)).is_empty(), "once");
+    stage.hear(repaired(8));
     stage.notice(1, &told(8));
-    assert!(passed_on(&stage.hear(repaired(8))).is_empty(), "a notice with these heads has been seen");
+    assert!(passed_on(&stage.wait(wait)).is_empty(), "somebody else was first");
+    stage.notice(2, &told(9));
+    stage.hear(repaired(9));
+    assert!(passed_on(&stage.wait(wait)).is_empty(), "the notice came before it");
 }
 
 #[test]

@@ -89,9 +89,9 @@ impl Authors {
         Some((node, id, change))
     }
 
-    /// Whether this node made this change.
-    pub(super) fn is_author(&self, hash: &ChangeHash, node: usize) -> bool {
-        self.made.get(hash) == Some(&node)
+    /// Which node made this change.
+    pub(super) fn author_of(&self, hash: &ChangeHash) -> Option<usize> {
+        self.made.get(hash).copied()
     }
 }
 

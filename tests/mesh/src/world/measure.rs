@@ -13,7 +13,7 @@ use crate::outcome::{Outcome, Sample};
 
 #[derive(Default)]
 pub(super) struct Measure {
-    /// Changes that their authors have on disk: when that was, and how many replicas have them.
+    /// Changes that their authors have on disk: since when others can have heard of it, and how many replicas have them.
     changes: BTreeMap<ChangeHash, (Duration, usize)>,
     delays: Vec<Duration>,
     pub(super) samples: Vec<Sample>,
@@ -28,17 +28,22 @@ pub(super) fn state_of(node: &Node) -> Vec<(&DocumentId, &[ChangeHash])> {
 }
 
 impl Measure {
-    pub(super) fn durable(&mut self, now: Duration, node: &mut Node, hash: ChangeHash, own: bool) {
-        if own {
-            self.changes.insert(hash, (now, 1));
-            return;
-        }
+    /// Its author has a change on its disk.
+    pub(super) fn made(&mut self, now: Duration, hash: ChangeHash) {
+        self.changes.insert(hash, (now, 1));
+    }
+
+    /// Another node has a change on its disk, whose author's process began at this time.
+    pub(super) fn arrived(&mut self, now: Duration, node: &mut Node, hash: ChangeHash, author_up_at: Duration) {
         node.tally.changes_new += 1;
         // A change can be passed on before its author hears that it is durable: never, or the rule is broken.
-        let (made, count) = self.changes.get_mut(&hash).expect("nobody has what its author has not on disk");
+        let (from, count) = self.changes.get_mut(&hash).expect("nobody has what its author has not on disk");
+        if *count == 1 {
+            // Its author may have ended before anybody had it.
+            *from = (*from).max(author_up_at);
+        }
         *count += 1;
-        let from = (*made).max(node.up_at).max(self.healed_at);
-        self.delays.push(now.saturating_sub(from));
+        self.delays.push(now.saturating_sub((*from).max(node.up_at).max(self.healed_at)));
     }
 
     pub(super) fn is_everywhere(&self, nodes: usize) -> bool {
