@@ -9,7 +9,7 @@
 //! [`native`] what Syncline replicas add to it, [`life`] says which documents are deleted, [`blob`]
 //! are attachments and how they travel, [`reconcile`] finds what differs between two large sets, [`collection`] does so with
 //! the documents of two replicas, [`storage`] is the seam to a
-//! store, [`loader`] to whoever builds whole documents, and [`limits`] bounds all of it.
+//! store, [`loader`] to whoever builds whole documents, [`file`](mod@file) takes saved ones apart, and [`limits`] bounds all of it.
 
 // A test's helper panics on whatever it did not expect.
 #![cfg_attr(test, allow(clippy::wildcard_enum_match_arm))]
@@ -23,6 +23,7 @@ pub mod chunk;
 pub mod clock;
 pub mod collection;
 pub mod document;
+pub mod file;
 pub mod graph;
 pub mod hub;
 pub mod id;

@@ -18,6 +18,7 @@ use syncline_content::{Answer, At, Edit, Question, edit};
 use syncline_core::ChangeHash;
 use syncline_core::access::Permissions;
 use syncline_core::change::Change;
+use syncline_core::file::{self, Contents, FileError};
 use syncline_core::id::DocumentId;
 use syncline_core::storage::Summary;
 
@@ -211,15 +212,18 @@ fn needs_room(shared: &Shared) -> Result<(), ApiError> {
 async fn merge_file(shared: &Shared, caller: &Caller, document: &DocumentId, file: Bytes) -> Result<(), ApiError> {
     needs_room(shared)?;
     let (loader, limits) = (shared.replica.store().loader(), shared.replica.limits().clone());
-    let changes = blocking(move || {
-        let chunks = loader.changes(&file, &[]).map_err(|error| match error.concerns_document() {
-            true => ApiError::Bad(format!("the file cannot be read: {error}")),
-            false => ApiError::Failed(error.to_string()),
-        })?;
-        let change = |bytes| Change::decode(bytes, &limits);
-        chunks.into_iter().map(change).collect::<Result<Vec<_>, _>>().map_err(|error| ApiError::Bad(error.to_string()))
+    let contents = blocking(move || {
+        file::read(&file, &limits, &*loader).map_err(|error| match &error {
+            FileError::Load(load) if !load.concerns_document() => ApiError::Failed(error.to_string()),
+            FileError::Chunk(_) | FileError::Change(_) | FileError::Load(_) => {
+                ApiError::Bad(format!("the file cannot be read: {error}"))
+            }
+        })
     });
-    let changes = changes.await?;
+    let Contents { changes, left_out } = contents.await?;
+    if left_out > 0 {
+        return Err(ApiError::Bad(format!("{left_out} changes in the file stand on changes that are not in it")));
+    }
     if changes.is_empty() {
         return Err(ApiError::Bad("the file has no changes".to_owned()));
     }

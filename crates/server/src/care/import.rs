@@ -12,9 +12,11 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream;
 use syncline_core::change::Change;
+use syncline_core::file::{self, Contents};
 use syncline_core::id::DocumentId;
 use syncline_core::limits::Limits;
 use syncline_core::loader::Loader;
@@ -152,10 +154,13 @@ impl Intake {
 
     async fn take_files(&self, id: DocumentId, files: Vec<PathBuf>, loader: Arc<dyn Loader>) -> Result<(), String> {
         let limits = self.limits().clone();
-        let decoding = tokio::task::spawn_blocking(move || decode(&files, &*loader, &limits));
-        let changes = decoding.await.map_err(|panic| panic.to_string())??;
+        let reading = tokio::task::spawn_blocking(move || contents(&files, &*loader, &limits));
+        let Contents { changes, left_out } = reading.await.map_err(|panic| panic.to_string())??;
         if changes.is_empty() {
             return Err("its files hold no change".to_owned());
+        }
+        if left_out > 0 {
+            tracing::warn!(document = %id, left_out, "changes are left out: what they stand on is in no file");
         }
         self.take(id, changes).await
     }
@@ -166,9 +171,7 @@ impl Intake {
     }
 }
 
-fn decode(files: &[PathBuf], loader: &dyn Loader, limits: &Limits) -> Result<Vec<Change>, String> {
+fn contents(files: &[PathBuf], loader: &dyn Loader, limits: &Limits) -> Result<Contents, String> {
     let bytes = source::read(files).map_err(|error| error.to_string())?;
-    let chunks = loader.changes(&bytes, &[]).map_err(|error| error.to_string())?;
-    let changes = chunks.into_iter().map(|chunk| Change::decode(chunk, limits));
-    changes.collect::<Result<_, _>>().map_err(|error| error.to_string())
+    file::read(&Bytes::from(bytes), limits, loader).map_err(|error| error.to_string())
 }
