@@ -53,7 +53,7 @@ const WRITING_TICK: Duration = Duration::from_secs(2);
 /// How long, and how much, is read of a peer that has been told good-bye. A socket that is closed while something is unread is
 /// reset, and a reset takes the last words with it.
 const LINGER: Duration = Duration::from_millis(500);
-const LINGER_BYTES_MAX: usize = 1024 * 1024;
+const LINGER_BYTES_MAX: usize = 256 * 1024;
 
 /// How websockets are set up, here and in the server that accepts them.
 #[must_use]
@@ -654,7 +654,7 @@ where
 
     /// Reads what nobody looks at any more until the peer closes its end.
     async fn linger(&mut self) {
-        let (mut scrap, mut left) = (vec![0; READ_BUFFER_BYTES], LINGER_BYTES_MAX);
+        let (mut scrap, mut left) = (vec![0; 16 * 1024], LINGER_BYTES_MAX);
         while let Ok(read) = self.socket.get_mut().read(&mut scrap).await
             && (1..left).contains(&read)
         {

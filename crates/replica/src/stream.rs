@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Bytes that are read before others have their turn: a peer that sends giant frames as fast as it can would keep a thread
 /// for as long as there is something to read, and its neighbours on that thread wait.
-const TURN_BYTES: usize = 256 * 1024;
+const TURN_BYTES: usize = 32 * 1024;
 
 /// A stream with counters.
 #[derive(Debug)]

@@ -45,6 +45,11 @@ pub(crate) struct FloodArgs {
     /// Messages a second of all members, in floods of messages.
     #[arg(long, default_value_t = 5_000.0)]
     rate: f64,
+    /// The processor that a mob is kept to, by its number; with `taskset` before this program the rest is the server's and the pair's.
+    /// Where the kernel is not preempted, what a mob has it do keeps others waiting on the same processor, however much
+    /// the mob gives way.
+    #[arg(long)]
+    mob_processor: Option<usize>,
     /// Connections that slow readers and slow handshakes hold.
     #[arg(long, default_value_t = 1_000)]
     held: usize,
@@ -112,7 +117,7 @@ async fn type_beside(args: &FloodArgs, target: &Target, flood: Option<Flood>) ->
             let seconds = args.seconds + GATHERING.as_secs_f64() + 1.0;
             let FloodArgs { members, rate, held, .. } = *args;
             let job = MobJob { flood, url: target.endpoint.url(), victim: document, members, rate, held, seconds };
-            let mob = gather(&job)?;
+            let mob = gather(&job, args.mob_processor)?;
             tokio::time::sleep(GATHERING).await;
             Some(mob)
         }
@@ -133,10 +138,14 @@ async fn type_beside(args: &FloodArgs, target: &Target, flood: Option<Flood>) ->
     Ok(Typed { stats, undelivered: edits.saturating_sub(delivered), mob })
 }
 
-fn gather(job: &MobJob) -> anyhow::Result<tokio::process::Child> {
+fn gather(job: &MobJob, processor: Option<usize>) -> anyhow::Result<tokio::process::Child> {
     let program = std::env::current_exe()?;
     let mut command = Command::new("nice");
-    command.args(["-n", "10"]).arg(program).arg("mob-job").arg(serde_json::to_string(job)?);
+    command.args(["-n", "10"]);
+    if let Some(processor) = processor {
+        command.args(["taskset", "--cpu-list", &processor.to_string()]);
+    }
+    command.arg(program).arg("mob-job").arg(serde_json::to_string(job)?);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
     command.spawn().context("starting the mob")
 }
