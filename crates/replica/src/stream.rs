@@ -90,7 +90,7 @@ mod tests {
     #[test]
     fn whoever_always_has_more_to_say_lets_others_have_their_turn_and_loses_none() {
         let sent = vec![7; 5 * TURN_BYTES / 2];
-        let (wakes, mut buffer) = (Arc::new(Wakes::default()), vec![0; 64 * 1024]);
+        let (wakes, mut buffer) = (Arc::new(Wakes::default()), vec![0; TURN_BYTES / 2]);
         let waker = Arc::clone(&wakes).into();
         let mut stream = Counted::new(&sent[..], u64::MAX);
         let (mut turns, mut read) = (1, 0);
