@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use automerge::ChangeHash;
 
-use super::traffic::End;
+use super::traffic::{End, link_of};
 use super::{World, tuning};
 use crate::oracle::{Checked, require};
 
@@ -130,6 +130,38 @@ impl World {
         }
     }
 
+    /// As [`World::talk_until_agreed`], but only time counts in which there is a way from every node to every other: two
+    /// halves that both have enough neighbours look for others every 15 s at the latest.
+    fn talk_while_connected(&mut self, checker: &'static str, within: Duration) -> Checked {
+        let (until, mut left) = (self.now + AGREEMENT_WITHIN, within);
+        while let Some(behind) = self.behind() {
+            let in_time = !left.is_zero() && self.now < until;
+            require(in_time, checker, || format!("after {within:?} of connectivity {behind}"))?;
+            self.advance(LOOK)?;
+            if self.is_connected() {
+                left = left.saturating_sub(LOOK);
+            }
+        }
+        Ok(())
+    }
+
+    fn is_connected(&self) -> bool {
+        let (mut reached, mut next) = (BTreeSet::from([0]), vec![0]);
+        while let Some(node) = next.pop() {
+            for neighbour in self.nodes[node].neighbours() {
+                let ends = self.links.get(&link_of(neighbour.link).0).map(|link| link.ends);
+                for end in ends.into_iter().flatten() {
+                    if let End::Node(other) = end
+                        && reached.insert(other)
+                    {
+                        next.push(other);
+                    }
+                }
+            }
+        }
+        reached.len() == self.nodes.len()
+    }
+
     fn check_promises(&self) -> Checked {
         for (node, held) in self.held.iter().enumerate() {
             for (document, held) in held.iter().enumerate() {
@@ -199,7 +231,7 @@ impl World {
         }
         // A member that may wait for one name forgets the others when its neighbours change: a comparison brings those.
         let within = if self.has(tuning::FORGETFUL) { AGREEMENT_WITHIN } else { NOTICE_WITHIN };
-        self.talk_until_agreed("notices are soon everywhere", within)?;
+        self.talk_while_connected("notices are soon everywhere", within)?;
         let after = counted(self);
         let (new, again) = (after.0 - before.0, after.1 - before.1);
         // A link that is new is tried once for each direction.

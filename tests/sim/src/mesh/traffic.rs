@@ -92,7 +92,7 @@ pub(super) fn session(link: u64, end: usize) -> SessionId {
     SessionId(link * 2 + end as u64)
 }
 
-fn link_of(session: SessionId) -> (u64, usize) {
+pub(super) fn link_of(session: SessionId) -> (u64, usize) {
     (session.0 / 2, (session.0 % 2) as usize)
 }
 
