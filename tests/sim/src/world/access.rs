@@ -185,6 +185,8 @@ impl World {
             let whole = at_first(dialler).may;
             let relay = matches!(dialler, Dialler::Machine(_)) && self.topology.has(Topology::BINDS);
             let written = if relay { Permissions::READ } else { Permissions::WRITE };
+            // Nobody is given a token that has ended: it would be refused, and change nothing.
+            granted.until_ms = granted.until_ms.filter(|until| *until > self.machines[machine].clocks.wall_ms);
             granted.may = [Permissions::NONE, Permissions::READ, written, whole, whole][value as usize % 5];
             let one = (value >> 8).is_multiple_of(3);
             granted.document = one.then_some((value >> 12) as usize % self.documents.len());
