@@ -112,7 +112,7 @@ impl Change {
         Ok(change)
     }
 
-    /// As [`Change::decode`], for a change that automerge has just made in this process: its decoder has nothing to say of it.
+    /// As [`Change::decode`], for a change that automerge has just written, here or for a loader: its decoder has nothing to say of it.
     ///
     /// # Errors
     /// [`ChangeError`], whose variants are the checks.

@@ -3,8 +3,8 @@
 //! Owns: which of them need a loader, the order of the changes. Must not: read a file, or trust one more than a peer.
 //! Next: `chunk.rs`, `change.rs`, `loader.rs`.
 //!
-//! Only a whole document has to be built to be taken apart. Changes that stand beside it are read as they are: building the
-//! document once more for them costs as much as the rest.
+//! Only a whole document has to be built to be taken apart. Changes that stand beside it are read as they are, which costs less
+//! than to put them into the document and take them out again.
 
 use std::collections::BTreeSet;
 
@@ -50,7 +50,7 @@ pub fn read(file: &Bytes, limits: &Limits, loader: &dyn Loader) -> Result<Conten
     if of_kind(&[ChunkKind::Bundle]).next().is_some() {
         changes.extend(built(file, limits, loader)?);
     } else {
-        let documents: Vec<u8> = of_kind(&[ChunkKind::Document]).flat_map(|chunk| chunk.bytes.clone()).collect();
+        let documents = of_kind(&[ChunkKind::Document]).map(|chunk| &chunk.bytes[..]).collect::<Vec<_>>().concat();
         if !documents.is_empty() {
             changes.extend(built(&documents, limits, loader)?);
         }

@@ -52,8 +52,8 @@ async fn expire(world: &mut World, rules: &Rules) -> anyhow::Result<()> {
     }
     world.history.add(Event::Fault { what: format!("tokens that expire: {affected:?}") });
     let told = world.history.expired() + affected.iter().filter(|expires| **expires).count();
+    world.set_work(true);
     world.let_clients_in();
-    world.work(1).await?;
     world.wait_until("clients hear that their tokens have expired", |world| world.history.expired() >= told).await?;
     // What they make now and what others make goes on its way.
     wait(world, Duration::from_millis(5), Duration::from_millis(100)).await;

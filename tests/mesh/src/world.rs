@@ -353,12 +353,12 @@ impl<'a> World<'a> {
 
     fn durable(&mut self, node: usize, hashes: &[ChangeHash]) {
         for hash in hashes {
-            match self.authors.author_of(hash) {
-                Some(author) if author != node => {
-                    let author_up_at = self.nodes[author].up_at;
-                    self.measure.arrived(self.now, &mut self.nodes[node], *hash, author_up_at);
-                }
-                _ => self.measure.made(self.now, *hash),
+            let author = self.authors.author_of(hash).expect("nobody has what nobody made");
+            if author == node {
+                self.measure.made(self.now, *hash);
+            } else {
+                let author_up_at = self.nodes[author].up_at;
+                self.measure.arrived(self.now, &mut self.nodes[node], *hash, author_up_at);
             }
         }
     }
