@@ -27,7 +27,7 @@ pub fn encode(value: &Value) -> Vec<u8> {
 /// is taken without the tag.
 ///
 /// # Errors
-/// What is no CBOR, more than one value, too many values or too deep in each other.
+/// What is no CBOR, more than one value, too many values or too deep in each other, a map's key that is a list or a map.
 pub fn decode(bytes: &[u8]) -> Result<Value, Error> {
     let mut reader = Reader { decoder: Decoder::new(bytes), values: 0 };
     let value = reader.value(0)?;
@@ -119,8 +119,12 @@ impl Reader<'_> {
         let mut left = self.decoder.map()?;
         let mut entries = Map::new();
         while self.goes_on(&mut left)? {
-            let key = self.value(depth + 1)?;
-            let key = key.as_str().map_or_else(|| key.to_string(), str::to_owned);
+            let key = match self.value(depth + 1)? {
+                Value::String(key) => key,
+                key @ (Value::Null | Value::Bool(_) | Value::Number(_)) => key.to_string(),
+                // The text of a key in a key in a key, each quoted once more, doubles with each.
+                Value::Array(_) | Value::Object(_) => return Err(Error::message("a key of several values")),
+            };
             entries.insert(key, self.value(depth + 1)?);
         }
         Ok(entries.into())
@@ -176,6 +180,10 @@ mod tests {
         for bytes in [&[][..], &[0x61], &[0x9f], &[0xa1, 0x01], &[0x01, 0x02], &[0xff], &[0x9b; 9], &[0x81; 100]] {
             assert!(decode(bytes).is_err() || bytes == [0xff], "{bytes:02x?}");
         }
+        let mut keys_of_keys = vec![0xa1; 31];
+        keys_of_keys.resize(31 + 32, 0x00);
+        assert!(decode(&keys_of_keys).is_err());
+        assert!(decode(&[0xa1, 0x41, 0x00, 0x00]).is_err(), "bytes as a key");
         let mut many = vec![0x9a, 0, 1, 0, 0];
         many.extend(std::iter::repeat_n(0x00, 65_536));
         assert!(decode(&many).is_err());

@@ -48,6 +48,41 @@ fn main() {
     messages(&to);
     scripts(&to);
     rounds(&to);
+    bodies(&to);
+}
+
+/// What programs say over HTTP, each after the byte of its kind.
+fn bodies(to: &Corpora) {
+    let merges = [
+        r#"{"n":2,"map":{"x":null,"y":[1]}}"#,
+        r#"{"text":"a🦀c","list":[1,false,{"a/b":2.5}]}"#,
+        r#"{"new":{"z":null}}"#,
+    ];
+    let patches = [
+        r#"[{"op":"test","path":"/n","value":1},{"op":"replace","path":"/text","value":"b"}]"#,
+        r#"[{"op":"add","path":"/list/-","value":{"k":[]}},{"op":"remove","path":"/list/0"}]"#,
+        r#"[{"op":"move","from":"/map/x","path":"/x"},{"op":"copy","from":"/list/2/a~1b","path":"/~0"}]"#,
+        r#"[{"op":"splice","path":"/text","index":1,"delete":1,"insert":"xy"},{"op":"increment","path":"/hits","by":-4}]"#,
+    ];
+    let documents = [r#"{"title":"x","done":[true,null,1.5e300],"of":{"":1}}"#, "{}"];
+    for (kind, texts) in [&merges[..], &patches[..], &documents[..]].into_iter().enumerate() {
+        for (number, text) in texts.iter().enumerate() {
+            to.add("bodies", &format!("json.{kind}.{number}"), &[&[kind as u8], text.as_bytes()].concat());
+        }
+    }
+    let mut document = AutoCommit::new();
+    document.put(ROOT, "a", 1).expect("a map");
+    let saved = document.save();
+    document.put(ROOT, "a", 2).expect("a map");
+    to.add("bodies", "file", &[&[3], &saved[..], &document.save_incremental()].concat());
+    let said = [
+        serde_json::json!({ "__presence": { "type": "snapshot", "state": { "cursor": 3 } } }),
+        serde_json::json!({ "__presence": { "type": "update", "channel": "name", "value": ["a", 1.5, null] } }),
+        serde_json::json!({ "__presence": { "type": "goodbye" } }),
+    ];
+    for (number, said) in said.iter().enumerate() {
+        to.add("bodies", &format!("said.{number}"), &[&[4], &syncline_content::cbor::encode(said)[..]].concat());
+    }
 }
 
 /// The golden frames, and the ids in them.

@@ -4,10 +4,11 @@
 //! inputs; the test in `tests/replay.rs` runs the ones that are worth keeping on every build. docs/fuzzing.md says how.
 //!
 //! Reading order: [`TARGETS`]; `script` and `pool` make structure out of bytes; then one file for each gate, from the
-//! socket inwards: `frames`, `sync`, `reconcile`, `change`, `graph`, `session`, `store`.
+//! socket inwards: `frames`, `sync`, `reconcile`, `change`, `graph`, `session`, `store`; beside them `bodies`.
 //!
 //! The whole process may allocate [`MEMORY_BYTES_MAX`] at one time: an input that takes more ends it.
 
+mod bodies;
 mod change;
 // The encoder that refuses nothing, shared with the tests of `syncline-core`, which use the rest of it.
 #[allow(dead_code, unreachable_pub, missing_docs)]
@@ -27,6 +28,7 @@ use std::alloc::System;
 use cap::Cap;
 use syncline_core::limits::Limits;
 
+pub use bodies::bodies;
 pub use change::{change, chunks, document};
 pub use frames::{ids, wire};
 pub use graph::{graph, index};
@@ -46,7 +48,7 @@ static ALLOCATOR: Cap<System> = Cap::new(System, MEMORY_BYTES_MAX);
 pub type Target = fn(&[u8]);
 
 /// Every target with its name, which is also that of its corpus.
-pub const TARGETS: [(&str, Target); 12] = [
+pub const TARGETS: [(&str, Target); 13] = [
     ("wire", wire),
     ("ids", ids),
     ("message", message),
@@ -59,6 +61,7 @@ pub const TARGETS: [(&str, Target); 12] = [
     ("reconcile", reconcile),
     ("session", session),
     ("store", store),
+    ("bodies", bodies),
 ];
 
 /// The limits of the targets: a tenth and less of the defaults, so that an input of a few kilobytes which takes long

@@ -51,7 +51,7 @@ macro_rules! replays {
     };
 }
 
-replays!(wire, ids, message, bloom, chunks, change, document, graph, index, reconcile, session, store);
+replays!(wire, ids, message, bloom, chunks, change, document, graph, index, reconcile, session, store, bodies);
 
 #[test]
 fn every_target_has_a_corpus_and_is_replayed() {

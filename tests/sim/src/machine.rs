@@ -79,6 +79,8 @@ pub(crate) struct Connection {
     pub(crate) announced: BTreeMap<usize, usize>,
     /// How often each change was sent over it.
     pub(crate) sent: BTreeMap<ChangeHash, usize>,
+    /// How often room or limits changed on some machine since it began.
+    pub(crate) renewals: usize,
 }
 
 /// What waits to be written to a connection.
@@ -98,6 +100,7 @@ impl Connection {
             joined: false,
             announced: BTreeMap::new(),
             sent: BTreeMap::new(),
+            renewals: 0,
         }
     }
 

@@ -8,6 +8,9 @@ use automerge::{ObjId, ObjType, Prop, ROOT, ReadDoc};
 
 use super::EditError;
 
+/// Why a step leads nowhere, whatever is there.
+const NO_STEP: &str = "a list has numbers, text has no parts, ~ in a key is written ~0";
+
 /// An object, and a key or an index in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Place {
@@ -25,14 +28,12 @@ impl Place {
         let last = steps.next_back().unwrap_or_default();
         let (mut object, mut kind) = (ROOT, ObjType::Map);
         for step in steps {
-            let prop =
-                prop(transaction, &object, kind, step).ok_or_else(|| lacks("a list has numbers, text has no parts"))?;
+            let prop = prop(transaction, &object, kind, step).ok_or_else(|| lacks(NO_STEP))?;
             let found = transaction.get(&object, prop)?.ok_or_else(|| lacks("nothing is on the way"))?;
             kind = found.0.to_objtype().ok_or_else(|| lacks("a plain value is on the way"))?;
             object = found.1;
         }
-        let prop =
-            prop(transaction, &object, kind, last).ok_or_else(|| lacks("a list has numbers, text has no parts"))?;
+        let prop = prop(transaction, &object, kind, last).ok_or_else(|| lacks(NO_STEP))?;
         if matches!(prop, Prop::Seq(at) if at > transaction.length(&object)) {
             return Err(lacks("the list is shorter"));
         }
@@ -55,9 +56,15 @@ impl Place {
     }
 }
 
+/// The key that a step names; `~` is written `~0` and a slash `~1`.
+fn key(step: &str) -> Option<String> {
+    let escaped = step.split('~').skip(1).all(|after| after.starts_with(['0', '1']));
+    escaped.then(|| step.replace("~1", "/").replace("~0", "~"))
+}
+
 fn prop(transaction: &Transaction<'_>, object: &ObjId, kind: ObjType, step: &str) -> Option<Prop> {
     match kind {
-        ObjType::Map | ObjType::Table => Some(Prop::Map(step.replace("~1", "/").replace("~0", "~"))),
+        ObjType::Map | ObjType::Table => key(step).map(Prop::Map),
         ObjType::List if step == "-" => Some(Prop::Seq(transaction.length(object))),
         // Neither a sign nor a leading zero: one element has one name.
         ObjType::List if step == "0" || step.starts_with(|digit: char| ('1'..='9').contains(&digit)) => {

@@ -92,6 +92,8 @@ fn what_cannot_be_done_is_refused_in_words() {
         json!([{ "op": "add", "path": "/list/2", "value": 1 }]),
         json!([{ "op": "add", "path": "/list/01", "value": 1 }]),
         json!([{ "op": "add", "path": "/n/x", "value": 1 }]),
+        json!([{ "op": "add", "path": "/~", "value": 1 }]),
+        json!([{ "op": "add", "path": "/a~2b", "value": 1 }]),
         json!([{ "op": "add", "path": "/text/0", "value": "x" }]),
         json!([{ "op": "add", "path": "", "value": {} }]),
         json!([{ "op": "test", "path": "/n", "value": 2 }]),

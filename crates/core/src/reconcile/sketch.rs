@@ -115,8 +115,8 @@ pub(super) struct Sketch {
 
 impl Sketch {
     pub(super) fn new() -> Self {
-        let empty = || Arc::new([Symbol::default(); BLOCK]);
-        Self { blocks: (0..SYMBOLS_MAX as usize / BLOCK).map(|_| empty()).collect() }
+        // Most sets of documents are small: they fill the first blocks and share the others.
+        Self { blocks: vec![Arc::new([Symbol::default(); BLOCK]); SYMBOLS_MAX as usize / BLOCK] }
     }
 
     pub(super) fn add(&mut self, element: &Element) {

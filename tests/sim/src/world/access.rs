@@ -141,7 +141,7 @@ impl World {
     }
 
     fn set_limits(&mut self, machine: usize, limits: Limits) -> Checked {
-        self.forget_sent();
+        self.allow_repetitions();
         self.machines[machine].limits = limits.clone();
         self.input(machine, Input::Limits(Box::new(limits)))
     }
@@ -152,7 +152,7 @@ impl World {
         } else {
             self.access.full.insert(machine);
         }
-        self.forget_sent();
+        self.allow_repetitions();
         self.input(machine, Input::Room { has_room })
     }
 
@@ -162,10 +162,10 @@ impl World {
         if has_room { Ok(()) } else { self.input(machine, Input::Room { has_room }) }
     }
 
-    /// Conversations begin anew, on both sides.
-    fn forget_sent(&mut self) {
+    /// Conversations begin anew, on both sides, when those who refused something have said so.
+    fn allow_repetitions(&mut self) {
         let connections = self.machines.iter_mut().flat_map(|machine| machine.connections.values_mut());
-        connections.for_each(|connection| connection.sent.clear());
+        connections.for_each(|connection| connection.renewals += 1);
     }
 
     fn change_access(&mut self, kind: Kind, machine: usize, value: u64) -> Checked {

@@ -28,6 +28,10 @@ use crate::oracle::{Checked, Violation, require};
 /// Times that one change may be sent over one connection: once, and again after each of a few resets.
 const SENDS_MAX: usize = 6;
 
+/// Times that it may be sent again for each change of room or limits: who refused something asks for it, and says that
+/// there may be more now, which has it offered.
+const SENDS_FOR_A_RENEWAL: usize = 2;
+
 impl World {
     pub(super) fn input(&mut self, machine: usize, input: Input) -> Checked {
         let now = self.machines[machine].clocks.now();
@@ -254,9 +258,11 @@ impl World {
         for hash in hashes {
             let sent = connection.sent.entry(hash).or_default();
             *sent += 1;
-            require(*sent <= SENDS_MAX, "work follows the difference", || {
-                format!("machine {machine} sends {hash} to {} for the {sent}th time", session.0)
-            })?;
+            require(
+                *sent <= SENDS_MAX + SENDS_FOR_A_RENEWAL * connection.renewals,
+                "work follows the difference",
+                || format!("machine {machine} sends {hash} to {} for the {sent}th time", session.0),
+            )?;
         }
         Ok(())
     }
