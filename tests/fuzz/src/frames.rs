@@ -56,15 +56,27 @@ pub fn ids(data: &[u8]) {
         assert_eq!(id.to_string(), text, "an id has one text");
         check_document_id(id);
     }
-    let url = DocumentUrl::from_str(text);
-    match text.strip_prefix("automerge:").map(DocumentId::from_str) {
-        Some(Ok(id)) => assert_eq!(url.expect("a whole document").id(), &id),
-        Some(Err(_)) | None => assert!(url.is_err(), "only an id after the scheme is an address"),
-    }
+    check_address(text);
     let _ = decode_base58_hash(text);
     let fits = (1..=PEER_ID_BYTES_MAX).contains(&text.len());
     assert_eq!(PeerId::new(text).is_ok(), fits);
     assert_eq!(StorageId::new(text).is_ok_and(|id| id.as_str() == text), fits);
+}
+
+/// Only a document's id after the scheme is an address, and heads after it.
+fn check_address(text: &str) {
+    let url = DocumentUrl::from_str(text);
+    let Some(rest) = text.strip_prefix("automerge:") else { return assert!(url.is_err(), "it has no scheme") };
+    let (id, heads) = rest.split_once('#').map_or((rest, None), |(id, heads)| (id, Some(heads)));
+    match (url, DocumentId::from_str(id)) {
+        (Ok(url), Ok(id)) => {
+            assert_eq!((url.id(), url.heads().is_some()), (&id, heads.is_some()));
+            assert_eq!(DocumentUrl::from_str(&url.to_string()).expect("its own text"), url);
+        }
+        (Err(_), Ok(_)) => assert!(heads.is_some_and(|heads| !heads.is_empty()), "a whole document"),
+        (Ok(_), Err(_)) => panic!("an address of no document"),
+        (Err(_), Err(_)) => {}
+    }
 }
 
 fn check_document_id(id: &DocumentId) {
