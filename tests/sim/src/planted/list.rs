@@ -56,10 +56,10 @@ pub const PLANTED: &[Planted] = &[
     },
     Planted {
         number: 7,
-        what: "the walk over ancestors stops one early",
-        file: "crates/core/src/graph/difference.rs",
-        from: "        for node in (from..end).rev() {",
-        to: "        for node in (from + u32::from(planted!)..end).rev() {",
+        what: "the first of the changes that are on their way to the disk counts as durable",
+        file: "crates/core/src/graph.rs",
+        from: "self.find(hash).filter(|node| *node < self.durable)",
+        to: "self.find(hash).filter(|node| *node < self.durable + u32::from(planted!))",
     },
     Planted {
         number: 8,

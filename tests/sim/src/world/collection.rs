@@ -184,7 +184,11 @@ impl World {
             let put_off = !withheld && reports.map(|report| report.undelivered).sum::<u64>() > 0;
             let found = put_off || last.iter().any(|(_, ours, theirs)| !ours.is_empty() || !theirs.is_empty());
             let news = put_off || passes.len() < 2 || passes[passes.len() - 2] != passes[passes.len() - 1];
-            if !found || !news {
+            // As long as something is kept back, what was asked for in vain turns up again, and less and less often.
+            let (last, earlier) = passes.split_last().expect("there is one");
+            let known = |found: &_| earlier.iter().any(|pass| pass.contains(found));
+            let turns_up_again = withheld && passes.len() > PASSES_MAX / 2 && last.iter().all(known);
+            if !found || !news || turns_up_again {
                 return Ok(false);
             }
         }
