@@ -154,7 +154,7 @@ mod tests {
         let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
         let contents = read_all(&parts).expect("nothing is damaged");
         assert_eq!((contents.changes.len(), contents.left_out), (10_000, 0));
-        assert!(contents.changes.windows(2).all(|pair| pair[1].deps == [pair[0].hash]));
+        assert!(contents.changes.windows(2).all(|pair| pair[1].deps[..] == [pair[0].hash]));
     }
 
     #[test]
