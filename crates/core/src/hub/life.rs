@@ -148,7 +148,8 @@ impl Hub {
     }
 
     /// Conversations begin anew. A stock peer of which something was not taken does so only on a new connection; a Syncline
-    /// peer of which that is so may wait for an answer that it would not get.
+    /// peer of which that is so may wait for an answer that it would not get. With one that has not heard of the deletion,
+    /// since it did not read, the conversation goes on.
     fn speak_again(&mut self, key: u32) {
         let Some(document) = self.documents.get_mut(key as usize).and_then(Option::as_mut) else { return };
         let mut closing = Vec::new();
@@ -158,7 +159,9 @@ impl Hub {
             if self.upstreams.contains(&peer.session) || offered && is_native {
                 peer.begin_anew();
             } else if is_native {
-                peer.sync = PeerSync::default();
+                if peer.told_life.is_some_and(|told| told.deleted) {
+                    peer.sync = PeerSync::default();
+                }
             } else if offered {
                 closing.push(peer.session);
             }

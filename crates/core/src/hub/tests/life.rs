@@ -221,6 +221,24 @@ fn a_syncline_peer_whose_words_were_dropped_begins_anew_when_the_document_is_res
     assert_eq!([A, B].map(|session| stage.begins_anew(session)), [true, false]);
 }
 
+// It was not told of the deletion, and so had no reason to say again what it had said before.
+#[test]
+fn who_did_not_hear_of_a_deletion_is_answered_once_it_is_taken_back() {
+    let mut stage = Stage::with(Limits { queue_messages_max: 1, ..Limits::default() });
+    let (id, changes) = stored_document(&mut stage);
+    stage.connect_native(A, Role::Downstream);
+    stage.sync(A, &id, &[changes[1].hash], &[]);
+    stage.sync(A, &id, &[changes[2].hash], &[]);
+    stage.forget_sent();
+    set(&mut stage, &id, true, 1);
+    set(&mut stage, &id, false, 2);
+    assert_eq!(stage.take(A), [], "it does not read");
+    stage.input(Input::Drained { session: A });
+    stage.input(Input::Drained { session: A });
+    let asked = |said: &Said| matches!(said, Said::Sync { need, .. } if *need == [changes[2].hash]);
+    assert!(stage.take(A).iter().any(asked), "what it has said is not forgotten");
+}
+
 /// What a peer had was known as places in the history that was purged.
 #[test]
 fn who_was_at_a_document_that_was_purged_begins_anew_when_it_is_restored() {
