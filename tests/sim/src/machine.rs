@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use automerge::ChangeHash;
 use bytes::Bytes;
-use syncline_core::collection::{Collection, Report, SetName};
+use syncline_core::collection::{self, Collection, Report, SetName};
 use syncline_core::hub::{Hub, Input, Load, Now, Outgoing};
 use syncline_core::id::{DocumentId, PeerId, ReplicaId, SessionId, StorageId};
 use syncline_core::limits::Limits;
@@ -37,6 +37,8 @@ pub(crate) struct Machine {
     pub(crate) collection: Collection,
     /// Sets that are to be made of what the disk holds.
     pub(crate) gathering: VecDeque<(SetName, SetKey, u64)>,
+    /// Sets that were read, on their way back.
+    pub(crate) gathered: VecDeque<collection::Input>,
     /// What the last round with each peer found.
     pub(crate) compared: BTreeMap<SessionId, Report>,
     pub(crate) roster: Roster,
@@ -149,6 +151,7 @@ impl Machine {
             local: local(number, number, 0, native_version(number, topology)),
             collection: Collection::new(limits.clone(), 0x5eed),
             gathering: VecDeque::new(),
+            gathered: VecDeque::new(),
             compared: BTreeMap::new(),
             limits,
             roster: Roster::default(),
@@ -177,6 +180,7 @@ impl Machine {
         self.local = local(self.number, self.store, self.starts, self.local.native);
         self.collection = Collection::new(self.limits.clone(), self.starts);
         self.gathering.clear();
+        self.gathered.clear();
         self.compared.clear();
         self.roster = Roster::default();
         self.connections.clear();
@@ -204,7 +208,11 @@ impl Machine {
         let mut queues = self.connections.values().map(|connection| (connection.awaiting_drain, &connection.outbox));
         if self.connections.values().any(|connection| connection.awaiting_drain) {
             State::Congested
-        } else if !self.loads.is_empty() || !self.answers.is_empty() || !self.gathering.is_empty() {
+        } else if !(self.loads.is_empty()
+            && self.answers.is_empty()
+            && self.gathering.is_empty()
+            && self.gathered.is_empty())
+        {
             State::Loading
         } else if !self.disk.finished.is_empty() {
             State::NotTold

@@ -72,20 +72,20 @@ impl World {
         Ok(())
     }
 
-    /// Reads a set from the disk as it is.
-    pub(super) fn gather(&mut self, machine: usize) -> Checked {
-        let machine_ = &mut self.machines[machine];
-        let Some((set, key, hash_key)) = machine_.gathering.pop_front() else { return Ok(()) };
+    /// Reads a set from the disk as it is. It may have changed when that comes back.
+    pub(super) fn gather(&mut self, machine: usize) {
+        let machine = &mut self.machines[machine];
+        let Some((set, key, hash_key)) = machine.gathering.pop_front() else { return };
         let mut gathering = Gathering::new(key, hash_key);
-        let read = match &machine_.disk.real {
+        let read = match &machine.disk.real {
             Some(real) => real.store().and_then(|store| store.states(|page| gathering.add(page))).is_ok(),
             None => {
-                gathering.add(machine_.disk.image.states());
+                gathering.add(machine.disk.image.states());
                 true
             }
         };
         let members = Box::new(gathering.finish());
-        self.collection_input(machine, if read { Input::Read { set, members } } else { Input::NotRead { set } })
+        machine.gathered.push_back(if read { Input::Read { set, members } } else { Input::NotRead { set } });
     }
 
     /// Another machine that speaks of collections has joined: machines tell each other names.

@@ -35,6 +35,8 @@ pub(crate) enum UnderWay {
     Speak(usize),
     /// A machine reads its documents for a set.
     Gather(usize),
+    /// What it has read comes back.
+    Gathered(usize),
 }
 
 impl World {
@@ -69,6 +71,7 @@ impl World {
                 (!machine.loads.is_empty(), UnderWay::Read(number)),
                 (!machine.answers.is_empty(), UnderWay::Answer(number)),
                 (!machine.gathering.is_empty(), UnderWay::Gather(number)),
+                (!machine.gathered.is_empty(), UnderWay::Gathered(number)),
             ];
             all.extend(stages.into_iter().filter_map(|(ready, stage)| ready.then_some(stage)));
         }
@@ -133,7 +136,14 @@ impl World {
                 self.life_told(machine, &answer);
                 self.input(machine, answer)
             }
-            UnderWay::Gather(machine) => self.gather(machine),
+            UnderWay::Gather(machine) => {
+                self.gather(machine);
+                Ok(())
+            }
+            UnderWay::Gathered(machine) => {
+                let read = self.machines[machine].gathered.pop_front();
+                read.map_or(Ok(()), |read| self.collection_input(machine, read))
+            }
             UnderWay::Speak(client) => {
                 self.speak_of_edits(client);
                 Ok(())
