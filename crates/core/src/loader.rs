@@ -178,3 +178,65 @@ fn sorted_heads(document: &Automerge) -> Vec<ChangeHash> {
     heads.sort_unstable();
     heads
 }
+
+#[cfg(test)]
+mod tests {
+    use automerge::transaction::{CommitOptions, Transactable};
+    use automerge::{AutoCommit, ROOT};
+
+    use super::*;
+
+    /// The saved state of a document's first edits, and the changes after it.
+    fn sample(later: usize) -> (Vec<u8>, Vec<Vec<u8>>) {
+        let mut document = AutoCommit::new();
+        let edit = |document: &mut AutoCommit, number: usize| {
+            document.put(ROOT, "number", number as i64).expect("a map");
+            document.commit_with(CommitOptions::default()).expect("an edit")
+        };
+        for number in 0..3 {
+            edit(&mut document, number);
+        }
+        let saved = document.save();
+        let later = (0..later).map(|number| edit(&mut document, number));
+        let hashes: Vec<_> = later.collect();
+        let bytes = |hash: &_| document.get_change_by_hash(hash).expect("it was just made").raw_bytes().to_vec();
+        (saved, hashes.iter().map(bytes).collect())
+    }
+
+    fn merged(snapshot: Option<&[u8]>, changes: &[Vec<u8>], count: u32) -> Result<Merged, LoadError> {
+        InProcess.merge(&Old { snapshot, changes: changes.iter().map(Vec::as_slice).collect(), count })
+    }
+
+    #[test]
+    fn a_snapshot_and_the_changes_after_it_become_one_chunk_with_their_heads() {
+        let (saved, later) = sample(4);
+        let whole = merged(Some(&saved), &later, 7).expect("all is there");
+        let document = Automerge::load(&whole.snapshot).expect("it was saved");
+        assert_eq!((document.get_heads(), document.get_changes_meta(&[]).len()), (whole.heads, 7));
+        let alone = merged(None, &later, 4);
+        assert!(matches!(alone, Err(LoadError::Refused { .. })), "they stand on what is not there: {alone:?}");
+    }
+
+    #[test]
+    fn a_document_with_another_number_of_changes_than_it_should_have_is_refused() {
+        let (saved, later) = sample(4);
+        for count in [0, 6, 8] {
+            let refused = merged(Some(&saved), &later, count);
+            assert!(matches!(refused, Err(LoadError::Refused { .. })), "{count}: {refused:?}");
+        }
+    }
+
+    #[test]
+    fn a_document_is_taken_apart_into_the_changes_that_are_wanted() {
+        let (saved, later) = sample(7);
+        let whole = merged(Some(&saved), &later, 10).expect("all is there").snapshot;
+        assert_eq!(InProcess.changes(&whole, &[]).expect("it loads").len(), 10, "all");
+        let hashes: Vec<_> =
+            later.iter().map(|bytes| Change::from_bytes(bytes.clone()).expect("a change").hash()).collect();
+        for few in [1, 4, 5, 7] {
+            let found = InProcess.changes(&whole, &hashes[..few]).expect("it loads");
+            assert_eq!(found, later[..few], "{few}");
+        }
+        assert!(matches!(InProcess.changes(&whole[..40], &[]), Err(LoadError::Refused { .. })));
+    }
+}
