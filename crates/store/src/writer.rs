@@ -264,7 +264,10 @@ impl Writer {
     pub(crate) fn run(mut self) -> Result<(), StoreError> {
         let _exit = Exit(Arc::clone(&self.shared));
         loop {
-            match self.next_turn() {
+            let turn = self.next_turn();
+            self.hear_checkpointer();
+            match turn {
+                Turn::Fold | Turn::Purge | Turn::Clean if self.failed.is_some() => {}
                 Turn::Commits(units) => self.take_turn(units),
                 Turn::Job(job) => self.work(job),
                 Turn::Fold => self.fold_slice(),
@@ -280,10 +283,7 @@ impl Writer {
                     self.clean();
                     self.watch_checkpoint();
                 }
-                Turn::End(End::Stop) => {
-                    self.hear_checkpointer();
-                    return self.failed.map_or(Ok(()), Err);
-                }
+                Turn::End(End::Stop) => return self.failed.map_or(Ok(()), Err),
                 Turn::End(End::Close) => return self.finish(),
             }
         }
@@ -291,6 +291,7 @@ impl Writer {
 
     /// Commits what waits, as one group, and does a slice of other work; false if nothing waits.
     pub(crate) fn commit_waiting(&mut self) -> bool {
+        self.hear_checkpointer();
         let units = take_group(&mut self.shared.lock_queue().units);
         if !units.is_empty() {
             self.take_turn(units);
@@ -301,6 +302,7 @@ impl Writer {
 
     /// Folds one slice of the log, if there is any and nothing keeps it from being folded.
     pub(crate) fn fold_waiting(&mut self) -> bool {
+        self.hear_checkpointer();
         let any = (self.round.is_some() || !self.log.is_empty()) && self.may_fold();
         if any {
             self.fold_slice();
@@ -310,6 +312,7 @@ impl Writer {
 
     /// Purges one slice of what is due by the wall clock; false if nothing is.
     pub(crate) fn purge_waiting(&mut self) -> bool {
+        self.hear_checkpointer();
         self.failed.is_none() && self.purge()
     }
 
@@ -566,8 +569,8 @@ impl Writer {
         }
     }
 
-    /// Asks what the checkpoint thread met since the last commit: moving the log once more would sync again what did not
-    /// reach the disk, and that succeeds.
+    /// Asks what the checkpoint thread met since the last turn: whatever is written or moved after a sync of it has failed would
+    /// be synced with what did not reach the disk, and that succeeds.
     fn hear_checkpointer(&mut self) {
         if let Err(error) = self.checkpointer.expect_sound() {
             self.note_failure(error);
@@ -575,6 +578,7 @@ impl Writer {
     }
 
     pub(crate) fn work(&mut self, job: Job) {
+        self.hear_checkpointer();
         if self.failed.is_some() {
             return;
         }
@@ -630,6 +634,7 @@ impl Writer {
     /// Folds everything and moves it into the database file.
     pub(crate) fn finish(mut self) -> Result<(), StoreError> {
         self.fold_again = None;
+        self.hear_checkpointer();
         while !self.log.is_empty() && self.may_fold() {
             self.fold();
         }

@@ -119,6 +119,31 @@ impl std::fmt::Debug for Driven {
 mod tests {
     use super::*;
     use crate::ground::System;
+    use syncline_core::life::LifeUpdate;
+
+    // It would be synced together with what the thread's sync has lost, and that succeeds.
+    #[test]
+    fn nothing_is_written_after_the_checkpoint_thread_has_failed() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let log = || std::fs::metadata(directory.path().join("syncline.db-wal")).map_or(0, |log| log.len());
+        let options = Options::default();
+        let mut driven = Driven::open(directory.path(), options, Arc::new(System)).expect("a healthy disk");
+        let mut decide = |fails: bool| {
+            let (tell, told) = std::sync::mpsc::channel();
+            let document = DocumentId::from_bytes(&[u8::from(fails); 16]).expect("not too long");
+            let done = Box::new(move |outcome| tell.send(outcome).expect("it is waited for"));
+            driven.store.set_life(document, LifeUpdate::Own { deleted: true }, done);
+            if fails {
+                let failure = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_IOERR_FSYNC);
+                driven.store.inner.checkpointer.fail(rusqlite::Error::SqliteFailure(failure, None));
+            }
+            let before = log();
+            driven.commit();
+            (told.recv().expect("it is answered"), log() > before)
+        };
+        assert!(matches!(decide(false), (Ok(_), true)));
+        assert!(matches!(decide(true), (Err(StoreError::Poisoned { .. }), false)));
+    }
 
     // The checkpoint thread's last sync may fail after the last commit: then the end is the first to hear of it.
     #[test]

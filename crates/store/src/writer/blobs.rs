@@ -45,6 +45,7 @@ impl Writer {
 
     /// Removes a slice of the blobs that are to go, if it is time to look.
     pub(crate) fn clean_waiting(&mut self) -> bool {
+        self.hear_checkpointer();
         let is_due = self.clean_is_due();
         if is_due {
             self.clean();
