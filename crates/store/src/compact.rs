@@ -203,6 +203,9 @@ impl Compaction {
         // Compaction has just decoded the same bytes; damage in between ends the transaction.
         record::decode_batches(&Bytes::from(data), &mut changes).ok_or(rusqlite::Error::InvalidQuery)?;
         let covered = (self.covered - change_at(place)) as usize;
+        if !record::stamps_rise(&changes) {
+            return Err(rusqlite::Error::InvalidQuery);
+        }
         if covered < changes.len() {
             let rest = record::encode_stored(&changes[covered..]);
             let mut insert = write.prepare_cached("INSERT INTO tail (place, data) VALUES (?1, ?2)")?;
@@ -266,8 +269,10 @@ fn prepare(readers: &Readers, id: &DocumentId, options: &Options) -> Result<Opti
     if !options.is_ripe(&row) {
         return Ok(None);
     }
-    let damaged_index =
-        |reason: &str| Failure::Refused { changes: row.changes, kind: "index", reason: reason.to_owned() };
+    let damaged = |kind, reason: &str| Failure::Refused { changes: row.changes, kind, reason: reason.to_owned() };
+    if !record::stamps_rise(&stored.tail) {
+        return Err(damaged("stamps", "its stamps do not rise: the file is damaged"));
+    }
     let kept = options.kept_raw(&stored.tail);
     let covered_in_tail = stored.tail.len() - kept;
     if covered_in_tail == 0 {
@@ -279,7 +284,7 @@ fn prepare(readers: &Readers, id: &DocumentId, options: &Options) -> Result<Opti
     let merged = options.loader.merge(&Old { snapshot: snapshot.as_deref(), changes, count: covered });
     let Merged { snapshot, heads } = merged.map_err(|error| Failure::of_load(row.changes, error))?;
     stored.summary = Summary { heads, changes: covered, ..stored.summary };
-    let index = encode_index(&stored, row.snapshot_changes, covered).map_err(damaged_index)?;
+    let index = encode_index(&stored, row.snapshot_changes, covered).map_err(|reason| damaged("index", reason))?;
     let mut stamps = Vec::new();
     record::write_stamps(stored.tail.iter().map(|change| change.stamp), &mut stamps);
     Ok(Some(Compaction {

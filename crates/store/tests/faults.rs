@@ -7,6 +7,7 @@ mod support;
 
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::path::Path;
+use std::time::Duration;
 
 use rusqlite::{Connection, params};
 use support::{Model, assert_clean, commit, eager, lazy, open};
@@ -99,6 +100,41 @@ fn stamps_that_are_missing_or_fall_are_found() {
         file.execute("UPDATE node_index SET stamps = zeroblob(length(stamps))", []).expect("damage");
     });
     is_fault(&found, |kind| matches!(kind, FaultKind::StampOrder { .. }));
+}
+
+// The compaction thread ended with it, and nothing was compacted any more.
+#[test]
+fn stamps_that_fall_keep_only_their_document_from_being_compacted() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let store = open(directory.path(), lazy());
+    let (mut damaged, mut good) = (Model::new(1, 1), Model::new(2, 1));
+    for _ in 0..60 {
+        damaged.grow(&store, 1, 30);
+        good.grow(&store, 1, 30);
+    }
+    store.close().expect("a healthy disk");
+    let connection = Connection::open(directory.path().join("syncline.db")).expect("nobody has it open");
+    // The first document has the lowest places.
+    const FIRST: &str = "SELECT place, data FROM tail ORDER BY place LIMIT 1";
+    let first = connection.query_row(FIRST, [], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, Vec<u8>>(1)?)));
+    let (place, mut piece) = first.expect("it was folded");
+    // The highest bits but one of the first stamp, after the number of changes.
+    let bit = [0x40, 0x20, 0x10, 0x08].into_iter().find(|bit| piece[8] & bit == 0).expect("one is not set");
+    piece[8] |= bit;
+    connection.execute("UPDATE tail SET data = ?2 WHERE place = ?1", (place, piece)).expect("damage");
+    drop(connection);
+    let store = open(directory.path(), eager());
+    let covered = |model: &Model| store.summary(&model.id).expect("readable").expect("it exists").snapshot_changes;
+    let start = std::time::Instant::now();
+    while covered(&good) == 0 && start.elapsed() < Duration::from_secs(60) {
+        std::thread::yield_now();
+    }
+    store.settle();
+    assert!(covered(&good) > 0, "others are compacted");
+    assert_eq!(covered(&damaged), 0);
+    let payload = store.payload(&damaged.id).expect("readable").expect("it exists");
+    let changes = damaged.journal.iter().map(|(_, bytes)| bytes);
+    assert!(payload.tail.iter().map(|change| &change.bytes).eq(changes), "it is served as it is");
 }
 
 #[test]

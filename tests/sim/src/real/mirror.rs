@@ -36,9 +36,15 @@ impl Disk {
         let in_order = told.iter().enumerate().all(|(place, (number, _))| place == *number);
         require(in_order && told.len() == group.len(), "commits are answered in order", || format!("{told:?}"))?;
         let was_poisoned = self.poisoned;
-        let kept = group.iter().zip(&told).filter(|(_, (_, verdict))| verdict.is_ok());
-        self.take_in(&kept.map(|(call, _)| call.clone()).collect::<Vec<_>>(), oracle)?;
-        for (call, (_, verdict)) in group.into_iter().zip(told) {
+        let (mut kept, mut continued) = (Vec::new(), Vec::new());
+        for (call, (_, verdict)) in group.iter().zip(&told) {
+            // One that was handed over before another had failed may fit again after what came behind it.
+            let commits = kept.iter().chain([call]).flat_map(Call::commits).cloned();
+            continued.push(self.image.continues(&commits.collect::<Vec<_>>()));
+            kept.extend(verdict.is_ok().then(|| call.clone()));
+        }
+        self.take_in(&kept, oracle)?;
+        for ((call, (_, verdict)), continued) in group.into_iter().zip(told).zip(continued) {
             let outcome = match verdict {
                 Ok(life) => {
                     self.note_life(&call, life)?;
@@ -47,7 +53,7 @@ impl Disk {
                 Err(error) => {
                     self.has_failed = true;
                     let outcome = call.outcome(Some(&failure(&error.to_string())), None);
-                    self.refused(call, &error, was_poisoned)?;
+                    self.refused(call, &error, (was_poisoned, continued))?;
                     outcome
                 }
             };
@@ -58,10 +64,9 @@ impl Disk {
     }
 
     /// A commit failed: it must have had a reason, and what that says about the disk must be true.
-    fn refused(&mut self, call: Call, error: &StoreError, was_poisoned: bool) -> Checked {
-        let continues = self.image.continues(call.commits());
+    fn refused(&mut self, call: Call, error: &StoreError, (was_poisoned, continued): (bool, bool)) -> Checked {
         let Some(real) = &mut self.real else { return Ok(()) };
-        let stale = matches!(error, StoreError::Stale { .. }) && !continues;
+        let stale = matches!(error, StoreError::Stale { .. }) && !continued;
         require(stale || was_poisoned || real.excuses(error), "commits fail for a reason", || error.to_string())?;
         if let StoreError::Poisoned { .. } | StoreError::Corrupt { .. } = error {
             if !was_poisoned {
@@ -374,7 +379,9 @@ impl Disk {
                 // written again, what followed is there again.
                 let fits = found.iter().all(|(id, length)| *length <= self.lengths().get(id).copied().unwrap_or(0));
                 if let (Some(whole), false) = (self.real.as_mut().and_then(|real| real.whole.take()), fits) {
-                    self.image = whole;
+                    // What stands of the rest was found just now.
+                    let now = std::mem::replace(&mut self.image, whole);
+                    (self.image.lives, self.image.local_only) = (now.lives, now.local_only);
                 }
                 let stamp = self.image.highest;
                 for (_, commit) in candidates.iter().flat_map(Call::commits) {
