@@ -580,3 +580,17 @@ impl Drop for Inner {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_changes_stay_raw_up_to_a_number_and_a_size() {
+        let tail: Vec<StoredChange> =
+            (0..6).map(|_| StoredChange { stamp: Stamp::ZERO, bytes: Bytes::from_static(&[0; 10]) }).collect();
+        let kept =
+            |keep_changes, keep_bytes| Options { keep_changes, keep_bytes, ..Options::default() }.kept_raw(&tail);
+        assert_eq!((kept(4, 1_000), kept(100, 30), kept(100, 29), kept(100, 9), kept(100, 1_000)), (4, 3, 2, 0, 6));
+    }
+}

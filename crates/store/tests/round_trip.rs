@@ -297,6 +297,22 @@ fn a_stamp_that_was_only_observed_survives_a_close() {
     assert!(open(directory.path(), lazy()).highest_stamp() >= ahead);
 }
 
+// Each commit in a row of its own would cost a page read for each when the document is read.
+#[test]
+fn what_is_folded_bit_by_bit_lies_in_few_pieces() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let mut model = Model::new(1, 1);
+    for _ in 0..20 {
+        let store = open(directory.path(), lazy());
+        model.grow(&store, 1, 5);
+        store.close().expect("a healthy disk");
+    }
+    let file = rusqlite::Connection::open(directory.path().join("syncline.db")).expect("nobody has it open");
+    let pieces: u64 = file.query_row("SELECT count(*) FROM tail", [], |row| row.get(0)).expect("readable");
+    assert_eq!(pieces, 1);
+    model.assert_stored(&open(directory.path(), lazy()));
+}
+
 #[test]
 fn a_closed_store_refuses_politely() {
     let directory = tempfile::tempdir().expect("a temporary directory");
