@@ -4,6 +4,7 @@
 //! Owns: which symbols an element is in, and the first symbols of ours, kept current. Yang, Gilad, Alizadeh 2024,
 //! "Practical Rateless Set Reconciliation". Must not: know messages. Next: `peel.rs`; docs/protocol.md §10, "Sketches".
 
+use std::iter::repeat_n;
 use std::sync::Arc;
 
 use super::Element;
@@ -116,7 +117,8 @@ pub(super) struct Sketch {
 impl Sketch {
     pub(super) fn new() -> Self {
         // Most sets of documents are small: they fill the first blocks and share the others.
-        Self { blocks: vec![Arc::new([Symbol::default(); BLOCK]); SYMBOLS_MAX as usize / BLOCK] }
+        let empty = Arc::new([Symbol::default(); BLOCK]);
+        Self { blocks: repeat_n(empty, SYMBOLS_MAX as usize / BLOCK).collect() }
     }
 
     pub(super) fn add(&mut self, element: &Element) {
