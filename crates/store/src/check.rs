@@ -181,6 +181,12 @@ pub fn check_on(directory: &Path, ground: Arc<dyn Ground>) -> Result<CheckReport
     let read = found.connection.unchecked_transaction()?;
     let mut report = CheckReport::default();
     check_structure(&read, &mut report)?;
+    let strange = found.strange_tables()?;
+    strange.iter().for_each(|name| report.add(None, FaultKind::Structure(format!("{name} is not as it was made"))));
+    if !strange.is_empty() {
+        // What else is asked may need what has another name now.
+        return Ok(report);
+    }
     let mut log = read_log(&read, found.log, &mut report)?;
     let mut keys = if found.has_life { check_life(&read, found.proves_life, &mut report)? } else { BTreeSet::new() };
     let damaged = if found.has_selection { selection::damaged(&read)? } else { Vec::new() };

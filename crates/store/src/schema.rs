@@ -4,6 +4,7 @@
 //! Next: `read.rs`, `fold.rs`; docs/store.md, "Tables" and "Migrations".
 
 use std::any::Any;
+use std::collections::BTreeSet;
 use std::fs::TryLockError;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -344,6 +345,7 @@ pub(crate) fn open_checkpointer(database: &Database) -> Result<Connection, Store
 /// A store's file as the check reads it.
 pub(crate) struct Checked {
     pub connection: Connection,
+    format: u32,
     /// The query for all rows that the log holds or held: document, kind, data, and whether the row was set aside.
     pub log: &'static str,
     /// The records of indexes do not tell what operations are.
@@ -360,6 +362,23 @@ pub(crate) struct Checked {
     pub has_authored: bool,
     /// It knows whose actors are, and who has stored how much.
     pub has_subjects: bool,
+}
+
+impl Checked {
+    /// Tables and indexes of the file's format that are not there to the letter. A query hears of a damaged name only if it
+    /// needs it. Others may have tables of their own beside them.
+    pub(crate) fn strange_tables(&self) -> rusqlite::Result<Vec<String>> {
+        let fresh = Connection::open_in_memory()?;
+        fresh.execute_batch(&MIGRATIONS[..self.format as usize].concat())?;
+        let (expected, found) = (tables(&fresh)?, tables(&self.connection)?);
+        Ok(expected.difference(&found).map(|(name, _)| name.clone()).collect())
+    }
+}
+
+fn tables(connection: &Connection) -> rusqlite::Result<BTreeSet<(String, String)>> {
+    let mut statement = connection.prepare("SELECT name, type || tbl_name || coalesce(sql, '') FROM sqlite_schema")?;
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    rows.collect()
 }
 
 /// Opens a store's file for the check: refuses what is not ours, writes nothing.
@@ -399,6 +418,7 @@ pub(crate) fn open_file_for_check(file: &Path, ground: Arc<dyn Ground>) -> Resul
     let has_subjects = format >= FORMAT_WITH_SUBJECTS;
     Ok(Checked {
         connection,
+        format,
         log,
         old_index,
         has_life,

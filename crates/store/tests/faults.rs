@@ -89,6 +89,20 @@ fn a_flipped_byte_anywhere_in_an_index_is_found() {
     }
 }
 
+// An empty table is read by no query that names its columns.
+#[test]
+fn a_damaged_name_of_a_column_is_found() {
+    let found = faults_after(|file| {
+        file.execute_batch(
+            "PRAGMA writable_schema = ON; \
+             UPDATE sqlite_schema SET sql = replace(sql, 'confirmed', 'confirmee') WHERE name = 'blob'; \
+             PRAGMA writable_schema = OFF;",
+        )
+        .expect("damage");
+    });
+    assert!(matches!(&found[..], [(None, FaultKind::Structure(words))] if words.contains("blob")), "{found:?}");
+}
+
 #[test]
 fn stamps_that_are_missing_or_fall_are_found() {
     let found = faults_after(|file| {

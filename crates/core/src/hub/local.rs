@@ -95,6 +95,10 @@ impl Hub {
         // Whoever holds the document would send it again and again to a replica that has no heads of it.
         peer.unanswered_request = request || brought_any;
         peer.offered_in_vain |= brought_any;
+        if brought_any {
+            // More may have come than is remembered as refused: it would be asked for again with whatever is said next.
+            peer.sync.set_writable(false);
+        }
         self.note_peer_heads(now, &id, session, heads);
         self.respond(now, key, session);
     }

@@ -109,6 +109,23 @@ fn nothing_is_taken_of_a_document_that_stays_here_and_nothing_is_asked_for_twice
     assert!(stage.lives.is_empty(), "whoever deletes it elsewhere does not delete it here");
 }
 
+// More changes than are remembered as refused: the head was asked for, and the whole document came again each time.
+#[test]
+fn nothing_is_asked_for_of_a_document_that_stays_here_however_long_its_history_is() {
+    let (id, _) = history();
+    let [mut stage, _] = stages(|stage| stage.connect(A));
+    let long = chain(1, 80);
+    let all: Vec<&Change> = long.iter().collect();
+    stage.sync(A, &id, &[long[79].hash], &all);
+    for ticket in 1u8..4 {
+        stage.local(&id, &[&chain(ticket + 1, 1)[0]], ticket.into());
+        stage.sync(A, &id, &[long[79].hash], &[]);
+        stage.advance(5_000);
+    }
+    let asks = |said: &Said| matches!(said, Said::Sync { need, .. } if !need.is_empty());
+    assert!(!stage.take(A).iter().any(asks));
+}
+
 fn heard(millis: u64, deleted: bool) -> Life {
     Life { stamp: Stamp::new(millis, 0), replica: ReplicaId([1; 16]), deleted }
 }
