@@ -9,7 +9,7 @@ mod pointer;
 use automerge::transaction::{Transactable, Transaction};
 use automerge::{AutomergeError, ObjId, ObjType, Prop, ROOT, ReadDoc, ScalarValue};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::json::{self, DEPTH_MAX, TooDeep};
 use pointer::Place;
@@ -133,6 +133,16 @@ impl From<AutomergeError> for EditError {
 }
 
 impl Edit {
+    /// What makes a document of this object where there is none.
+    #[must_use]
+    pub fn creating(entries: Map<String, Value>) -> Self {
+        let add = |(key, value): (String, Value)| Operation::Add {
+            path: format!("/{}", key.replace('~', "~0").replace('/', "~1")),
+            value,
+        };
+        Self::Operations(entries.into_iter().map(add).collect())
+    }
+
     /// Makes the edit within a transaction. After an error the transaction must be rolled back.
     ///
     /// # Errors

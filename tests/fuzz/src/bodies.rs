@@ -56,12 +56,7 @@ fn json_patch(body: &[u8]) {
 /// What a document is made of when it is created.
 fn new_document(body: &[u8]) {
     let Ok(content) = serde_json::from_slice::<Map<String, Value>>(body) else { return };
-    let add = |(key, value): (String, Value)| Operation::Add {
-        path: format!("/{}", key.replace('~', "~0").replace('/', "~1")),
-        value,
-    };
-    let edit = Edit::Operations(content.clone().into_iter().map(add).collect());
-    if let Some(found) = made_of(None, edit) {
+    if let Some(found) = made_of(None, Edit::creating(content.clone())) {
         assert_eq!(found, normal(Value::Object(content)));
     }
 }

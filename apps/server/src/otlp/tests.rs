@@ -122,9 +122,9 @@ fn a_change_is_followed_from_its_arrival_to_its_reader() {
             document.on_server().await.expect("it is there");
         }
         tokio::time::timeout(PATIENCE, async {
-            // A change that comes between a look at the heads and one at the status would not be waited for.
+            let mut watch = copy.watch();
             while copy.heads() != document.heads() {
-                tokio::time::sleep(Duration::from_millis(10)).await;
+                watch.changed().await.expect("the repo is open");
             }
         })
         .await

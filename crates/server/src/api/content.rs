@@ -14,7 +14,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use syncline_content::{Answer, At, Edit, Question, edit};
+use syncline_content::{Answer, At, Edit, Question};
 use syncline_core::ChangeHash;
 use syncline_core::access::Permissions;
 use syncline_core::change::Change;
@@ -160,11 +160,7 @@ pub(super) async fn create(
         let Value::Object(entries) = content else {
             return Err(ApiError::Bad("a document is a JSON object".to_owned()));
         };
-        let add = |(key, value): (String, Value)| edit::Operation::Add {
-            path: format!("/{}", key.replace('~', "~0").replace('/', "~1")),
-            value,
-        };
-        let edit = Edit::Operations(entries.into_iter().map(add).collect());
+        let edit = Edit::creating(entries);
         let answer = shared.api.views.ask_of_nothing(question_of(&shared, &caller, edit, None, true)).await?;
         commit_edit(&shared, &caller, &document, answer).await?;
     } else {

@@ -293,20 +293,6 @@ impl Disk {
         self.start_real(&candidates, oracle)
     }
 
-    /// Whether a bit of the disk may have flipped, or a write may have gone astray.
-    pub(crate) fn is_rotten(&self) -> bool {
-        self.real.as_ref().is_some_and(|real| real.rotten)
-    }
-
-    /// Closes the store, as far as it can be closed, which moves its log into the database, and starts it again.
-    pub(crate) fn move_log(&mut self, oracle: &Oracle) -> Checked {
-        let Some(real) = &mut self.real else { return Ok(()) };
-        if let Err(error) = real.close() {
-            require(real.excuses(&error), "a store closes", || error.to_string())?;
-        }
-        self.start_real(&[], oracle)
-    }
-
     /// Starts the store on another disk: a copy that is older or somebody else's, or an empty one.
     pub(crate) fn replace_real(
         &mut self,
