@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, Transaction, TransactionBehavior};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, Transaction, TransactionBehavior, ffi};
 use syncline_core::ChangeHash;
 use syncline_core::authored::Authored;
 use syncline_core::clock::Stamp;
@@ -307,6 +307,9 @@ impl Home {
         if let Some(pages) = pages_max {
             connection.pragma_update(None, "max_page_count", pages)?;
         }
+        if found > 0 {
+            refuse_strange_tables(&connection, found)?;
+        }
         migrate(&connection, found, ground.replica())?;
         sync_directory(&**ground, &self.directory)?;
         Ok(connection)
@@ -365,18 +368,45 @@ pub(crate) struct Checked {
 }
 
 impl Checked {
-    /// Tables and indexes of the file's format that are not there to the letter. A query hears of a damaged name only if it
-    /// needs it. Others may have tables of their own beside them.
+    /// As the function of this name.
     pub(crate) fn strange_tables(&self) -> rusqlite::Result<Vec<String>> {
-        let fresh = Connection::open_in_memory()?;
-        fresh.execute_batch(&MIGRATIONS[..self.format as usize].concat())?;
-        let (expected, found) = (tables(&fresh)?, tables(&self.connection)?);
-        Ok(expected.difference(&found).map(|(name, _)| name.clone()).collect())
+        strange_tables(&self.connection, self.format)
     }
 }
 
-fn tables(connection: &Connection) -> rusqlite::Result<BTreeSet<(String, String)>> {
-    let mut statement = connection.prepare("SELECT name, type || tbl_name || coalesce(sql, '') FROM sqlite_schema")?;
+/// Tables and indexes that are not as the file's format makes them. A query hears of a damaged name only if it needs it.
+/// Others may have tables of their own beside them.
+fn strange_tables(connection: &Connection, format: u32) -> rusqlite::Result<Vec<String>> {
+    let fresh = Connection::open_in_memory()?;
+    fresh.execute_batch(&MIGRATIONS[..format as usize].concat())?;
+    let (expected, found) = (columns(&fresh)?, columns(connection)?);
+    let strange: BTreeSet<&String> = expected.difference(&found).map(|(name, _)| name).collect();
+    Ok(strange.into_iter().cloned().collect())
+}
+
+/// A name that was damaged shows in whichever query needs it first, as a mistake in the query. So the file is not
+/// written at all.
+fn refuse_strange_tables(connection: &Connection, format: u32) -> Result<(), StoreError> {
+    let strange = strange_tables(connection, format)?;
+    if strange.is_empty() {
+        return Ok(());
+    }
+    let words = format!("not as it was made: {}", strange.join(", "));
+    let source = rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_CORRUPT), Some(words));
+    Err(StoreError::Corrupt { source: Arc::new(source) })
+}
+
+/// The columns of every table and index, each with the name of what it is in and all that a query can see of it. How
+/// SQLite words a table that it has altered is its own affair, and may change.
+fn columns(connection: &Connection) -> rusqlite::Result<BTreeSet<(String, String)>> {
+    const SQL: &str = "
+        SELECT t.name, format('%d %d %d %s %s %d %s %d', wr, strict, cid, c.name, c.type, \"notnull\", dflt_value, pk)
+            FROM pragma_table_list AS t, pragma_table_xinfo(t.name) AS c WHERE t.schema = 'main'
+        UNION ALL
+        SELECT i.name, format('%s %d %d %d %s %d %s', t.name, \"unique\", partial, seqno, c.name, \"desc\", coll)
+            FROM pragma_table_list AS t, pragma_index_list(t.name) AS i, pragma_index_xinfo(i.name) AS c
+            WHERE t.schema = 'main'";
+    let mut statement = connection.prepare(SQL)?;
     let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
     rows.collect()
 }
@@ -613,6 +643,41 @@ fn uuid_version_4(mut bytes: [u8; 16]) -> [u8; 16] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ground::System;
+
+    /// The system's files, but for one directory that cannot be synced.
+    #[derive(Debug)]
+    struct Unsyncable(PathBuf, ErrorKind);
+
+    impl Ground for Unsyncable {
+        fn wall_ms(&self) -> u64 {
+            System.wall_ms()
+        }
+
+        fn make_directory(&self, directory: &Path) -> std::io::Result<()> {
+            System.make_directory(directory)
+        }
+
+        fn lock(&self, path: &Path) -> Result<Box<dyn Any + Send + Sync>, TryLockError> {
+            System.lock(path)
+        }
+
+        fn exists(&self, path: &Path) -> bool {
+            System.exists(path)
+        }
+
+        fn read_start(&self, path: &Path, bytes: &mut [u8]) -> std::io::Result<usize> {
+            System.read_start(path, bytes)
+        }
+
+        fn renew(&self, path: &Path) -> std::io::Result<()> {
+            System.renew(path)
+        }
+
+        fn sync_directory(&self, directory: &Path) -> std::io::Result<()> {
+            if directory == self.0 { Err(self.1.into()) } else { System.sync_directory(directory) }
+        }
+    }
 
     fn pragma(connection: &Connection, name: &str) -> i64 {
         connection.pragma_query_value(None, name, |row| row.get(0)).expect("a number")
@@ -622,7 +687,7 @@ mod tests {
     #[test]
     fn commits_wait_for_the_disk_and_the_file_is_not_trusted() {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        let home = Home::enter(directory.path(), Arc::new(crate::ground::System)).expect("nobody else is in it");
+        let home = Home::enter(directory.path(), Arc::new(System)).expect("nobody else is in it");
         let writer = home.open_writer(true, None).expect("a new file");
         const FULL: i64 = 2;
         assert_eq!(pragma(&writer, "synchronous"), FULL);
@@ -634,5 +699,17 @@ mod tests {
             assert_eq!(pragma(&connection, "trusted_schema"), 0);
             assert_eq!(connection.db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE), Ok(true));
         }
+    }
+
+    #[test]
+    fn a_parent_that_may_not_be_read_is_passed_over_and_one_that_fails_is_not() {
+        let parent = tempfile::tempdir().expect("a temporary directory");
+        let enter = |name: &str, kind| {
+            let ground = Unsyncable(parent.path().to_owned(), kind);
+            Home::enter(&parent.path().join(name), Arc::new(ground)).map(drop)
+        };
+        assert!(enter("forbidden", ErrorKind::PermissionDenied).is_ok());
+        let failed = enter("broken", ErrorKind::StorageFull);
+        assert!(matches!(&failed, Err(StoreError::Io { path, .. }) if path == parent.path()), "{failed:?}");
     }
 }

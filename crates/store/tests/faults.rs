@@ -89,18 +89,28 @@ fn a_flipped_byte_anywhere_in_an_index_is_found() {
     }
 }
 
-// An empty table is read by no query that names its columns.
+// An empty table is read by no query that names its columns, and a store that began to write would take the query that
+// then fails for a failure of the disk.
 #[test]
-fn a_damaged_name_of_a_column_is_found() {
-    let found = faults_after(|file| {
-        file.execute_batch(
-            "PRAGMA writable_schema = ON; \
-             UPDATE sqlite_schema SET sql = replace(sql, 'confirmed', 'confirmee') WHERE name = 'blob'; \
-             PRAGMA writable_schema = OFF;",
-        )
-        .expect("damage");
-    });
-    assert!(matches!(&found[..], [(None, FaultKind::Structure(words))] if words.contains("blob")), "{found:?}");
+fn a_damaged_name_of_a_column_is_found_and_the_file_refused() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    sample(directory.path());
+    let file = Connection::open(directory.path().join("syncline.db")).expect("nobody has it open");
+    file.execute_batch(
+        "PRAGMA writable_schema = ON; \
+         UPDATE sqlite_schema SET sql = replace(sql, 'confirmed', 'confirmee') WHERE name = 'blob'; \
+         PRAGMA writable_schema = OFF;",
+    )
+    .expect("damage");
+    drop(file);
+    let report = check(directory.path()).expect("readable");
+    let [fault] = &report.listed[..] else { panic!("one fault, not {:?}", report.listed) };
+    assert!(matches!(&fault.kind, FaultKind::Structure(words) if words.contains("blob")), "{fault}");
+    let refused = Store::open(directory.path(), Options::default());
+    assert!(
+        matches!(&refused, Err(error @ StoreError::Corrupt { .. }) if error.to_string().contains("blob")),
+        "{refused:?}"
+    );
 }
 
 #[test]
