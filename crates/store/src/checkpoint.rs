@@ -136,3 +136,88 @@ fn checkpoint(connection: &Connection, mode: &str) -> rusqlite::Result<(u32, u32
     let (log, moved) = statement.query_row([], |row| Ok((row.get::<_, i64>(1)?, row.get::<_, i64>(2)?)))?;
     Ok((u32::try_from(log).unwrap_or(0), u32::try_from(moved).unwrap_or(0)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// From here on the log of the test is moved: its quarter is 4 pages, and it is the writer's at 128.
+    const PAGES_MIN: u32 = 16;
+
+    /// A database in a directory of its own, whose writer tells the checkpointer of each transaction.
+    struct Sample {
+        directory: tempfile::TempDir,
+        writer: Connection,
+        checkpointer: Checkpointer,
+    }
+
+    impl Sample {
+        fn new() -> Self {
+            let directory = tempfile::tempdir().expect("a temporary directory");
+            let mut writer = Connection::open(directory.path().join("log.db")).expect("a new file");
+            const BEGIN: &str =
+                "PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = 0; CREATE TABLE data (bytes BLOB)";
+            writer.execute_batch(BEGIN).expect("an empty database");
+            let checkpointer = Checkpointer::new(PAGES_MIN);
+            checkpointer.follow(&mut writer).expect("nobody else follows");
+            Self { directory, writer, checkpointer }
+        }
+
+        fn connect(&self) -> Connection {
+            Connection::open(self.directory.path().join("log.db")).expect("the file is there")
+        }
+
+        /// Commits so many pages and a few.
+        fn commit(&self, pages: u32) {
+            self.writer.execute("INSERT INTO data VALUES (zeroblob(?1))", [pages * 4096]).expect("room on the disk");
+            self.checkpointer.watch(&self.writer).expect("a sound disk");
+        }
+
+        /// Pages in the log, and how many of them have been moved.
+        fn log(&self) -> (u32, u32) {
+            checkpoint(&self.writer, "NOOP").expect("a sound disk")
+        }
+    }
+
+    #[test]
+    fn a_short_log_is_left_alone_and_the_bulk_of_a_long_one_is_the_threads() {
+        let sample = Sample::new();
+        sample.commit(4);
+        assert!(!sample.checkpointer.is_asked());
+        sample.commit(PAGES_MIN);
+        assert!(sample.checkpointer.is_asked());
+        assert_eq!(sample.log().1, 0, "the writer has moved nothing");
+        sample.checkpointer.obey(&sample.connect());
+        let (pages, moved) = sample.log();
+        assert!(pages > PAGES_MIN && moved == pages, "{moved} of {pages}");
+        assert!(!sample.checkpointer.is_asked());
+    }
+
+    #[test]
+    fn the_writer_moves_the_rest_that_came_while_the_thread_was_at_it() {
+        let sample = Sample::new();
+        sample.commit(PAGES_MIN);
+        // Nothing is moved beyond what a reader sees: what comes now, comes while the thread moves the bulk.
+        let reader = sample.connect();
+        reader.execute_batch("BEGIN; SELECT count(*) FROM data").expect("a table");
+        sample.commit(1);
+        sample.checkpointer.obey(&sample.connect());
+        let (pages, moved) = sample.log();
+        assert!(moved > 0 && moved < pages && pages - moved <= PAGES_MIN / REST_DIVISOR, "{moved} of {pages}");
+        drop(reader);
+        sample.checkpointer.watch(&sample.writer).expect("a sound disk");
+        assert!(!sample.checkpointer.is_asked(), "it is no work for the thread");
+        assert_eq!(sample.log(), (pages, pages));
+    }
+
+    #[test]
+    fn a_log_that_grows_faster_than_the_thread_moves_it_is_moved_by_the_writer() {
+        let sample = Sample::new();
+        sample.commit(PAGES_MIN * (FACTOR_MAX - 1));
+        assert!(sample.checkpointer.is_asked());
+        assert_eq!(sample.log().1, 0);
+        sample.commit(PAGES_MIN);
+        let (pages, moved) = sample.log();
+        assert!(pages >= PAGES_MIN * FACTOR_MAX && moved == pages, "{moved} of {pages}");
+    }
+}
