@@ -375,15 +375,20 @@ impl Document {
     }
 
     /// Begins to speak with a peer, unless the conversation runs already. A peer that did not have the document is
-    /// asked once more: it may have it by now; and one from which nothing was wanted, if something is.
+    /// asked once more: it may have it by now, unless it waits for our answer to the same question; and one from which
+    /// nothing was wanted, if something is.
     pub(super) fn initiate(&mut self, session: SessionId, only_offers: bool) {
         let absent = self.presence == Presence::Absent && self.persisting.is_empty();
         let begun = || if only_offers { PeerSync::offer() } else { PeerSync::initiate() };
         match self.peers.binary_search_by_key(&session, |peer| peer.session) {
             Err(at) => self.peers.insert(at, Peer::new(session, begun())),
             Ok(at) if !only_offers && self.peers[at].sync.offers_only() => self.peers[at].sync = begun(),
-            Ok(at) if absent && self.peers[at].sync.said_it_has_nothing() => self.peers[at].sync = PeerSync::initiate(),
-            Ok(_) => {}
+            Ok(at) => {
+                let peer = &mut self.peers[at];
+                if absent && peer.sync.said_it_has_nothing() && !peer.unanswered_request {
+                    peer.sync = PeerSync::initiate();
+                }
+            }
         }
     }
 

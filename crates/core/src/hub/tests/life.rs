@@ -239,6 +239,26 @@ fn who_did_not_hear_of_a_deletion_is_answered_once_it_is_taken_back() {
     assert!(stage.take(A).iter().any(asked), "what it has said is not forgotten");
 }
 
+// T1 seed 1200341222: the server had asked for the document and did not read. The question to it that became due meanwhile
+// took the place of its own, and was not sent: "not here" was, in answer to its own. Then nothing was said to it any more.
+#[test]
+fn a_server_that_asked_and_read_late_is_sent_what_comes() {
+    let mut stage = Stage::with(Limits { queue_messages_max: 1, ..Limits::default() });
+    let (other, _) = stored_document(&mut stage);
+    let (id, changes) = (document(9), chain(9, 2));
+    stage.connect_native(A, Role::Upstream);
+    stage.connect_native(B, Role::Downstream);
+    stage.input(Input::Watch { document: other });
+    stage.request(A, &id);
+    set(&mut stage, &id, false, 1);
+    stage.input(Input::Drained { session: A });
+    stage.input(Input::Drained { session: A });
+    stage.forget_sent();
+    stage.sync(B, &id, &[changes[1].hash], &[&changes[0], &changes[1]]);
+    let both = [changes[0].hash, changes[1].hash];
+    assert_eq!(stage.take(A), [with_changes(&both[1..], &both)]);
+}
+
 /// What a peer had was known as places in the history that was purged.
 #[test]
 fn who_was_at_a_document_that_was_purged_begins_anew_when_it_is_restored() {
