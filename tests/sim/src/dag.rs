@@ -24,8 +24,9 @@ pub(crate) fn forged(deps: &[ChangeHash], actor: &[u8], seq: u64, start_op: u64)
     let mut deps: Vec<[u8; 32]> = deps.iter().map(|dep| dep.0).collect();
     deps.sort_unstable();
     let change = Forged { deps, actor: actor.to_vec(), seq, start_op, ..TEMPLATE.clone() };
-    let bytes = change.bytes();
-    (ChangeHash(forge::hash(forge::CHANGE, forge::body(&bytes))), bytes)
+    let body = change.body();
+    let hash = forge::hash(forge::CHANGE, &body);
+    (ChangeHash(hash), Bytes::from(forge::framed(forge::CHANGE, &body, hash)))
 }
 
 #[derive(Debug, Clone)]

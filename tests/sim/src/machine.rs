@@ -79,10 +79,12 @@ pub(crate) struct Connection {
     pub(crate) joined: bool,
     /// By document, which of the states that the store went through was announced last.
     pub(crate) announced: BTreeMap<usize, usize>,
-    /// How often each change was sent over it.
-    pub(crate) sent: BTreeMap<ChangeHash, usize>,
+    /// How often each change of each document was sent over it: two documents can have equal ones.
+    pub(crate) sent: BTreeMap<(usize, ChangeHash), usize>,
     /// How often room or limits changed on some machine since it began.
     pub(crate) renewals: usize,
+    /// How often a conversation over it began anew at this end.
+    pub(crate) begun_anew: usize,
 }
 
 /// What waits to be written to a connection.
@@ -103,6 +105,7 @@ impl Connection {
             announced: BTreeMap::new(),
             sent: BTreeMap::new(),
             renewals: 0,
+            begun_anew: 0,
         }
     }
 

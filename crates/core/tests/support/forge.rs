@@ -144,21 +144,22 @@ impl Forged {
     }
 
     pub fn body(&self) -> Vec<u8> {
-        let mut body = unsigned(self.deps.len() as u64);
-        body.extend(self.deps.concat());
-        body.extend(prefixed(&self.actor));
-        body.extend(unsigned(self.seq));
-        body.extend(unsigned(self.start_op));
+        let mut body = Vec::with_capacity(256);
+        push_unsigned(&mut body, self.deps.len() as u64);
+        self.deps.iter().for_each(|dep| body.extend(dep));
+        push_prefixed(&mut body, &self.actor);
+        push_unsigned(&mut body, self.seq);
+        push_unsigned(&mut body, self.start_op);
         body.extend(signed(self.time));
-        body.extend(prefixed(&self.message));
-        body.extend(unsigned(self.others.len() as u64));
-        body.extend(self.others.iter().flat_map(|actor| prefixed(actor)));
-        body.extend(unsigned(self.columns.len() as u64));
+        push_prefixed(&mut body, &self.message);
+        push_unsigned(&mut body, self.others.len() as u64);
+        self.others.iter().for_each(|actor| push_prefixed(&mut body, actor));
+        push_unsigned(&mut body, self.columns.len() as u64);
         for (spec, data) in &self.columns {
-            body.extend(unsigned(*spec));
-            body.extend(unsigned(data.len() as u64));
+            push_unsigned(&mut body, *spec);
+            push_unsigned(&mut body, data.len() as u64);
         }
-        body.extend(self.columns.iter().flat_map(|(_, data)| data.clone()));
+        self.columns.iter().for_each(|(_, data)| body.extend(data));
         body.extend(&self.extra);
         body
     }
@@ -193,7 +194,7 @@ pub fn framed(kind: u8, body: &[u8], hash: [u8; 32]) -> Vec<u8> {
     let mut bytes = vec![0x85, 0x6f, 0x4a, 0x83];
     bytes.extend(&hash[..4]);
     bytes.push(kind);
-    bytes.extend(prefixed(body));
+    push_prefixed(&mut bytes, body);
     bytes
 }
 
@@ -211,9 +212,7 @@ pub fn flipped(whole: &[u8], bit: usize) -> Vec<u8> {
 }
 
 pub fn hash(kind: u8, body: &[u8]) -> [u8; 32] {
-    let mut bytes = vec![kind];
-    bytes.extend(prefixed(body));
-    Sha256::digest(&bytes).into()
+    Sha256::new().chain_update([kind]).chain_update(unsigned(body.len() as u64)).chain_update(body).finalize().into()
 }
 
 pub fn deflated(data: &[u8]) -> Vec<u8> {
@@ -223,17 +222,28 @@ pub fn deflated(data: &[u8]) -> Vec<u8> {
 }
 
 pub fn prefixed(data: &[u8]) -> Vec<u8> {
-    [unsigned(data.len() as u64), data.to_vec()].concat()
+    let mut bytes = Vec::with_capacity(data.len() + 4);
+    push_prefixed(&mut bytes, data);
+    bytes
 }
 
-pub fn unsigned(mut value: u64) -> Vec<u8> {
+fn push_prefixed(bytes: &mut Vec<u8>, data: &[u8]) {
+    push_unsigned(bytes, data.len() as u64);
+    bytes.extend(data);
+}
+
+pub fn unsigned(value: u64) -> Vec<u8> {
     let mut bytes = Vec::new();
+    push_unsigned(&mut bytes, value);
+    bytes
+}
+
+fn push_unsigned(bytes: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         bytes.push(value as u8 | 0x80);
         value >>= 7;
     }
     bytes.push(value as u8);
-    bytes
 }
 
 pub fn signed(mut value: i64) -> Vec<u8> {

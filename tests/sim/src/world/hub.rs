@@ -29,8 +29,12 @@ use crate::oracle::{Checked, Violation, require};
 const SENDS_MAX: usize = 6;
 
 /// Times that it may be sent again for each change of room or limits: who refused something asks for it, and says that
-/// there may be more now, which has it offered.
+/// there may be more now, which has it offered. As often for each try to have taken what was refused: what the other said
+/// before and says then may cross it.
 const SENDS_FOR_A_RENEWAL: usize = 2;
+
+/// Tries on one connection.
+const TRIES_MAX: usize = 6;
 
 impl World {
     pub(super) fn input(&mut self, machine: usize, input: Input) -> Checked {
@@ -180,7 +184,12 @@ impl World {
                 format!("machine {machine} says {} of document {document}", describe(&message))
             });
         }
-        let peer = self.machines[machine].connections.get(&session).and_then(|connection| connection.session.peer());
+        let begins_anew = message.flags.as_ref().is_some_and(|flags| flags.reset);
+        let connection = self.machines[machine].connections.get_mut(&session);
+        let peer = connection.and_then(|connection| {
+            connection.begun_anew += usize::from(begins_anew);
+            connection.session.peer()
+        });
         let exact = peer.is_some_and(|peer| peer.native >= native::ACCOUNTS_SINCE);
         let filters = message.have.iter().filter(|have| !have.bloom.is_empty()).count();
         require(!exact || filters == 0, "no filter goes to a Syncline replica", || {
@@ -255,14 +264,13 @@ impl World {
             return Ok(());
         }
         let Some(connection) = self.machines[machine].connections.get_mut(&session) else { return Ok(()) };
+        let renewals = connection.renewals + connection.begun_anew.min(TRIES_MAX);
         for hash in hashes {
-            let sent = connection.sent.entry(hash).or_default();
+            let sent = connection.sent.entry((document, hash)).or_default();
             *sent += 1;
-            require(
-                *sent <= SENDS_MAX + SENDS_FOR_A_RENEWAL * connection.renewals,
-                "work follows the difference",
-                || format!("machine {machine} sends {hash} to {} for the {sent}th time", session.0),
-            )?;
+            require(*sent <= SENDS_MAX + SENDS_FOR_A_RENEWAL * renewals, "work follows the difference", || {
+                format!("machine {machine} sends {hash} to {} for the {sent}th time", session.0)
+            })?;
         }
         Ok(())
     }

@@ -106,9 +106,8 @@ impl World {
             machine_.knows_deleted.insert(document);
         } else if machine_.knows_deleted.remove(&document) {
             // Conversations about it begin anew.
-            let stored = machine_.disk.image.documents.get(id);
             for connection in machine_.connections.values_mut() {
-                connection.sent.retain(|hash, _| !stored.is_some_and(|stored| stored.hashes.contains(hash)));
+                connection.sent.retain(|(other, _), _| *other != document);
             }
         }
     }
@@ -131,10 +130,9 @@ impl World {
             machine_.knows_local_only.remove(&document);
         }
         // Conversations begin anew.
-        let stored = machine_.disk.image.documents.get(id);
         for connection in machine_.connections.values_mut() {
             connection.announced.remove(&document);
-            connection.sent.retain(|hash, _| !stored.is_some_and(|stored| stored.hashes.contains(hash)));
+            connection.sent.retain(|(other, _), _| *other != document);
         }
     }
 
