@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::fs::TryLockError;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
@@ -377,11 +377,23 @@ impl Checked {
 /// Tables and indexes that are not as the file's format makes them. A query hears of a damaged name only if it needs it.
 /// Others may have tables of their own beside them.
 fn strange_tables(connection: &Connection, format: u32) -> rusqlite::Result<Vec<String>> {
-    let fresh = Connection::open_in_memory()?;
-    fresh.execute_batch(&MIGRATIONS[..format as usize].concat())?;
-    let (expected, found) = (columns(&fresh)?, columns(connection)?);
-    let strange: BTreeSet<&String> = expected.difference(&found).map(|(name, _)| name).collect();
+    let found = columns(connection)?;
+    let strange: BTreeSet<&String> = made_columns(format)?.difference(&found).map(|(name, _)| name).collect();
     Ok(strange.into_iter().cloned().collect())
+}
+
+/// The columns that a format makes, worked out once.
+fn made_columns(format: u32) -> rusqlite::Result<&'static Columns> {
+    static OF_FORMATS: [OnceLock<Columns>; MIGRATIONS.len()] = [const { OnceLock::new() }; MIGRATIONS.len()];
+    let migrations = &MIGRATIONS[..format as usize];
+    let known = &OF_FORMATS[migrations.len() - 1];
+    if let Some(columns) = known.get() {
+        return Ok(columns);
+    }
+    let fresh = Connection::open_in_memory()?;
+    fresh.execute_batch(&migrations.concat())?;
+    let columns = columns(&fresh)?;
+    Ok(known.get_or_init(|| columns))
 }
 
 /// A name that was damaged shows in whichever query needs it first, as a mistake in the query. So the file is not
@@ -396,9 +408,11 @@ fn refuse_strange_tables(connection: &Connection, format: u32) -> Result<(), Sto
     Err(StoreError::Corrupt { source: Arc::new(source) })
 }
 
-/// The columns of every table and index, each with the name of what it is in and all that a query can see of it. How
-/// SQLite words a table that it has altered is its own affair, and may change.
-fn columns(connection: &Connection) -> rusqlite::Result<BTreeSet<(String, String)>> {
+/// The columns of tables and indexes, each with the name of what it is in and all that a query can see of it.
+type Columns = BTreeSet<(String, String)>;
+
+/// The columns of every table and index. How SQLite words a table that it has altered is its own affair, and may change.
+fn columns(connection: &Connection) -> rusqlite::Result<Columns> {
     const SQL: &str = "
         SELECT t.name, format('%d %d %d %s %s %d %s %d', wr, strict, cid, c.name, c.type, \"notnull\", dflt_value, pk)
             FROM pragma_table_list AS t, pragma_table_xinfo(t.name) AS c WHERE t.schema = 'main'
