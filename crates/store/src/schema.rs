@@ -382,7 +382,7 @@ fn strange_tables(connection: &Connection, format: u32) -> rusqlite::Result<Vec<
     Ok(strange.into_iter().cloned().collect())
 }
 
-/// The columns that a format makes, worked out once.
+/// The columns that a format makes, worked out once. There is no format 0: such a file is empty.
 fn made_columns(format: u32) -> rusqlite::Result<&'static Columns> {
     static OF_FORMATS: [OnceLock<Columns>; MIGRATIONS.len()] = [const { OnceLock::new() }; MIGRATIONS.len()];
     let migrations = &MIGRATIONS[..format as usize];
@@ -396,8 +396,8 @@ fn made_columns(format: u32) -> rusqlite::Result<&'static Columns> {
     Ok(known.get_or_init(|| columns))
 }
 
-/// A name that was damaged shows in whichever query needs it first, as a mistake in the query. So the file is not
-/// written at all.
+/// A name that was damaged shows in whichever query needs it first, as a mistake in the query, which a writer would take
+/// for a failed disk. So nothing is committed to such a file.
 fn refuse_strange_tables(connection: &Connection, format: u32) -> Result<(), StoreError> {
     let strange = strange_tables(connection, format)?;
     if strange.is_empty() {
