@@ -1,6 +1,6 @@
 //! A token bucket: so many at once, and so many a second in the long run.
 //!
-//! Owns: the arithmetic. Must not: read a clock. Next: `session.rs`, `collection.rs`.
+//! Owns: the arithmetic. Must not: read a clock. Next: `session.rs`, `hub/relay.rs`, `collection.rs`.
 
 use std::time::Duration;
 

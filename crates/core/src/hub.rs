@@ -28,13 +28,14 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
 use crate::access::Permissions;
+use crate::bucket::Bucket;
 use crate::id::{DocumentId, SessionId, StorageId};
 use crate::limits::Limits;
 use crate::native::{self, NativeMessage};
 use connection::Session;
 use document::{Document, Item, Presence};
 use memory::KeyedState;
-use relay::Spoken;
+use relay::{Speaker, Spoken};
 use subject::Permit;
 
 pub use connection::{OpenedDocuments, Receipt};
@@ -54,7 +55,8 @@ pub struct Hub {
     free: Vec<u32>,
     keys: HashMap<DocumentId, u32, KeyedState>,
     sessions: BTreeMap<SessionId, Session>,
-    upstreams: BTreeSet<SessionId>,
+    /// Peers that we dialled, and how much more each takes of what others than we say.
+    upstreams: BTreeMap<SessionId, Bucket>,
     /// Other members of a mesh.
     neighbours: BTreeSet<SessionId>,
     /// Who wants to hear of which store's heads.
@@ -85,7 +87,7 @@ impl Hub {
             free: Vec::new(),
             keys: HashMap::with_hasher(KeyedState::new(word(8))),
             sessions: BTreeMap::new(),
-            upstreams: BTreeSet::new(),
+            upstreams: BTreeMap::new(),
             neighbours: BTreeSet::new(),
             subscriptions: BTreeMap::new(),
             outputs: VecDeque::new(),
@@ -137,11 +139,11 @@ impl Hub {
             }
             Input::Broadcast { document, sender, count, session, data } => {
                 let spoken = Spoken { sender, count, session, data };
-                self.broadcast(&document, None, &spoken);
+                self.broadcast(now, &document, Speaker::Application, &spoken);
                 self.tell_mesh_of_words(&document, spoken);
             }
             Input::Heard { document, sender, count, session, data } => {
-                self.hear(&document, Spoken { sender, count, session, data });
+                self.hear(now, &document, Spoken { sender, count, session, data });
             }
             Input::Noticed { session, document, changes, heads, ticket } => {
                 self.enqueue(now, &document, Item::noticed(session, changes, heads, ticket));
@@ -202,7 +204,10 @@ impl Hub {
 
     fn connect(&mut self, session: SessionId, peer: PeerInfo, opened: OpenedDocuments) {
         match peer.role {
-            Role::Upstream => drop(self.upstreams.insert(session)),
+            Role::Upstream => {
+                let per_second = f64::from(self.limits.ephemeral_per_second_max);
+                self.upstreams.insert(session, Bucket::new(per_second, per_second));
+            }
             Role::Neighbour => drop(self.neighbours.insert(session)),
             Role::Downstream => {}
         }
@@ -273,7 +278,7 @@ impl Hub {
                 }
             }
             // Only those whom we offer our changes have a say in what becomes of them.
-            NativeMessage::Refused { document, hash, reason, words } if self.upstreams.contains(&session) => {
+            NativeMessage::Refused { document, hash, reason, words } if self.upstreams.contains_key(&session) => {
                 self.retry_later(now, &document, session, reason);
                 self.outputs.push_back(Output::Notify(Event::Refused { document, session, hash, reason, words }));
             }
@@ -391,7 +396,7 @@ impl Hub {
     }
 
     fn initiate_upstreams(&mut self, now: Now, key: u32) {
-        for session in self.upstreams.clone() {
+        for session in self.upstreams.keys().copied().collect::<Vec<_>>() {
             self.initiate(now, key, session, false);
         }
     }

@@ -38,8 +38,10 @@ pub struct Limits {
     pub ping_interval: Duration,
     /// Largest ephemeral message, bytes.
     pub ephemeral_bytes_max: usize,
-    /// Most ephemeral messages per second and connection.
+    /// Most ephemeral messages per second of a peer that dialled us; so many are also passed on to one that we dialled.
     pub ephemeral_per_second_max: u32,
+    /// Most ephemeral messages per second of a peer that we dialled: it passes on what everybody says there.
+    pub ephemeral_relayed_per_second_max: u32,
     /// Most messages per second and connection, in the long run; what comes faster is read later.
     pub messages_per_second_max: u32,
     /// Most bytes per second and connection, in the long run; what comes faster is read later.
@@ -106,6 +108,7 @@ impl Default for Limits {
             ping_interval: Duration::from_secs(30),
             ephemeral_bytes_max: 32 * 1024,
             ephemeral_per_second_max: 50,
+            ephemeral_relayed_per_second_max: 1_000,
             messages_per_second_max: 5_000,
             bytes_per_second_max: 64 * MIB as u64,
             document_changes_max: 10_000_000,

@@ -49,6 +49,8 @@ pub struct Session {
     local: LocalPeer,
     limits: Limits,
     loader: Arc<dyn Loader>,
+    /// Who dialled.
+    role: Role,
     phase: Phase,
     /// To whom frames go, and in which version of the native extension: also what is still queued when it is closed.
     addressee: Option<(PeerId, u16)>,
@@ -102,7 +104,7 @@ impl Session {
     /// A session with a peer that dialled us.
     #[must_use]
     pub fn accept(local: LocalPeer, limits: Limits) -> Self {
-        Self::begin(local, limits, Phase::ExpectJoin)
+        Self::begin(local, limits, (Role::Downstream, Phase::ExpectJoin))
     }
 
     /// A session with a peer that we dialled, and the join frame to send first.
@@ -111,7 +113,7 @@ impl Session {
         let body = Body::Join { metadata: metadata(&local), versions: Some(vec![VERSION]) };
         let mut frame = Vec::new();
         wire::encode(local.peer.as_str(), None, &body, &mut frame);
-        (Self::begin(local, limits, Phase::ExpectPeer), frame)
+        (Self::begin(local, limits, (Role::Upstream, Phase::ExpectPeer)), frame)
     }
 
     /// The same session, with whole documents built by this loader instead of in this process.
@@ -165,16 +167,16 @@ impl Session {
     /// Counts a frame of so many bytes that was received, and what came of it. A peer that dialled us and is faster than it
     /// may be is to be read from later.
     pub fn pace(&mut self, now: Now, bytes: usize, steps: &[Step]) -> Option<Pause> {
-        let downstream = self.peer().is_some_and(|peer| peer.role == Role::Downstream);
-        if downstream { self.flow.count(now.mono, (bytes, flow::weight(steps)), &self.limits) } else { None }
+        let joined_us = self.role == Role::Downstream && self.peer().is_some();
+        if joined_us { self.flow.count(now.mono, (bytes, flow::weight(steps)), &self.limits) } else { None }
     }
 
     /// The bounds are others from here on.
     pub fn set_limits(&mut self, limits: Limits) {
         self.flow.set_limits(&limits);
-        let per_second = f64::from(limits.ephemeral_per_second_max);
-        self.ephemeral.set_rate(per_second, per_second);
         self.limits = limits;
+        let per_second = f64::from(ephemeral_per_second_max(&self.limits, self.role));
+        self.ephemeral.set_rate(per_second, per_second);
     }
 
     /// Takes a text frame in, which the protocol does not have.
@@ -224,12 +226,12 @@ impl Session {
         }
     }
 
-    fn begin(local: LocalPeer, limits: Limits, phase: Phase) -> Self {
-        let per_second = f64::from(limits.ephemeral_per_second_max);
+    fn begin(local: LocalPeer, limits: Limits, (role, phase): (Role, Phase)) -> Self {
+        let per_second = f64::from(ephemeral_per_second_max(&limits, role));
         let ephemeral = Bucket::new(per_second, per_second);
         let entrant = Some(Access::full());
         let flow = Flow::new(&limits);
-        Self { local, limits, loader: Arc::new(InProcess), phase, addressee: None, entrant, ephemeral, flow }
+        Self { local, limits, loader: Arc::new(InProcess), role, phase, addressee: None, entrant, ephemeral, flow }
     }
 
     fn envelope(&mut self, now: Now, envelope: Envelope<'_>) -> Vec<Step> {
@@ -254,7 +256,7 @@ impl Session {
         let Ok(peer) = PeerId::new(envelope.sender) else { return self.close(Offence::BadPeerId) };
         let (entrant, token) = (self.entrant.clone(), theirs.token.clone());
         let access = entrant.clone().unwrap_or_else(Access::none);
-        let info = info(peer, &theirs, self.local.native, (Role::Downstream, access));
+        let info = info(peer, &theirs, self.local.native, (self.role, access));
         match entrant {
             Some(access) if access.has_ended(now.wall_ms) => self.close(Offence::Denied(Denial::TokenExpired)),
             Some(_) => self.welcome(now, info),
@@ -284,7 +286,7 @@ impl Session {
             | Body::Unknown { .. } => return self.close(Offence::ExpectedPeer),
         };
         let Ok(peer) = PeerId::new(envelope.sender) else { return self.close(Offence::BadPeerId) };
-        let info = info(peer, &theirs, self.local.native, (Role::Upstream, Access::full()));
+        let info = info(peer, &theirs, self.local.native, (self.role, Access::full()));
         self.addressee = Some((info.peer.clone(), info.native));
         self.phase = Phase::Syncing(info.clone());
         vec![Step::Joined(info)]
@@ -300,8 +302,8 @@ impl Session {
                     return self.refuse(Offence::EphemeralTooLarge { bytes, bytes_max });
                 }
                 if !self.ephemeral.take(now.mono) {
-                    return self
-                        .refuse(Offence::EphemeralRate { per_second_max: self.limits.ephemeral_per_second_max });
+                    let per_second_max = ephemeral_per_second_max(&self.limits, self.role);
+                    return self.refuse(Offence::EphemeralRate { per_second_max });
                 }
                 let session = Arc::from(session);
                 vec![Step::Forward(PeerMessage::Ephemeral { document, sender, count, session, data })]
@@ -386,6 +388,14 @@ fn metadata(local: &LocalPeer) -> PeerMetadata {
 }
 
 /// The peer as it presents itself. Both speak the older of the two versions of the native extension.
+/// Who dialled us speaks for itself, whom we dialled for everybody who is there.
+fn ephemeral_per_second_max(limits: &Limits, role: Role) -> u32 {
+    match role {
+        Role::Downstream => limits.ephemeral_per_second_max,
+        Role::Upstream | Role::Neighbour => limits.ephemeral_relayed_per_second_max,
+    }
+}
+
 fn info(peer: PeerId, metadata: &PeerMetadata, own: u16, (role, access): (Role, Access)) -> PeerInfo {
     let native = metadata.native.unwrap_or(0).min(own);
     PeerInfo { peer, storage: lasting_storage(metadata), role, native, access }

@@ -110,7 +110,7 @@ impl Hub {
         let Some(entry) = self.sessions.get_mut(&session).filter(|entry| entry.documents.contains(&key)) else {
             return;
         };
-        let (has_room, is_upstream) = (self.has_room, self.upstreams.contains(&session));
+        let (has_room, is_upstream) = (self.has_room, self.upstreams.contains_key(&session));
         // A stock client takes "I have nothing" for an answer about the document, and says so to its application.
         let begins_anew = entry.peer.native > 0 || is_upstream;
         if !may.include(Permissions::READ) {

@@ -304,7 +304,7 @@ impl Hub {
     fn note_in_step(&mut self, key: u32, at: usize, announced: &[ChangeHash]) {
         let Some(document) = self.documents.get_mut(key as usize).and_then(Option::as_mut) else { return };
         let durable = document.durable;
-        let Some(peer) = document.peers.get_mut(at).filter(|peer| self.upstreams.contains(&peer.session)) else {
+        let Some(peer) = document.peers.get_mut(at).filter(|peer| self.upstreams.contains_key(&peer.session)) else {
             return;
         };
         let has_all = durable > 0 && document.heads.iter().all(|head| announced.binary_search(head).is_ok());

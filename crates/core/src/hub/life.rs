@@ -36,7 +36,7 @@ impl Hub {
 
     /// A peer has a record. One that is greater than ours is to stand; one that is smaller is answered with ours.
     pub(super) fn hear_life(&mut self, now: Now, key: u32, session: SessionId, heard: Life, may: Permissions) {
-        let upstream = self.upstreams.contains(&session);
+        let upstream = self.upstreams.contains_key(&session);
         let Some(document) = self.document(key) else { return };
         if document.local_only {
             // As of a document that is not here: there is no answer, and nothing comes of it.
@@ -156,7 +156,7 @@ impl Hub {
         for peer in &mut document.peers {
             let offered = std::mem::take(&mut peer.offered_in_vain);
             let is_native = self.sessions.get(&peer.session).is_some_and(|entry| entry.peer.native > 0);
-            if self.upstreams.contains(&peer.session) || offered && is_native {
+            if self.upstreams.contains_key(&peer.session) || offered && is_native {
                 peer.begin_anew();
             } else if is_native {
                 if peer.told_life.is_some_and(|told| told.deleted) {

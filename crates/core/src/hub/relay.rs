@@ -32,6 +32,14 @@ pub(super) struct Spoken {
     pub(super) data: Bytes,
 }
 
+/// From where an ephemeral message comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Speaker {
+    Application,
+    Peer(SessionId),
+    Mesh,
+}
+
 impl Hub {
     /// Passes an ephemeral message on to everyone else at the document, once.
     pub(super) fn relay_ephemeral(&mut self, now: Now, from: SessionId, message: PeerMessage) {
@@ -50,7 +58,7 @@ impl Hub {
         }
         let heard = (document.watched || overhears) && !document.local_only;
         let spoken = Spoken { sender, count, session, data };
-        self.broadcast(&id, Some(from), &spoken);
+        self.broadcast(now, &id, Speaker::Peer(from), &spoken);
         if !self.neighbours.contains(&from) {
             self.tell_mesh_of_words(&id, spoken.clone());
         }
@@ -61,7 +69,7 @@ impl Hub {
     }
 
     /// Words from the mesh, for those who are at the document here. Where nobody is, nothing is remembered of them.
-    pub(super) fn hear(&mut self, id: &DocumentId, spoken: Spoken) {
+    pub(super) fn hear(&mut self, now: Now, id: &DocumentId, spoken: Spoken) {
         let Some(key) = self.keys.get(id).copied() else { return };
         let overhears = self.overhears;
         let Some(document) = self.document(key) else { return };
@@ -70,7 +78,7 @@ impl Hub {
             return;
         }
         let heard = document.watched || overhears;
-        self.broadcast(id, None, &spoken);
+        self.broadcast(now, id, Speaker::Mesh, &spoken);
         if heard {
             let Spoken { sender, data, .. } = spoken;
             self.outputs.push_back(Output::Notify(Event::Ephemeral { document: id.clone(), sender, data }));
@@ -94,27 +102,34 @@ impl Hub {
     }
 
     /// Says something to everyone at a document but whom it came from. Who cannot take it now never hears it.
-    pub(super) fn broadcast(&mut self, id: &DocumentId, from: Option<SessionId>, spoken: &Spoken) {
+    pub(super) fn broadcast(&mut self, now: Now, id: &DocumentId, from: Speaker, spoken: &Spoken) {
         let Some(key) = self.keys.get(id).copied() else { return };
         let Some(document) = self.document(key) else { return };
         // Whether it stays here is not known before it is loaded. What peers say to each other is theirs.
         let may_stay_here =
             document.local_only || document.withholding.is_some() || document.presence == Presence::Unknown;
-        if from.is_none() && may_stay_here {
+        if !matches!(from, Speaker::Peer(_)) && may_stay_here {
             return;
         }
         let present = document.peers.iter().map(|peer| peer.session);
-        let others: Vec<_> = present.filter(|peer| Some(*peer) != from).collect();
+        let others: Vec<_> = present.filter(|peer| Speaker::Peer(*peer) != from).collect();
         for peer in others {
             // The sender may have come back on another connection while its words were on their way.
             // Neighbours hear of it by the mesh.
             let by_sync = |entry: &Session| entry.peer.role != Role::Neighbour;
             let hears = |entry: &Session| !entry.congested && entry.peer.peer != spoken.sender && by_sync(entry);
-            if self.sessions.get(&peer).is_some_and(hears) {
+            if self.sessions.get(&peer).is_some_and(hears) && self.may_be_told(now, peer, from) {
                 let Spoken { sender, count, session, data } = spoken.clone();
                 self.send(peer, Outgoing::Ephemeral { document: id.clone(), sender, count, session, data });
             }
         }
+    }
+
+    /// A peer that we dialled refuses us what goes beyond its limit, so that what others say ends here. Our own
+    /// application is to hear from the peer that it says too much.
+    fn may_be_told(&mut self, now: Now, peer: SessionId, from: Speaker) -> bool {
+        let within_limit = self.upstreams.get_mut(&peer).is_none_or(|bucket| bucket.take(now.mono));
+        within_limit || from == Speaker::Application
     }
 
     pub(super) fn subscribe(&mut self, session: SessionId, add: Vec<StorageId>, remove: &[StorageId]) {

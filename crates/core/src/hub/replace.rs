@@ -54,7 +54,7 @@ impl Hub {
         document.encoded.clear();
         for peer in &mut document.peers {
             peer.in_step_at = 0;
-            if self.upstreams.contains(&peer.session) {
+            if self.upstreams.contains_key(&peer.session) {
                 peer.begin_anew();
             } else {
                 // What it has is counted in the old history.

@@ -46,7 +46,7 @@ impl Hub {
     /// A server lets us do something else than before: what it did not take is offered again, and what it did not have for
     /// us is asked for.
     pub(super) fn offer_again(&mut self, now: Now, session: SessionId) {
-        let Some(entry) = self.sessions.get(&session).filter(|_| self.upstreams.contains(&session)) else { return };
+        let Some(entry) = self.sessions.get(&session).filter(|_| self.upstreams.contains_key(&session)) else { return };
         let open: Vec<u32> = entry.documents.iter().copied().collect();
         for key in open {
             let Some(peer) = self.document(key).and_then(|document| document.peer(session)) else { continue };

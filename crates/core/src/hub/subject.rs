@@ -111,6 +111,10 @@ impl Hub {
         // Who has written what was not kept before, so that nobody can be told from another.
         let bind_actors = self.limits.bind_actors;
         self.limits = Limits { bind_actors, ..limits };
+        let per_second = f64::from(self.limits.ephemeral_per_second_max);
+        for bucket in self.upstreams.values_mut() {
+            bucket.set_rate(per_second, per_second);
+        }
         self.offer_all_anew(now);
     }
 }

@@ -337,6 +337,21 @@ fn who_dials_accepts_no_other_answer() {
 }
 
 #[test]
+fn whom_we_dialled_may_pass_on_what_many_say() {
+    let limits = Limits { ephemeral_per_second_max: 10, ephemeral_relayed_per_second_max: 30, ..Limits::default() };
+    let (mut session, _) = Session::dial(local(), limits);
+    let answer = Body::Peer { metadata: PeerMetadata::default(), selected_version: Some("1") };
+    let steps = session.receive(at(0), &frame("upstream", &answer));
+    assert!(matches!(&steps[..], [Step::Joined(_)]), "{steps:?}");
+    let mut passed = |millis: u64| {
+        let steps = (0..40).flat_map(|_| session.receive(at(millis), &ephemeral("somebody", 1)));
+        steps.filter(|step| matches!(step, Step::Forward(_))).count()
+    };
+    assert_eq!(passed(0), 30);
+    assert_eq!(passed(100), 3);
+}
+
+#[test]
 fn every_outgoing_message_is_a_frame_to_the_peer_that_joined() {
     let session = joined();
     let data = Bytes::from_static(FIRST_SYNC);

@@ -147,3 +147,32 @@ fn ephemeral_messages_reach_others_once_and_not_the_congested() {
     assert_eq!(stage.take(B), [Said::Ephemeral(9)]);
     assert!(stage.take(A).is_empty());
 }
+
+#[test]
+fn no_more_of_what_others_say_goes_to_a_peer_that_we_dialled_than_it_takes() {
+    let mut stage = Stage::with(Limits { ephemeral_per_second_max: 3, ..Limits::default() });
+    stage.connect(A);
+    stage.connect(B);
+    stage.connect_as(C, Role::Upstream, None);
+    for session in [A, B, C] {
+        stage.sync(session, &document(1), &[], &[]);
+    }
+    let others_say = |stage: &mut Stage, counts: std::ops::Range<u64>| {
+        stage.forget_sent();
+        for count in counts {
+            let (document, session) = (document(1), "tab".into());
+            let data = Bytes::from_static(b"here");
+            stage.pass(A, PeerMessage::Ephemeral { document, sender: peer(A), count, session, data });
+        }
+        [B, C].map(|session| stage.take(session).len())
+    };
+    assert_eq!(others_say(&mut stage, 0..5), [5, 3]);
+    stage.advance(1_000);
+    assert_eq!(others_say(&mut stage, 5..10), [5, 3]);
+    let (document, sender, data) = (document(1), peer(SessionId(0)), Bytes::from_static(b"we"));
+    stage.input(Input::Broadcast { document, sender, count: 1, session: "us".into(), data });
+    assert_eq!(stage.take(C).len(), 1, "our application hears from the peer that it says too much");
+    stage.input(Input::Limits(Box::new(Limits { ephemeral_per_second_max: 4, ..Limits::default() })));
+    stage.advance(1_000);
+    assert_eq!(others_say(&mut stage, 10..15), [5, 4]);
+}
