@@ -32,9 +32,10 @@ pub struct ProcessLimits {
 }
 
 impl ProcessLimits {
-    /// How long an answer is waited for. The limit on processor time ends whatever computes; this ends what has stopped.
+    /// How long an answer is waited for. The limit on processor time ends whatever computes, which may get a tenth of a
+    /// processor; this ends what has stopped.
     fn answer_timeout(&self) -> Duration {
-        Duration::from_secs(self.processor_seconds.saturating_mul(8).saturating_add(30))
+        Duration::from_secs(self.processor_seconds.saturating_mul(20).saturating_add(30))
     }
 }
 
@@ -61,6 +62,8 @@ impl Process {
         let theirs = OwnedFd::from(theirs);
         let mut command = Command::new(&launch.program);
         command.args(&launch.arguments).stdin(theirs.try_clone()?).stdout(theirs).stderr(Stdio::inherit());
+        // Where a library panics is not searched for in debug information each time that somebody sends what it panics at.
+        command.env("RUST_BACKTRACE", "0");
         // A key that interrupts the server in a terminal does not end what it needs to stop in order.
         command.process_group(0);
         let child = command.spawn()?;

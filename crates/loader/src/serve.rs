@@ -17,6 +17,9 @@ use crate::process::ProcessLimits;
 /// A process that has had more memory than this ends after its answer, bytes: what waits for work stays small.
 const RESIDENT_BYTES_MAX: u64 = 128 * 1024 * 1024;
 
+/// How far it gives way: about a tenth of a processor that others want, a whole one that nobody wants.
+const NICENESS: i32 = 10;
+
 /// Answers requests on standard output as they come on standard input, until that ends.
 ///
 /// The process must be one of its own: its limits are set for good.
@@ -65,6 +68,8 @@ fn confine(limits: ProcessLimits) -> io::Result<()> {
     setrlimit(Resource::RLIMIT_AS, limits.memory_bytes, limits.memory_bytes)?;
     // What is in its memory is other people's.
     setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
+    // Who waits for a whole document gives way to who edits one.
+    rustix::process::nice(NICENESS)?;
     // A system without memory should end this process before any other. Not every system can be told.
     let _ = fs::write("/proc/self/oom_score_adj", "1000");
     Ok(())
