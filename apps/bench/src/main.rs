@@ -3,7 +3,9 @@
 //! Owns: the command line. Must not: measure. Next: `scenario/mod.rs` for what is measured; `light.rs` for how one
 //! process plays a thousand clients; README.md for how to run it.
 
+mod attack;
 mod author;
+mod beside;
 mod chunk;
 mod client;
 mod forge;
@@ -96,6 +98,12 @@ enum Scenario {
     Import(import::ImportArgs),
     /// A backup under load, restored and compared.
     Backup(backup::BackupArgs),
+    /// Attackers, in a process of their own.
+    #[command(hide = true)]
+    AttackJob {
+        /// The work as JSON.
+        job: String,
+    },
     /// A flood, in a process of its own.
     #[command(hide = true)]
     MobJob {
@@ -126,6 +134,7 @@ fn main() -> anyhow::Result<()> {
             print!("{}", report::table(&report::read(&file)?));
             Ok(())
         }
+        Scenario::AttackJob { job } => runtime.block_on(attack::run(serde_json::from_str(&job)?)),
         Scenario::MobJob { job } => mob::be(serde_json::from_str(&job)?),
         Scenario::ClientJob { job } => local::do_job(serde_json::from_str::<Job>(&job)?),
         scenario @ (Scenario::Typing(_)
@@ -200,6 +209,7 @@ async fn run(scenario: &Scenario, target: &mut Target) -> anyhow::Result<Outcome
         Scenario::Backup(args) => backup::run(args, target).await,
         Scenario::Client(_)
         | Scenario::ClientJob { .. }
+        | Scenario::AttackJob { .. }
         | Scenario::MobJob { .. }
         | Scenario::Relay { .. }
         | Scenario::Table { .. } => unreachable!("not measured"),
@@ -227,7 +237,11 @@ fn describe(scenario: &Scenario) -> (&'static str, Value) {
         Scenario::Flood(args) => ("flood", json(args)),
         Scenario::Import(args) => ("import", json(args)),
         Scenario::Backup(args) => ("backup", json(args)),
-        Scenario::ClientJob { .. } | Scenario::MobJob { .. } | Scenario::Relay { .. } | Scenario::Table { .. } => {
+        Scenario::ClientJob { .. }
+        | Scenario::AttackJob { .. }
+        | Scenario::MobJob { .. }
+        | Scenario::Relay { .. }
+        | Scenario::Table { .. } => {
             unreachable!("not measured")
         }
     }

@@ -4,7 +4,6 @@
 //! other machines would, so it is a process of its own and gives way.
 //! Next: `../mob.rs`, what the mob does; `hostile.rs`, frames that no client sends.
 
-use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,10 +11,10 @@ use anyhow::Context;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
-use tokio::process::Command;
 
 use super::hostile::honest_pair;
 use super::{Outcome, losses, round, type_on_schedule, wait_for};
+use crate::beside;
 use crate::metrics::Metrics;
 use crate::mob::{Done, Flood, MobJob};
 use crate::stats::Stats;
@@ -117,7 +116,7 @@ async fn type_beside(args: &FloodArgs, target: &Target, flood: Option<Flood>) ->
             let seconds = args.seconds + GATHERING.as_secs_f64() + 1.0;
             let FloodArgs { members, rate, held, .. } = *args;
             let job = MobJob { flood, url: target.endpoint.url(), victim: document, members, rate, held, seconds };
-            let mob = gather(&job, args.mob_processor)?;
+            let mob = beside::start("mob-job", &job, args.mob_processor)?;
             tokio::time::sleep(GATHERING).await;
             Some(mob)
         }
@@ -136,16 +135,4 @@ async fn type_beside(args: &FloodArgs, target: &Target, flood: Option<Flood>) ->
     };
     drop(pair);
     Ok(Typed { stats, undelivered: edits.saturating_sub(delivered), mob })
-}
-
-fn gather(job: &MobJob, processor: Option<usize>) -> anyhow::Result<tokio::process::Child> {
-    let program = std::env::current_exe()?;
-    let mut command = Command::new("nice");
-    command.args(["-n", "10"]);
-    if let Some(processor) = processor {
-        command.args(["taskset", "--cpu-list", &processor.to_string()]);
-    }
-    command.arg(program).arg("mob-job").arg(serde_json::to_string(job)?);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
-    command.spawn().context("starting the mob")
 }

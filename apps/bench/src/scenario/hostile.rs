@@ -1,36 +1,28 @@
 //! Frames that no honest client sends, while a pair of honest ones works beside them.
 //!
-//! Owns: the attackers, their pace, and the same pair measured with and without them. Must not: let an attacker spare
-//! the server: who is cut off connects again. Next: `forge.rs`, what they send.
+//! Owns: the same pair measured with and without the attackers, and the server's memory meanwhile. Must not: let them take
+//! the pair's processor time: they are a process of their own, which gives way. Next: `../attack.rs`, `../forge.rs`.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use clap::Args;
-use futures_util::{SinkExt, StreamExt};
 use serde::Serialize;
 use serde_json::json;
-use tokio::task::JoinHandle;
-use tokio_tungstenite::tungstenite::Message;
 
 use super::{Outcome, losses, results, round, type_on_schedule};
+use crate::attack::{AttackJob, Tally};
 use crate::author;
+use crate::beside;
 use crate::client::Client;
-use crate::forge::{Corpus, Forge};
-use crate::frame;
 use crate::light::Light;
 use crate::metrics::Metrics;
 use crate::process;
 use crate::stats::Stats;
 use crate::target::Target;
-use crate::wire::Endpoint;
-
-/// Longest that an attacker waits for the end of a connection that it has given reason to end.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Between two looks at the server's memory.
 const SAMPLE: Duration = Duration::from_millis(250);
@@ -66,7 +58,6 @@ pub(crate) struct HostileArgs {
 /// # Errors
 /// When the honest pair does not get its document, or the server ends.
 pub(crate) async fn run(args: &HostileArgs, target: &Target) -> anyhow::Result<Outcome> {
-    let corpus = args.corpus.as_deref().map(Corpus::read).transpose()?.unwrap_or_default();
     let quiet = Stats::new();
     let (document, pair) = honest_pair(target, &quiet).await?;
     type_on_schedule(&pair, 1, args.typing, args.quiet).await;
@@ -77,29 +68,22 @@ pub(crate) async fn run(args: &HostileArgs, target: &Target) -> anyhow::Result<O
     ensure!(victim != document, "each pair has a document of its own");
     let before = Metrics::fetch(&target.endpoint).await.unwrap_or_default();
     let meter = target.meter();
-    let attack = Arc::new(Attack::new(args, target.endpoint.clone(), victim, corpus));
-    let memory = target.pid().map(|pid| watch_memory(pid, Arc::clone(&attack)));
-    let attackers: Vec<_> = (0..args.attackers).map(|number| tokio::spawn(Arc::clone(&attack).run(number))).collect();
-    let attacking = async {
-        let mut tally = Tally::default();
-        for attacker in attackers {
-            tally.add(attacker.await.context("an attacker panicked")?);
-        }
-        anyhow::Ok(tally)
-    };
-    let tally = tokio::select! {
-        tally = attacking => tally?,
+    let mut looks = Vec::new();
+    let HostileArgs { seed, rate, frames, attackers, .. } = *args;
+    let (url, corpus) = (target.endpoint.url(), args.corpus.clone());
+    let job = AttackJob { url, victim, corpus, seed, rate, frames, attackers };
+    let attacking = beside::start("attack-job", &job, None)?.wait_with_output();
+    let output = tokio::select! {
+        output = attacking => output?,
         _ = type_on_schedule(&pair, 1, args.typing, f64::INFINITY) => anyhow::bail!("the pair stopped typing"),
+        () = watch_memory(target.pid(), &mut looks) => anyhow::bail!("the server has ended"),
     };
+    let tally: Tally = serde_json::from_slice(&output.stdout).context("the attackers did not say what they did")?;
     for user in &pair {
         user.synced(Duration::from_secs(30)).await.context("the honest pair after the attack")?;
     }
     let cost = meter.finish();
     let after = Metrics::fetch(&target.endpoint).await.unwrap_or_default();
-    let memory = match memory {
-        Some(watching) => watching.await.ok(),
-        None => None,
-    };
     let received = after.value("syncline_frames_received_total").zip(before.value("syncline_frames_received_total"));
     let p99 = |stats: &Stats| stats.delivery_ms()["p99"].as_f64();
     let results = results(json!({
@@ -114,8 +98,9 @@ pub(crate) async fn run(args: &HostileArgs, target: &Target) -> anyhow::Result<O
         "p99_over_quiet": p99(&busy).zip(p99(&quiet)).map(|(busy, quiet)| round(busy / quiet)),
         "honest_edits": busy.edits.load(Relaxed),
         "honest_deliveries": busy.deliveries.load(Relaxed),
-        "generator_lag_ms": busy.lag_ms(),
-        "rss_kib": memory,
+        "quiet_lag_ms": quiet.lag_ms(),
+        "attacked_lag_ms": busy.lag_ms(),
+        "rss_kib": MemoryTrace::of(&looks),
         "connections_lost": losses(&busy),
     }));
     Ok(Outcome { results, cost })
@@ -132,107 +117,32 @@ pub(super) async fn honest_pair(target: &Target, stats: &Arc<Stats>) -> anyhow::
     Ok((ledger.id.clone(), pair.into()))
 }
 
-/// What the attackers share.
-struct Attack {
-    endpoint: Endpoint,
-    victim: String,
-    corpus: Arc<Corpus>,
-    seed: u64,
-    began: Instant,
-    rate: f64,
-    frames: u64,
-    begun: AtomicU64,
-}
-
-/// What an attacker did.
-#[derive(Debug, Default)]
-struct Tally {
-    frames: BTreeMap<&'static str, u64>,
-    connections: u64,
-}
-
-impl Tally {
-    fn add(&mut self, other: Self) {
-        self.connections += other.connections;
-        for (kind, frames) in other.frames {
-            *self.frames.entry(kind).or_default() += frames;
-        }
-    }
-}
-
-impl Attack {
-    fn new(args: &HostileArgs, endpoint: Endpoint, victim: String, corpus: Corpus) -> Self {
-        let (corpus, began, begun) = (Arc::new(corpus), Instant::now(), AtomicU64::new(0));
-        let HostileArgs { seed, rate, frames, .. } = *args;
-        Self { endpoint, victim, corpus, seed, began, rate, frames, begun }
-    }
-
-    async fn run(self: Arc<Self>, number: u64) -> Tally {
-        let name = format!("mallory-{number}");
-        let seed = self.seed.wrapping_mul(1_000_003).wrapping_add(number);
-        let mut forge = Forge::new(seed, name.clone(), self.victim.clone(), Arc::clone(&self.corpus));
-        let mut tally = Tally::default();
-        while self.begun.load(Relaxed) < self.frames {
-            tally.connections += 1;
-            // A server that has just cut somebody off may be busy; the frames left are counted, so this ends.
-            let _ = self.connection(&name, &mut forge, &mut tally).await;
-        }
-        tally
-    }
-
-    /// Sends until the connection ends or nothing is left to send.
-    async fn connection(&self, name: &str, forge: &mut Forge, tally: &mut Tally) -> anyhow::Result<()> {
-        let (mut sink, mut source) = self.endpoint.dial(None, Stats::new()).await?.split();
-        // What is said is not heard, but taken: one who never reads is another scenario.
-        let mut ended: JoinHandle<()> = tokio::spawn(async move { while let Some(Ok(_)) = source.next().await {} });
-        sink.send(Message::Binary(frame::encode_join(name, None).into())).await?;
-        while !ended.is_finished() {
-            let number = self.begun.fetch_add(1, Relaxed);
-            if number >= self.frames {
-                break;
-            }
-            let due = self.began + Duration::from_secs_f64(number as f64 / self.rate);
-            tokio::time::sleep_until(due.into()).await;
-            let forged = forge.next();
-            sink.send(Message::Binary(forged.bytes.into())).await?;
-            *tally.frames.entry(forged.kind).or_default() += 1;
-            if forged.closes && tokio::time::timeout(CLOSE_TIMEOUT, &mut ended).await.is_ok() {
-                return Ok(());
-            }
-        }
-        ended.abort();
-        Ok(())
-    }
-}
-
-/// The server's memory over the attack.
-#[derive(Debug, Default, Serialize)]
+/// The server's resident memory over the attack, KiB.
+#[derive(Debug, Serialize)]
 struct MemoryTrace {
-    /// After a tenth of the frames.
-    after_a_tenth: u64,
-    /// The most of any look after that.
+    /// In the middle of the looks during each tenth of the time.
+    medians_by_tenth: Vec<u64>,
+    /// The most of any look.
     most: u64,
-    /// At the end.
-    end: u64,
 }
 
-fn watch_memory(pid: u32, attack: Arc<Attack>) -> JoinHandle<MemoryTrace> {
-    tokio::spawn(async move {
-        let mut trace = MemoryTrace::default();
-        loop {
-            let (begun, resident) =
-                (attack.begun.load(Relaxed), process::memory(pid).map_or(0, |now| now.resident_kib));
-            if trace.after_a_tenth == 0 && begun >= attack.frames / 10 {
-                trace.after_a_tenth = resident;
-            }
-            if trace.after_a_tenth > 0 {
-                trace.most = trace.most.max(resident);
-            }
-            trace.end = resident;
-            if begun >= attack.frames {
-                return trace;
-            }
-            tokio::time::sleep(SAMPLE).await;
-        }
-    })
+impl MemoryTrace {
+    fn of(looks: &[u64]) -> Self {
+        let tenths = looks.chunks(looks.len().div_ceil(10).max(1));
+        let median = |tenth: &[u64]| {
+            let mut tenth = tenth.to_vec();
+            tenth.sort_unstable();
+            tenth[tenth.len() / 2]
+        };
+        Self { medians_by_tenth: tenths.map(median).collect(), most: looks.iter().copied().max().unwrap_or(0) }
+    }
+}
+
+/// Looks at the memory of a server that was started here, until it ends.
+async fn watch_memory(pid: Option<u32>, looks: &mut Vec<u64>) {
+    let Some(pid) = pid else { return std::future::pending().await };
+    while let Some(now) = process::memory(pid) {
+        looks.push(now.resident_kib);
+        tokio::time::sleep(SAMPLE).await;
+    }
 }
