@@ -227,8 +227,8 @@ pub const PLANTED: &[Planted] = &[
         number: 29,
         what: "ephemeral messages come back to their sender",
         file: "crates/core/src/hub/relay.rs",
-        from: "present.filter(|peer| Some(*peer) != from).collect();",
-        to: "present.filter(|peer| Some(*peer) != from || planted!).collect();",
+        from: "present.filter(|peer| Speaker::Peer(*peer) != from).collect();",
+        to: "present.filter(|peer| Speaker::Peer(*peer) != from || planted!).collect();",
     },
     Planted {
         number: 30,
