@@ -4,6 +4,7 @@
 //! Next: `../life.rs`, `ingest.rs`; docs/deletion.md.
 
 use super::document::{Deciding, Origin, Presence};
+use super::retry::Retry;
 use super::subject::in_use;
 use super::{Event, Hub, Now, Outgoing, Output, Remark, StoreFailure};
 use crate::ChangeHash;
@@ -226,6 +227,8 @@ impl Hub {
         for peer in &mut document.peers {
             peer.sync = PeerSync::default();
             peer.offered_in_vain = true;
+            // What a server did not take is not here any more either.
+            peer.retry = Retry::default();
         }
         document.presence = Presence::Absent;
         document.graph = Some(Box::new(Graph::new(hash_key)));

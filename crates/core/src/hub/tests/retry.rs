@@ -91,3 +91,13 @@ fn a_document_whose_server_has_left_before_the_next_try_is_forgotten() {
     (0..4).for_each(|_| stage.advance(31_000));
     assert_eq!(stage.hub.footprint(), (0, 0, 0));
 }
+
+#[test]
+fn what_was_purged_meanwhile_is_not_offered_again() {
+    let (mut stage, id, changes) = offered();
+    refuse(&mut stage, &id, &changes[2], RefusalReason::NoRoomToWait);
+    stage.input(Input::Purged { document: id });
+    stage.forget_sent();
+    stage.advance(120 * MINUTE);
+    assert_eq!(stage.take(A), [], "there is nothing to offer");
+}
