@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use super::document::Presence;
 use super::{Hub, Now};
 use crate::id::{DocumentId, SessionId};
 use crate::native::RefusalReason;
@@ -33,7 +34,9 @@ impl Hub {
     /// A server did not take a change. Most reasons may be gone after a while: there was no room, a limit has been raised.
     pub(super) fn retry_later(&mut self, now: Now, id: &DocumentId, session: SessionId, reason: RefusalReason) {
         let Some(key) = self.keys.get(id).copied() else { return };
-        let Some(peer) = self.document(key).and_then(|document| document.peer(session)) else { return };
+        // What was purged meanwhile is not here to be offered.
+        let here = self.document(key).filter(|document| document.presence != Presence::Absent);
+        let Some(peer) = here.and_then(|document| document.peer(session)) else { return };
         // What another device contradicts is never taken: its author writes it anew.
         if reason == RefusalReason::ActorInUse || peer.retry.at.is_some() || peer.retry.tried >= RETRIES_MAX {
             return;

@@ -94,10 +94,17 @@ fn a_document_whose_server_has_left_before_the_next_try_is_forgotten() {
 
 #[test]
 fn what_was_purged_meanwhile_is_not_offered_again() {
-    let (mut stage, id, changes) = offered();
-    refuse(&mut stage, &id, &changes[2], RefusalReason::NoRoomToWait);
-    stage.input(Input::Purged { document: id });
-    stage.forget_sent();
-    stage.advance(120 * MINUTE);
-    assert_eq!(stage.take(A), [], "there is nothing to offer");
+    for refused_before in [true, false] {
+        let (mut stage, id, changes) = offered();
+        if refused_before {
+            refuse(&mut stage, &id, &changes[2], RefusalReason::NoRoomToWait);
+        }
+        stage.input(Input::Purged { document: id.clone() });
+        if !refused_before {
+            refuse(&mut stage, &id, &changes[2], RefusalReason::NoRoomToWait);
+        }
+        stage.forget_sent();
+        stage.advance(120 * MINUTE);
+        assert_eq!(stage.take(A), [], "there is nothing to offer");
+    }
 }
