@@ -31,9 +31,9 @@ pub(crate) enum Class {
 
 macro_rules! kinds {
     ($($(#[doc = $doc:literal])* $kind:ident, $class:ident, $fault:literal;)*) => {
-        /// The kinds of actions.
+        /// The kinds of actions. Their text form is the name.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub(crate) enum Kind { $($(#[doc = $doc])* $kind,)* }
+        pub enum Kind { $($(#[doc = $doc])* $kind,)* }
 
         impl Kind {
             pub(crate) const ALL: &[Self] = &[$(Self::$kind,)*];
@@ -206,8 +206,15 @@ impl FromStr for Action {
     fn from_str(text: &str) -> anyhow::Result<Self> {
         let words: Vec<&str> = text.split_whitespace().collect();
         let [name, who, value] = words[..] else { anyhow::bail!("not an action: {text}") };
-        let kind = Kind::ALL.iter().copied().find(|kind| kind.name() == name);
-        let kind = kind.ok_or_else(|| anyhow::anyhow!("no such kind of action: {name}"))?;
-        Ok(Self { kind, who: who.parse()?, value: value.parse()? })
+        Ok(Self { kind: name.parse()?, who: who.parse()?, value: value.parse()? })
+    }
+}
+
+impl FromStr for Kind {
+    type Err = anyhow::Error;
+
+    fn from_str(name: &str) -> anyhow::Result<Self> {
+        let kind = Self::ALL.iter().copied().find(|kind| kind.name() == name);
+        kind.ok_or_else(|| anyhow::anyhow!("no such kind of action: {name}"))
     }
 }

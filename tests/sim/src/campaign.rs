@@ -39,6 +39,8 @@ pub struct Campaign {
     pub failures_max: usize,
     /// Plays every seed twice, and compares.
     pub double: bool,
+    /// Plays only seeds in whose scenarios all of these stand.
+    pub with: Vec<Kind>,
 }
 
 /// What came of it.
@@ -113,7 +115,11 @@ impl Campaign {
                 break;
             }
             let seed = self.from + number;
-            let violation = self.play(seed, &mut own);
+            let scenario = Scenario::draw(seed, self.tier);
+            if !self.with.iter().all(|kind| scenario.has(*kind)) {
+                continue;
+            }
+            let violation = self.play(seed, &scenario, &mut own);
             own.seeds += 1;
             if let Some(violation) = violation {
                 let mut all = summary.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -129,9 +135,8 @@ impl Campaign {
         all.coverage.add(&own.coverage);
     }
 
-    fn play(&self, seed: u64, own: &mut Summary) -> Option<Violation> {
-        let scenario = Scenario::draw(seed, self.tier);
-        let outcome = run(&scenario, false);
+    fn play(&self, seed: u64, scenario: &Scenario, own: &mut Summary) -> Option<Violation> {
+        let outcome = run(scenario, false);
         own.coverage.add(&outcome.coverage);
         if outcome.violation.is_some() {
             return outcome.violation;
@@ -139,7 +144,7 @@ impl Campaign {
         if !self.double && !seed.is_multiple_of(TWICE) {
             return None;
         }
-        let again = run(&scenario, false);
+        let again = run(scenario, false);
         if again.digest != outcome.digest {
             let detail = format!("{:016x} and {:016x}", outcome.digest, again.digest);
             return Some(Violation { checker: "equal seeds give equal runs", detail });

@@ -36,6 +36,7 @@ mod subject;
 mod undo;
 mod world;
 
+pub use action::Kind;
 pub use oracle::Violation;
 pub use run::{Outcome, replay, run};
 pub use scenario::{Scenario, Tier};

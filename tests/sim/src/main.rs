@@ -10,7 +10,7 @@ use clap::{Parser, Subcommand};
 use syncline_sim::campaign::Campaign;
 use syncline_sim::planted::{PLANTED, hunt};
 use syncline_sim::small::{Explored, explore};
-use syncline_sim::{Outcome, Scenario, Tier, Violation, run, shrink};
+use syncline_sim::{Kind, Outcome, Scenario, Tier, Violation, run, shrink};
 
 /// A seed is hundreds of thousands of small allocations.
 #[global_allocator]
@@ -47,6 +47,10 @@ enum Command {
         /// End after so many failures.
         #[arg(long, default_value_t = 1)]
         failures: usize,
+        /// Play only seeds in whose scenarios this action stands, as Purge; can be given more than once. Runs are equal in
+        /// which nothing happens that was changed, so after a change these are the seeds that it can concern.
+        #[arg(long)]
+        with: Vec<Kind>,
         /// Play every seed twice and compare; otherwise one in a hundred is.
         #[arg(long)]
         double: bool,
@@ -105,10 +109,10 @@ fn main() -> anyhow::Result<ExitCode> {
 
 fn command() -> anyhow::Result<ExitCode> {
     match Arguments::parse().command {
-        Command::Run { tier, seeds, from, budget_seconds, threads, failures, double, brief } => {
+        Command::Run { tier, seeds, from, budget_seconds, threads, failures, with, double, brief } => {
             let budget = budget_seconds.map(Duration::from_secs);
             let threads = threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, NonZero::get));
-            Ok(play(&Campaign { tier, from, seeds, budget, threads, failures_max: failures, double }, brief))
+            Ok(play(&Campaign { tier, from, seeds, budget, threads, failures_max: failures, double, with }, brief))
         }
         Command::Replay { seed, tier } => {
             let outcome = run(&Scenario::draw(seed, tier), true);

@@ -116,6 +116,12 @@ pub(crate) fn drawn(kind: Kind, stream: &mut Stream) -> Action {
 }
 
 impl Scenario {
+    /// Whether an action of this kind stands in it.
+    #[must_use]
+    pub fn has(&self, kind: Kind) -> bool {
+        self.actions.iter().any(|action| action.kind == kind)
+    }
+
     /// The scenario of a seed.
     #[must_use]
     pub fn draw(seed: u64, tier: Tier) -> Self {

@@ -8,7 +8,8 @@ use syncline_sim::small::explore;
 use syncline_sim::{Scenario, Tier};
 
 fn check(tier: Tier, seeds: u64, double: bool) {
-    let campaign = Campaign { tier, from: 0, seeds, budget: None, threads: 2, failures_max: 1, double };
+    let campaign =
+        Campaign { tier, from: 0, seeds, budget: None, threads: 2, failures_max: 1, double, with: Vec::new() };
     let summary = campaign.run();
     assert_eq!(summary.failures, []);
     assert_eq!(summary.seeds, seeds);
