@@ -387,7 +387,6 @@ fn metadata(local: &LocalPeer) -> PeerMetadata {
     PeerMetadata { storage_id, is_ephemeral: false, native: Some(local.native), token: None }
 }
 
-/// The peer as it presents itself. Both speak the older of the two versions of the native extension.
 /// Who dialled us speaks for itself, whom we dialled for everybody who is there.
 fn ephemeral_per_second_max(limits: &Limits, role: Role) -> u32 {
     match role {
@@ -396,6 +395,7 @@ fn ephemeral_per_second_max(limits: &Limits, role: Role) -> u32 {
     }
 }
 
+/// The peer as it presents itself. Both speak the older of the two versions of the native extension.
 fn info(peer: PeerId, metadata: &PeerMetadata, own: u16, (role, access): (Role, Access)) -> PeerInfo {
     let native = metadata.native.unwrap_or(0).min(own);
     PeerInfo { peer, storage: lasting_storage(metadata), role, native, access }
